@@ -1,0 +1,1 @@
+"""Evaluation: problems, generation, answer verification and statistics. Knows transformers and math-verify."""

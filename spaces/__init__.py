@@ -1,0 +1,1 @@
+"""Targets: trust families, residual families, presets, ranges and identities. Knows pydantic; torch only inside functions."""

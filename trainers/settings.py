@@ -1,0 +1,88 @@
+"""What decides a training run: model, data and optimisation. Free of torch, so that any process may read it."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ..spaces.settings import Settings
+
+
+class ModelSettings(Settings):
+    """Where a causal language model comes from."""
+
+    path: str
+    """Hub id, local folder, or a GGUF file (then the tokenizer comes from the same file)."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    gguf_file: str | None = None
+    """Name of the GGUF file inside `path`, when `path` is a folder or hub id that holds several."""
+    chat_template: str | None = None
+    """File with a Jinja chat template that replaces the tokenizer's own."""
+    trust_remote_code: bool = False
+    """Run Python code that the model's repository carries. Only for models you have read."""
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters (needs the `lora` extra); the reference is then the same model with adapters off."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+class DataSettings(Settings):
+    """Demonstrations: a local JSONL or Parquet file, or anything `datasets.load_dataset` takes."""
+
+    path: str
+    name: str | None = None
+    """Configuration of the data set (`load_dataset(path, name)`)."""
+    split: str = "train"
+    messages_column: str | None = None
+    """Column with a list of {role, content}; the last assistant message is the completion."""
+    prompt_column: str | None = None
+    completion_column: str | None = None
+    """With neither `messages` nor these, columns `messages`, or `prompt` and `completion`, are looked for."""
+    critical_column: str | None = None
+    """Column with, per completion, the character spans [[start, end], ...] that are critical (CFT's mask)."""
+    max_length: Annotated[int, Field(ge=2)] = 1024
+    """Tokens, prompt and completion together; longer demonstrations are counted and left out."""
+    max_examples: Annotated[int, Field(ge=1)] | None = None
+    """Keep this many demonstrations, drawn by a seeded hash of their content."""
+
+
+class TrainingSettings(Settings):
+    """One fine-tune."""
+
+    steps: Annotated[int, Field(ge=1)] = 100
+    """Optimiser steps."""
+    effective_batch: Annotated[int, Field(ge=1)] = 32
+    """Sequences per optimiser step, over all micro-batches and ranks."""
+    micro_batch: Annotated[int, Field(ge=1)] = 8
+    """Sequences per forward pass on one rank; must divide `effective_batch`."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps with a linearly rising learning rate."""
+    decay: Literal["cosine", "constant"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    adam_betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest global gradient norm; None switches clipping off."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    lora: LoraSettings | None = None
+    """None: full fine-tuning."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 50
+    """Steps between checkpoints that a killed trial resumes from."""
+    loss: Literal["fused", "dense"] = "fused"
+    """`dense` materialises (tokens, vocab); for checks only."""
+    old_policy_every: Annotated[int, Field(ge=1)] = 8
+    """Steps between refreshes of the previous policy (Proximal SFT)."""
+
+    @model_validator(mode="after")
+    def _micro_batch_divides(self) -> Self:
+        if self.effective_batch % self.micro_batch:
+            raise ValueError(
+                f"`effective_batch` must be a multiple of `micro_batch`, but got {self.effective_batch} and "
+                f"{self.micro_batch}; choose a `micro_batch` that divides it"
+            )
+        return self
