@@ -1,5 +1,7 @@
 """The plan of the house: one way down, no torch beside Optuna, every package in the wheel."""
 
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -44,7 +46,10 @@ def closure(start: str, imports: dict[str, set[str]]) -> set[str]:
 
 
 def torch_beside_trackers(imports: dict[str, set[str]]) -> list[str]:
-    """Tracker-talking modules from which torch can be reached (spaces aside: it imports torch only inside functions that trainers call)."""
+    """Tracker-talking modules from which torch can be reached.
+
+    Spaces do not count: they import torch only inside functions that trainers call.
+    """
     heavy = {module for module in outside(imports, HEAVY) if floor_of(module) != 0}
     return [
         f"{module} reaches {', '.join(sorted(reached))}"
@@ -66,10 +71,8 @@ def test_the_process_that_talks_to_optuna_and_mlflow_never_imports_torch() -> No
 
 
 def test_spaces_imports_torch_only_inside_functions() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, qtarget.spaces, qtarget.evaluation.settings, qtarget.trainers.settings; print('torch' in sys.modules)"
+    names = "qtarget.spaces, qtarget.evaluation.settings, qtarget.trainers.settings"
+    code = f"import sys, {names}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -1,0 +1,90 @@
+"""What a person sees while a study runs: a bar for the study, one for each running trial, a line for each finished one."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from .events import Event, ProblemsDone, RungScored, StepDone, StudyEnded, StudyStarted, TrialEnded, TrialStarted
+
+STATE_STYLE = {"complete": "green", "pruned": "yellow", "infeasible": "red", "failed": "red", "interrupted": "cyan"}
+
+
+def bars(console: Console) -> Progress:
+    """The one layout of every progress bar: what, how far, how long."""
+    return Progress(
+        TextColumn("{task.description}", justify="left"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+    )
+
+
+class ProgressDisplay:
+    """Listener that draws bars on a terminal and prints one line per finished trial everywhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = bars(console)
+        self._study: TaskID | None = None
+        self._trials: dict[int, TaskID] = {}
+        self._titles: dict[int, str] = {}
+        self._best: tuple[float, str] | None = None
+
+    def on_event(self, event: Event) -> None:
+        match event:
+            case StudyStarted():
+                self._bars.start()
+                self._study = self._bars.add_task(
+                    f"[bold]{escape(event.study)}", total=event.trials, completed=event.finished, note=""
+                )
+            case TrialStarted():
+                self._start_trial(event)
+            case StepDone():
+                self._update(event.number, event.step, event.steps, f"loss {event.metrics.get('loss', 0.0):.3f}")
+            case ProblemsDone():
+                self._update(event.number, event.done, event.total, "scoring")
+            case RungScored():
+                self._update(event.number, None, None, f"score {event.score:.3f}")
+            case TrialEnded():
+                self._end_trial(event)
+            case StudyEnded():
+                self._bars.stop()
+
+    def close(self) -> None:
+        self._bars.stop()
+
+    def _start_trial(self, event: TrialStarted) -> None:
+        self._titles[event.number] = event.title
+        again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+        description = f"  {event.number:3d} {escape(event.title[:46])}{again}"
+        self._trials[event.number] = self._bars.add_task(description, total=event.steps, note="")
+
+    def _update(self, number: int, done: int | None, total: int | None, note: str) -> None:
+        if number in self._trials:
+            self._bars.update(self._trials[number], completed=done, total=total, note=note)
+
+    def _end_trial(self, event: TrialEnded) -> None:
+        if (task := self._trials.pop(event.number, None)) is not None:
+            self._bars.remove_task(task)
+        title = self._titles.get(event.number, "")
+        score = (event.result or {}).get("score")
+        if event.state == "complete" and score is not None and (self._best is None or score > self._best[0]):
+            self._best = (score, title)
+        if self._study is not None and event.state != "interrupted":
+            best = f"best {self._best[0]:.3f} {escape(self._best[1][:40])}" if self._best else ""
+            self._bars.update(self._study, advance=1, note=best)
+        self._console.print(_line(event, title), highlight=False)
+
+
+def _line(event: TrialEnded, title: str) -> str:
+    result = event.result or {}
+    style = STATE_STYLE[event.state]
+    score = f"{result['score']:.3f} ± {result['standard_error']:.3f}" if "score" in result else " " * 13
+    seconds = f"{result['seconds']:6.1f} s" if "seconds" in result else " " * 8
+    reason = f"  {escape(event.reason.splitlines()[-1][:100])}" if event.reason else ""
+    return f"{event.number:4d}  [{style}]{event.state:<11}[/] {score}  {seconds}  {escape(title)}{reason}"

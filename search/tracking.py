@@ -1,0 +1,218 @@
+"""MLflow, written from events and never read back into the study: a parent run a study, a child run a trial.
+
+A thread replays the spool; when the server is down or slow, events wait on disk. Metrics carry the time at which they
+happened, so that a replay after a crash writes the same rows again instead of new ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from .events import Event, StepDone
+from .spool import Entry, EventSpool
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+STEPS_LOGGED = 50
+"""At most about this many training steps of a trial are logged."""
+_STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "infeasible": "FAILED", "failed": "FAILED"}
+_TAG_LIMIT, _PARAM_LIMIT, _BATCH = 5000, 6000, 900
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; None and empty values are left out."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= flatten(item, f"{prefix}{key}.")
+        elif item not in (None, [], (), ""):
+            flat[f"{prefix}{key}"] = item
+    return flat
+
+
+class MlflowTracking:
+    """Listener that spools every event and delivers it to MLflow from a thread of its own."""
+
+    def __init__(self, uri: str, experiment: str, study: str, folder: Path, *, drain_seconds: float = 60.0) -> None:
+        self._spool = EventSpool(folder)
+        self._writer = MlflowWriter(uri, experiment, study, folder)
+        self._drain_seconds = drain_seconds
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self.failure: str | None = None
+        """Why the last delivery did not go through; None after a success."""
+        self._thread = threading.Thread(target=self._deliver, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def on_event(self, event: Event) -> None:
+        if not isinstance(event, StepDone) or _worth_logging(event):
+            self._spool.append(event)
+            self._wake.set()
+
+    def close(self) -> None:
+        """Wait for the backlog, at most `drain_seconds`; what is left is delivered at the next start."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(self._drain_seconds)
+        if self._spool.backlog_bytes():
+            log.warning("MLflow did not take %d bytes of events (%s); they are kept in %s and sent at the next start",
+                        self._spool.backlog_bytes(), self.failure or "too slow", self._spool.path)  # fmt: skip
+        self._spool.close()
+
+    def _deliver(self) -> None:
+        pause = 1.0
+        while not (self._closing.is_set() and (self.failure or not self._spool.backlog_bytes())):
+            self._wake.wait(pause)
+            self._wake.clear()
+            try:
+                self._deliver_backlog()
+                pause, self.failure = 1.0, None
+            except Exception as error:
+                pause, self.failure = min(30.0, pause * 2), f"{type(error).__name__}: {error}"
+            self._closing.wait(1.0)  # let a few more steps arrive: one batch is cheaper than many
+
+    def _deliver_backlog(self) -> None:
+        while entries := list(self._spool.undelivered()):
+            for _, group in itertools.groupby(entries, key=lambda entry: (entry.kind, entry.data.get("number"))):
+                batch = list(group)
+                self._writer.write(batch)
+                self._spool.mark_delivered(batch[-1].end)
+
+
+def _worth_logging(event: StepDone) -> bool:
+    every = max(1, event.steps // STEPS_LOGGED)
+    return event.step % every == 0 or event.step in (1, event.steps)
+
+
+class MlflowWriter:
+    """Turns spooled events into runs, parameters and metrics, each made once and found again by its tags."""
+
+    def __init__(self, uri: str, experiment: str, study: str, folder: Path) -> None:
+        self._uri, self._experiment, self._study, self._folder = uri, experiment, study, folder
+        self._runs: dict[int | None, str] = {}
+
+    def write(self, entries: list[Entry]) -> None:
+        """Deliver entries of one kind and one trial, in order."""
+        if entries[0].kind == "StepDone":
+            self._log_steps(entries)
+        else:
+            for entry in entries:
+                getattr(self, f"_on_{entry.kind}", lambda entry: None)(entry)
+
+    def _on_StudyStarted(self, entry: Entry) -> None:
+        run = self._run(None, entry, self._study)
+        self._client.update_run(run, status="RUNNING")
+        self._log_params(run, entry.data["config"])
+
+    def _on_TrialStarted(self, entry: Entry) -> None:
+        data = entry.data
+        run = self._run(data["number"], entry, f"{data['number']:03d} {data['title']}")
+        self._client.update_run(run, status="RUNNING")
+        self._client.set_tag(run, "qtarget.attempts", str(data["attempt"]))
+        self._log_params(run, data["spec"])
+
+    def _log_steps(self, entries: list[Entry]) -> None:
+        self._log_metrics(
+            self._run(entries[0].data["number"], entries[0]),
+            ((f"train/{key}", value, entry.milliseconds, entry.data["step"])
+             for entry in entries for key, value in entry.data["metrics"].items()),
+        )  # fmt: skip
+
+    def _on_RungScored(self, entry: Entry) -> None:
+        names = {"score": "score", "standard_error": "score_standard_error"}
+        metrics = ((name, entry.data[key], entry.milliseconds, entry.data["step"]) for key, name in names.items())
+        self._log_metrics(self._run(entry.data["number"], entry), metrics)
+
+    def _on_TrialEnded(self, entry: Entry) -> None:
+        data = entry.data
+        run = self._run(data["number"], entry)
+        numbers = {key: item for key, item in flatten(data["result"] or {}).items() if isinstance(item, int | float)}
+        self._log_metrics(run, ((f"final/{key}", value, entry.milliseconds, 0) for key, value in numbers.items()))
+        self._client.set_tag(run, "qtarget.state", data["state"])
+        if data["reason"]:
+            self._client.set_tag(run, "qtarget.reason", str(data["reason"])[:_TAG_LIMIT])
+        self._client.set_terminated(run, _STATUS.get(data["state"], "KILLED"), entry.milliseconds)
+
+    def _on_StudyEnded(self, entry: Entry) -> None:
+        run = self._run(None, entry)
+        summary = flatten(entry.data["summary"])
+        numbers = {key: item for key, item in summary.items() if isinstance(item, int | float)}
+        self._log_metrics(run, ((f"study/{key}", value, entry.milliseconds, 0) for key, value in numbers.items()))
+        for key, value in summary.items():
+            self._client.set_tag(run, f"qtarget.summary.{key}", str(value)[:_TAG_LIMIT])
+        status = {"finished": "FINISHED", "stopped": "KILLED"}.get(entry.data["state"], "FAILED")
+        self._client.set_terminated(run, status, entry.milliseconds)
+
+    def _log_params(self, run: str, values: Mapping[str, Any]) -> None:
+        """Parameters are immutable in MLflow: those already there stay as they were first written."""
+        from mlflow.entities import Param
+
+        known = self._client.get_run(run).data.params
+        new = [Param(key, str(item)[:_PARAM_LIMIT]) for key, item in flatten(values).items() if key not in known]
+        for start in range(0, len(new), 100):
+            self._client.log_batch(run, params=new[start : start + 100])
+
+    def _log_metrics(self, run: str, rows: Iterable[tuple[str, float, int, int]]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(key, float(value), milliseconds, step) for key, value, milliseconds, step in rows]
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(run, metrics=metrics[start : start + _BATCH])
+
+    def _run(self, number: int | None, entry: Entry, name: str | None = None) -> str:
+        """Id of the trial's run (None: the study's), looked up by tags and made when there is none."""
+        if number not in self._runs:
+            self._runs[number] = self._find(number) or self._create(number, entry, name)
+        return self._runs[number]
+
+    def _find(self, number: int | None) -> str | None:
+        trial = "study" if number is None else str(number)
+        query = f"tags.`qtarget.study` = '{self._study_key}' and tags.`qtarget.trial` = '{trial}'"
+        runs = self._client.search_runs([self._experiment_id], query, max_results=1)
+        return str(runs[0].info.run_id) if runs else None
+
+    def _create(self, number: int | None, entry: Entry, name: str | None) -> str:
+        tags = {"qtarget.study": self._study_key, "qtarget.trial": "study" if number is None else str(number)}
+        if number is not None:
+            tags["mlflow.parentRunId"] = self._run(None, entry, self._study)
+        run = self._client.create_run(self._experiment_id, entry.milliseconds, tags, name or f"trial {number}")
+        return str(run.info.run_id)
+
+    @property
+    def _study_key(self) -> str:
+        """A study is its name in its folder: two studies of one name do not share runs."""
+        return f"{self._study}@{self._folder.resolve()}".replace("'", "")
+
+    @property
+    def _experiment_id(self) -> str:
+        found = self._client.get_experiment_by_name(self._experiment)
+        return str(found.experiment_id if found else self._client.create_experiment(self._experiment))
+
+    @property
+    def _client(self) -> MlflowClient:
+        if not hasattr(self, "_made_client"):
+            self._made_client = connect(self._uri, self._folder)
+        return self._made_client
+
+
+def connect(uri: str, folder: Path) -> MlflowClient:
+    """Client of a tracking store; a local store's tables are made once, under a lock (creation races otherwise)."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    with FileLock(folder / "tracking.lock"):
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    return client
