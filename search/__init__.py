@@ -1,1 +1,1 @@
-"""Search: study, budget, leases, supervision, tracking, report, export and the command line. Knows optuna and mlflow."""
+"""Search: study, budget, leases, supervision, tracking, report, export, command line. Knows optuna and mlflow."""

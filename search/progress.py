@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a bar for the study, one for each running trial, a line for each finished one."""
+"""What a person sees while a study runs: a bar for it and for each running trial, a line for each finished one."""
 
 from __future__ import annotations
 

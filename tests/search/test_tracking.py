@@ -98,7 +98,7 @@ def test_spool_passes_over_a_torn_line(tmp_path: Path) -> None:
     spool = EventSpool(tmp_path)
     spool.append(EVENTS[-1])
     assert [entry.kind for entry in spool.undelivered()] == ["StudyStarted", "StudyEnded"]
-    spool.mark_delivered(list(spool.undelivered())[0].end)
+    spool.mark_delivered(next(iter(spool.undelivered())).end)
     spool.close()
     spool = EventSpool(tmp_path)
     assert [entry.kind for entry in spool.undelivered()] == ["StudyEnded"]
