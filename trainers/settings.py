@@ -43,6 +43,8 @@ class DataSettings(Settings):
     prompt_column: str | None = None
     completion_column: str | None = None
     """With neither `messages` nor these, columns `messages`, or `prompt` and `completion`, are looked for."""
+    chat: bool = True
+    """Render through the chat template; false: prompt and completion are plain text, joined as they are."""
     critical_column: str | None = None
     """Column with, per completion, the character spans [[start, end], ...] that are critical (CFT's mask)."""
     max_length: Annotated[int, Field(ge=2)] = 1024

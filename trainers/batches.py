@@ -1,0 +1,124 @@
+"""Which demonstrations each optimiser step sees, and how they are cut into forward passes.
+
+The order is a function of (seed, number of demonstrations, effective batch) alone: not of the micro-batch, the number
+of ranks or the target. Trials of a study therefore see the same data in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..spaces.identity import derive_seed
+from .demonstrations import IGNORE_INDEX, Demonstration, Demonstrations
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Sequences of one forward pass, padded on the right.
+
+    A causal model never sees a later position, so right padding needs no attention mask.
+    """
+
+    inputs: Tensor  # (sequences, positions)
+    labels: Tensor  # (sequences, positions), IGNORE_INDEX where there is no loss
+    critical: Tensor | None  # (sequences, positions) bool
+    indices: Tensor  # (sequences,) numbers of the demonstrations in the data
+    first_sequence: int
+    """Rank of the first sequence in the effective batch; sequence ids count from here."""
+
+    @property
+    def valid(self) -> Tensor:
+        """Positions with a loss, shape (sequences, positions) bool."""
+        return self.labels != IGNORE_INDEX
+
+    @property
+    def flat_labels(self) -> Tensor:
+        """Labels of the T valid positions, shape (T,)."""
+        return self.labels[self.valid]
+
+    @property
+    def flat_critical(self) -> Tensor | None:
+        """Critical mask of the T valid positions, shape (T,)."""
+        return None if self.critical is None else self.critical[self.valid]
+
+    @property
+    def sequence_ids(self) -> Tensor:
+        """For each of the T valid positions the number of its sequence in the effective batch, shape (T,)."""
+        ids = self.first_sequence + torch.arange(len(self.labels), device=self.labels.device)
+        return ids.unsqueeze(1).expand_as(self.labels)[self.valid]
+
+    def to(self, device: torch.device) -> Batch:
+        critical = None if self.critical is None else self.critical.to(device)
+        return Batch(
+            self.inputs.to(device), self.labels.to(device), critical, self.indices.to(device), self.first_sequence
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class EffectiveBatch:
+    """The sequences of one optimiser step, longest first, so that neighbours need little padding."""
+
+    indices: tuple[int, ...]
+    examples: tuple[Demonstration, ...]
+    pad_token_id: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens with a loss, over all micro-batches and ranks."""
+        return sum(example.num_labels for example in self.examples)
+
+    def micro_batches(self, size: int, *, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+        """Every `ranks`-th slice of `size` sequences. All slices together hold the same tokens in the same order."""
+        for start in range(rank * size, len(self.examples), ranks * size):
+            stop = start + size
+            yield collate(self.examples[start:stop], self.indices[start:stop], self.pad_token_id, first_sequence=start)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchOrder:
+    """Effective batches by optimiser step; each epoch is a fresh permutation of all demonstrations."""
+
+    data: Demonstrations
+    effective_batch: int
+    seed: int
+    pad_token_id: int
+
+    def at(self, step: int) -> EffectiveBatch:
+        """Sequences of optimiser step `step`, counted from 0."""
+        first = step * self.effective_batch
+        indices = [self._index(position) for position in range(first, first + self.effective_batch)]
+        indices.sort(key=lambda index: (-self.data[index].length, index))
+        return EffectiveBatch(tuple(indices), tuple(self.data[index] for index in indices), self.pad_token_id)
+
+    def _index(self, position: int) -> int:
+        epoch, offset = divmod(position, len(self.data))
+        return int(_permutation(len(self.data), self.seed, epoch)[offset])
+
+
+@lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, epoch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(derive_seed("data order", seed, epoch))
+    return torch.randperm(size, generator=generator)
+
+
+def collate(
+    examples: Sequence[Demonstration], indices: Sequence[int], pad_token_id: int, *, first_sequence: int = 0
+) -> Batch:
+    """Pad sequences on the right to the longest of them."""
+
+    def stack(rows: list[Tensor], fill: float) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
+
+    critical = [mask for example in examples if (mask := example.critical_labels) is not None]
+    return Batch(
+        inputs=stack([example.inputs for example in examples], pad_token_id),
+        labels=stack([example.labels for example in examples], IGNORE_INDEX),
+        critical=stack(critical, False) if len(critical) == len(examples) else None,
+        indices=torch.tensor(list(indices)),
+        first_sequence=first_sequence,
+    )

@@ -1,0 +1,99 @@
+"""Checkpoints a killed trial resumes from: one safetensors file, complete or absent.
+
+It holds master weights, AdamW's state, and whatever else the next step reads, by name. Randomness needs no state: every
+step draws from a seed derived from its number.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..spaces.errors import UserError
+
+FILE = "state.safetensors"
+FORMAT = "1"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A training run between two optimiser steps."""
+
+    run: str
+    """Identity of the run: target, settings, data and seed."""
+    step: int
+    """Optimiser steps done."""
+    tokens: int
+    """Tokens with a loss seen so far."""
+    seconds: float
+    """Time spent in steps so far."""
+    tensors: Mapping[str, Tensor]
+
+
+def checkpoint_file(folder: Path) -> Path:
+    """Where the checkpoint of a trial lies."""
+    return folder / "checkpoint" / FILE
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write to a temporary name, flush to disk, rename: a reader finds the old checkpoint or the whole new one."""
+    path = checkpoint_file(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{FILE}.part")
+    metadata = {
+        "format": FORMAT,
+        "run": checkpoint.run,
+        "step": str(checkpoint.step),
+        "tokens": str(checkpoint.tokens),
+        "seconds": repr(checkpoint.seconds),
+    }
+    tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
+    save_file(tensors, partial, metadata)
+    _flush(partial)
+    partial.replace(path)
+    _flush(path.parent)
+
+
+def load_checkpoint(folder: Path, run: str) -> Checkpoint | None:
+    """The checkpoint of `run`, tensors on the CPU; None when there is none yet.
+
+    Raises UserError when the folder holds the checkpoint of another run. A file that cannot be read is set aside with a
+    warning: the run then starts over, which costs time and nothing else.
+    """
+    path = checkpoint_file(folder)
+    path.with_name(f"{FILE}.part").unlink(missing_ok=True)
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError) as error:
+        damaged = path.with_name(f"{FILE}.damaged")
+        logger.warning("checkpoint %s cannot be read (%s); set aside as %s, starting over", path, error, damaged.name)
+        path.replace(damaged)
+        return None
+    if metadata.get("format") != FORMAT or metadata.get("run") != run:
+        raise UserError(
+            f"the checkpoint in {path.parent} must belong to this run ({run[:12]}), but it is of run "
+            f"{metadata.get('run', '?')[:12]}: target, settings, data or seed differ; "
+            "train in another folder, or remove it"
+        )
+    return Checkpoint(run, int(metadata["step"]), int(metadata["tokens"]), float(metadata["seconds"]), tensors)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,50 @@
+"""The previous policy of proximal designs: label log-probabilities under the weights at the start of a window."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .batches import Batch, BatchOrder
+from .head import OutputHead, evaluating, hidden_states
+
+
+class OldPolicy:
+    """log π_old(y) for the batches of the current window of `every` steps.
+
+    π_old is refreshed where the step number is a multiple of `every`, from the weights as they are then. Each step's
+    values are kept in the token order of its effective batch, which no choice of micro-batch changes.
+    """
+
+    def __init__(self, model: nn.Module, head: OutputHead, order: BatchOrder, *, every: int, micro_batch: int) -> None:
+        self.model, self.head, self.order = model, head, order
+        self.every, self.micro_batch = every, micro_batch
+        self.window: dict[int, Tensor] = {}
+
+    def refresh(self, step: int, last_step: int) -> None:
+        """Compute the window that starts at `step`, up to `last_step` (exclusive), if one starts here."""
+        if step % self.every == 0:
+            self.window = {later: self._logprobs(later) for later in range(step, min(step + self.every, last_step))}
+
+    def rows(self, step: int, batch: Batch) -> Tensor:
+        """log π_old(y) of the T positions of a batch of `step` that carry a loss, nats."""
+        examples = self.order.at(step).examples
+        before = sum(example.num_labels for example in examples[: batch.first_sequence])
+        labels = batch.flat_labels
+        return self.window[step][before : before + len(labels)].to(labels.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {str(step): logprobs for step, logprobs in self.window.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.window = {int(step): logprobs for step, logprobs in state.items()}
+
+    def _logprobs(self, step: int) -> Tensor:
+        pieces = []
+        with evaluating(self.model):
+            for part in self.order.at(step).micro_batches(self.micro_batch):
+                batch = part.to(self.head.weight.device)
+                hidden = hidden_states(self.model, batch.inputs)[batch.valid]
+                pieces.append(self.head.label_logprobs(hidden, batch.flat_labels))
+        return torch.cat(pieces)

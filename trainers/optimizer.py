@@ -1,0 +1,119 @@
+"""AdamW over full-precision masters of the trainable weights, with warm-up, decay and clipping.
+
+Weights in bf16 lose updates smaller than 1/256 of themselves, so they keep a float32 master, and gradients of all
+micro-batches add up in float32.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .settings import TrainingSettings
+
+MATRIX_DIMS = 2
+"""Weight decay is for matrices; norms and biases go without."""
+
+
+class Optimizer:
+    """The trainable weights of a model and their AdamW."""
+
+    def __init__(self, model: nn.Module, settings: TrainingSettings) -> None:
+        self.settings = settings
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.masters = {name: self._master(parameter) for name, parameter in self.parameters.items()}
+        decayed = [master for master in self.masters.values() if master.ndim >= MATRIX_DIMS]
+        plain = [master for master in self.masters.values() if master.ndim < MATRIX_DIMS]
+        groups = [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        self.adamw = torch.optim.AdamW([group for group in groups if group["params"]], betas=settings.adam_betas)
+
+    @staticmethod
+    def _master(parameter: nn.Parameter) -> Tensor:
+        if parameter.dtype in (torch.float32, torch.float64):
+            return parameter
+        return parameter.detach().float().requires_grad_()
+
+    def collect(self) -> None:
+        """Add the gradients of one backward pass to the masters' and free them."""
+        for name, parameter in self.parameters.items():
+            master = self.masters[name]
+            if master is parameter or parameter.grad is None:
+                continue
+            gradient = parameter.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            parameter.grad = None
+
+    def gradients(self) -> list[Tensor]:
+        """Gradients of the masters; one that no backward pass reached is zero."""
+        for master in self.masters.values():
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        return [master.grad for master in self.masters.values() if master.grad is not None]
+
+    def clip(self) -> Tensor:
+        """Global L2 norm of the gradients before they are scaled down to `clip_norm`, a scalar tensor."""
+        gradients = self.gradients()
+        norm = nn.utils.get_total_norm(gradients)
+        if self.settings.clip_norm is not None:
+            scale = (self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(gradients, scale)
+        return norm
+
+    def step(self, learning_rate: float) -> None:
+        """One AdamW update, carried over to the model's own weights."""
+        for group in self.adamw.param_groups:
+            group["lr"] = learning_rate
+        self.adamw.step()
+        self.clear()
+        self.publish()
+
+    def clear(self) -> None:
+        """Forget all gradients."""
+        for tensor in (*self.masters.values(), *self.parameters.values()):
+            tensor.grad = None
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the model's weights."""
+        for name, parameter in self.parameters.items():
+            if self.masters[name] is not parameter:
+                parameter.copy_(self.masters[name])
+
+    @torch.no_grad()
+    def set_masters(self, masters: dict[str, Tensor]) -> None:
+        """Continue from these weights."""
+        for name, master in self.masters.items():
+            master.copy_(masters[name])
+        self.publish()
+
+    def moments(self) -> dict[str, Tensor]:
+        """AdamW's state by the name of the weight, `NAME/KEY`; empty before the first step."""
+        return {
+            f"{name}/{key}": value
+            for name, master in self.masters.items()
+            for key, value in self.adamw.state.get(master, {}).items()
+        }
+
+    def set_moments(self, moments: dict[str, Tensor]) -> None:
+        """Continue with the state that `moments` gave."""
+        for key, value in moments.items():
+            name, _, kind = key.rpartition("/")
+            master = self.masters[name]
+            # AdamW keeps its step count on the CPU, the moments beside the weights.
+            self.adamw.state[master][kind] = value.clone() if kind == "step" else value.to(master)
+
+
+def learning_rate(settings: TrainingSettings, step: int) -> float:
+    """Learning rate of optimiser step `step` (from 0): linear rise, then a half cosine towards 0, or constant."""
+    warmup = round(settings.warmup_fraction * settings.steps)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    if settings.decay == "constant":
+        return settings.learning_rate
+    done = (step - warmup) / max(1, settings.steps - warmup)
+    return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))

@@ -1,0 +1,61 @@
+"""Where teacher and reference distributions come from while training: a frozen model in memory, or a cache on disk."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from .batches import Batch
+from .cache import TeacherCache
+from .head import evaluating, hidden_states, output_head
+from .residual_source import CachedSlice, HiddenHead, ResidualSource
+
+
+class Source(Protocol):
+    """Gives a distribution for the T positions of a batch that carry a loss, live or from a cache."""
+
+    def rows(self, batch: Batch) -> ResidualSource:
+        """Rows in the order of `batch.flat_labels`."""
+        ...
+
+
+@dataclass(eq=False)
+class FrozenModel:
+    """A model that is asked and never trained.
+
+    With `adapters_off` it is the student itself with its adapters switched off: the untouched base, for free.
+    """
+
+    model: nn.Module
+    adapters_off: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.adapters_off:
+            self.model.requires_grad_(False)
+        with self._base():
+            self.head = output_head(self.model)
+
+    def rows(self, batch: Batch) -> HiddenHead:
+        """Hidden states of the positions with a loss, with the head that reads them."""
+        with self._base(), evaluating(self.model):
+            hidden = hidden_states(self.model, batch.inputs)[batch.valid]
+        head = self.head
+        bias = None if head.bias is None else head.bias.detach()
+        return HiddenHead(hidden, head.weight.detach(), bias, head.softcap, head.logit_scale)
+
+    def _base(self):  # type: ignore[no-untyped-def]  # a context manager of peft's or none
+        return self.model.disable_adapter() if self.adapters_off else nullcontext()
+
+
+@dataclass(frozen=True, eq=False)
+class CachedModel:
+    """A teacher or reference that was asked once, before; its cache holds exactly the data of the run."""
+
+    cache: TeacherCache
+
+    def rows(self, batch: Batch) -> CachedSlice:
+        """The cached rows of the positions with a loss, on the device of the batch."""
+        return self.cache.rows(batch.indices.tolist()).to(batch.labels.device)
