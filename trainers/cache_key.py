@@ -50,11 +50,11 @@ def cache_key(
     )
 
 
-def model_content(model: ModelSettings, base: Path, *, field: str = "teacher") -> str:
-    """Content hash of a model: the bytes of its local files, or its commit on the hub."""
+def model_content(model: ModelSettings, base: Path, *, field: str = "teacher", hub_cache: Path | None = None) -> str:
+    """Content hash of a model: the bytes of its local files, or its commit on the hub (whose copies are in `hub_cache`)."""
     local = local_path(model.path, base, suffixes=(".gguf", ".safetensors"), field=f"{field}.path")
     if local is None:
-        return content_id({"hub": model.path, "commit": _commit(model, field), "gguf": model.gguf_file})
+        return content_id({"hub": model.path, "commit": _commit(model, field, hub_cache), "gguf": model.gguf_file})
     if local.is_file() or model.gguf_file:
         files = [local if local.is_file() else local / str(model.gguf_file)]
     else:
@@ -68,9 +68,9 @@ def model_content(model: ModelSettings, base: Path, *, field: str = "teacher") -
     return content_id({"files": {path.name: file_sha256(path) for path in files}})
 
 
-def _commit(model: ModelSettings, field: str) -> str:
+def _commit(model: ModelSettings, field: str, hub_cache: Path | None) -> str:
     try:
-        found = cached_file(model.path, model.gguf_file or CONFIG_NAME, revision=model.revision)
+        found = cached_file(model.path, model.gguf_file or CONFIG_NAME, revision=model.revision, cache_dir=hub_cache)
     except OSError as error:
         raise UserError(
             f"`path` must be a local folder, a GGUF file or a model on the hub, but {model.path} cannot be found "
