@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -73,8 +74,9 @@ def load_model(
     Raises UserError when it cannot be read, has no safetensors, or a needed extra is missing.
     """
     source = _source(settings, base, field)
-    weights = {} if source.gguf_file else {"use_safetensors": True}
-    _require_gguf(source, field)
+    if source.gguf_file is not None:
+        _require_gguf(field)
+    weights = {"use_safetensors": True} if source.gguf_file is None else _dequantized()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source.path, dtype=DTYPES[precision], **weights, **source.arguments
@@ -168,9 +170,13 @@ def _source(settings: ModelSettings, base: Path, field: str) -> _Source:
     return _Source(path, gguf, settings.revision, settings.trust_remote_code)
 
 
-def _require_gguf(source: _Source, field: str) -> None:
-    if source.gguf_file is None:
-        return
+def _dequantized() -> dict[str, Any]:
+    """Ask for dense weights where transformers would keep the blocks of a GGUF file packed."""
+    config = getattr(transformers, "GgufConfig", None)
+    return {} if config is None else {"quantization_config": config(dequantize=True)}
+
+
+def _require_gguf(field: str) -> None:
     try:
         import gguf  # noqa: F401  # transformers reads GGUF through it
     except ImportError as error:

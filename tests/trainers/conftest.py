@@ -64,11 +64,8 @@ def make_model(tokenizer):
 def sums_file(tmp_path: Path) -> Path:
     """Forty sums with answers of different lengths."""
     path = tmp_path / "sums.jsonl"
-    rows = [
-        {"prompt": f"{a}+{b}", "completion": f"{a}+{b} is {a + b}." + " ok" * (a % 4)}
-        for a in range(8)
-        for b in range(5)
-    ]
+    pairs = [(a, b) for a in range(8) for b in range(5)]
+    rows = [{"prompt": f"{a}+{b}", "completion": f"{a}+{b} is {a + b}." + " ok" * (a % 4)} for a, b in pairs]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

@@ -92,7 +92,7 @@ def test_micro_batch_does_not_change_the_run(make_model, sums, micro_batch):
 
 
 def test_prompts_get_no_gradient(make_model, sums):
-    """Tokens that only prompts predict leave the head's rows untouched: their probability falls by the softmax alone."""
+    """The loss and its count cover completions only; unmasking the prompts changes both."""
     model, other = make_model(), make_model()
     flipped = dataclasses.replace(
         sums, examples=tuple(dataclasses.replace(e, completion=torch.ones_like(e.completion)) for e in sums)
@@ -102,6 +102,7 @@ def test_prompts_get_no_gradient(make_model, sums):
     first = BatchOrder(sums, 8, 3, 0).at(0)
     assert masked[0].tokens == sum(int(e.completion.sum()) for e in first.examples)
     assert everything[0].tokens == sum(len(e.token_ids) - 1 for e in first.examples)
+    assert difference(model, other) > 1e-4
 
 
 def test_callback_stops_and_the_run_resumes_bit_for_bit(make_model, sums, tmp_path):
