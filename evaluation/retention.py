@@ -1,0 +1,105 @@
+"""What a fine-tune forgot: divergence from the base on general text, and accuracy on other tasks.
+
+Letters: T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..spaces.errors import UserError
+from ..spaces.settings import Settings
+from .evaluate import Evaluation
+from .generate import evaluation_mode
+from .problems import Problem
+
+Logits = Callable[[Tensor, Tensor], Tensor]
+"""From token ids (B, L) and attention mask (B, L) to logits (B, L, V)."""
+
+_ROWS = 512
+"""Token rows compared at a time: bounds the float32 copies (rows, V)."""
+
+
+class Divergence(Settings):
+    """KL(base ‖ model) on some text."""
+
+    kl: float
+    """Mean over predicted tokens, nats."""
+    nll: float
+    """Mean negative log-likelihood of the text under the model, nats per token."""
+    base_nll: float
+    """The same under the base."""
+    tokens: int
+    """Predicted tokens: all but the first of each sequence."""
+
+
+def text_windows(tokenizer: Any, texts: Sequence[str], *, length: int = 512) -> list[list[int]]:
+    """Token ids of `texts`, cut into windows of at most `length` tokens; windows of a single token are left out."""
+    windows = []
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        windows += [ids[start : start + length] for start in range(0, len(ids), length)]
+    return [window for window in windows if len(window) > 1]
+
+
+def divergence(model: Any, base: Logits, windows: Sequence[Sequence[int]], *, batch_size: int = 4) -> Divergence:
+    """Mean over tokens of KL(base ‖ model) = Σ_v b_v (log b_v − log π_v) on `windows` of token ids, teacher-forced.
+
+    `base` gives the base's logits: `lambda ids, mask: base(input_ids=ids, attention_mask=mask).logits`, or the trained
+    model with its adapters off. The direction charges the model for what the base would have said and it no longer
+    does.
+
+    Raises UserError for no windows.
+    """
+    if not windows:
+        raise UserError("Retention needs general text of at least two tokens, but got none; give texts to measure on")
+    sums = torch.zeros(3, dtype=torch.float64)
+    tokens = 0
+    with evaluation_mode(model), torch.no_grad():
+        for ids, mask in _batches(windows, batch_size, model.get_input_embeddings().weight.device):
+            valid = mask[:, 1:].bool()
+            ours = model(input_ids=ids, attention_mask=mask).logits[:, :-1][valid]
+            theirs = base(ids, mask)[:, :-1][valid]
+            sums += _sums(ours, theirs, ids[:, 1:][valid])
+            tokens += int(valid.sum())
+    kl, nll, base_nll = (sums / tokens).tolist()
+    return Divergence(kl=kl, nll=nll, base_nll=base_nll, tokens=tokens)
+
+
+def task_scores(problems: Sequence[Problem], evaluation: Evaluation) -> dict[str, float]:
+    """Mean score of each task among the problems that `evaluation` covers."""
+    scores = dict(zip(evaluation.problem_ids, evaluation.item_scores, strict=True))
+    by_task: dict[str, list[float]] = defaultdict(list)
+    for problem in problems:
+        if problem.id in scores:
+            by_task[problem.task].append(scores[problem.id])
+    return {task: sum(values) / len(values) for task, values in by_task.items()}
+
+
+def _batches(windows: Sequence[Sequence[int]], size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Right-padded ids and masks (B, L), windows of similar length together."""
+    order = sorted(windows, key=len, reverse=True)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        width = len(rows[0])
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        yield ids, (torch.arange(width, device=device) < lengths[:, None]).long()
+
+
+def _sums(logits: Tensor, base_logits: Tensor, labels: Tensor) -> Tensor:
+    """Sums over tokens, (3,) float64, of KL, NLL and base NLL, from logits (T, V) and labels (T,)."""
+    total = torch.zeros(3, dtype=torch.float64)
+    for start in range(0, len(labels), _ROWS):
+        rows = slice(start, start + _ROWS)
+        ours, theirs = (z[rows].float().log_softmax(dim=-1) for z in (logits, base_logits))
+        kl = (theirs.exp() * (theirs - ours)).sum(dim=-1)
+        label = labels[rows, None]
+        parts = (kl, -ours.gather(1, label), -theirs.gather(1, label))
+        total += torch.stack([part.double().sum() for part in parts]).cpu()
+    return total
