@@ -1,0 +1,82 @@
+"""`qtarget check`: what would fail in the night fails now, and the night's length is known before it begins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..spaces.errors import UserError
+from .config import StudyConfig
+from .config_file import load_study
+
+
+def check_study(path: Path, console: Console) -> dict[str, Any]:
+    """Validate a study file, try its inputs in an engine, and print what it found and what the study will cost.
+
+    Raises UserError for what the user can mend, RuntimeError for anything else that would fail.
+    """
+    config = load_study(path)
+    with console.status("Loading model and data, one worst-case step for each kind of design ..."):
+        facts = try_inputs(path)
+    facts |= {
+        "study": config.study,
+        "trials": config.search.trials,
+        "estimate_seconds": estimate_seconds(config, facts),
+    }
+    for name, line in facts["inputs"].items():
+        console.print(f"{name:<10} {line}", soft_wrap=True)
+    console.print(f"space      {config.space.size()}, {config.search.trials} trials", soft_wrap=True)
+    for title, worst in facts["worst_steps"].items():
+        console.print(
+            f"step       {title}: {worst['seconds']:.2f} s and {worst['peak_bytes'] / 2**30:.2f} GiB at worst "
+            f"(longest demonstration {worst['longest']} tokens)",
+            soft_wrap=True,
+        )
+    console.print(f"verdicts   of the untrained model: {facts['verdicts']}")
+    console.print(
+        f"The study takes {_hours(facts['estimate_seconds'])} at most, if every step is a worst case. All is well."
+    )
+    return facts
+
+
+def try_inputs(path: Path) -> dict[str, Any]:
+    """Run the engine's checks in a process of their own and return its facts."""
+    command = [sys.executable, "-m", "qtarget.search.engine_check", str(path)]
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
+        # standard input stays open until it has answered: its end would tell the engine to leave
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process,
+    ):
+        assert process.stdout is not None
+        out = process.stdout.readline()
+        errors.seek(0)
+        last_words = errors.read()[-3000:]
+    message = json.loads(out) if out else {"type": "died"}
+    if message["type"] == "checked":
+        return dict(message["facts"])
+    failure = message.get("failure", {})
+    if failure.get("kind") == "user":
+        raise UserError(failure["message"], field=failure.get("field"))
+    raise RuntimeError(
+        f"the engine failed: {failure.get('message', 'it died')}\n{failure.get('traceback') or last_words}"
+    )
+
+
+def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
+    """Upper estimate of the whole study: every step and every problem of every trial, nothing pruned, in seconds."""
+    step = max(worst["seconds"] for worst in facts["worst_steps"].values())
+    problem = facts["seconds_per_problem"]
+    answers = config.evaluation.problems * config.evaluation.samples
+    return float(config.search.trials * (config.training.steps * step + answers * problem))
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"

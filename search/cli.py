@@ -1,0 +1,135 @@
+"""The command line: verbs that take a study file. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from ..spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    help="Find the best target distribution for supervised fine-tuning on your data and your model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials, instead of the file's.")]
+
+
+def main() -> NoReturn:
+    """Entry point: exit 0 done, 1 failed, 2 usage or configuration, 130 interrupted."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        print(f"qtarget: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("qtarget: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(0)
+
+
+def _console(as_json: bool = False) -> Console:
+    """Terminal for people; with --json it moves to standard error and leaves standard output to the program."""
+    from rich.console import Console
+
+    return Console(stderr=as_json, soft_wrap=False)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+@app.command()
+def presets(
+    as_json: AsJson = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw what each objective teaches into this image file.")] = None,
+) -> None:
+    """Table of the published objectives as points of the target space."""
+    from ..spaces import presets as published
+    from . import tables
+
+    if figure is not None:
+        from ..spaces.figure import draw
+
+        draw(figure)
+        print(f"Figure written to {figure}")
+    elif as_json:
+        _print_json(published.table())
+    else:
+        _console().print(tables.presets_table(published.table()))
+
+
+@app.command()
+def check(study: StudyFile, as_json: AsJson = False) -> None:
+    """Validate a study and run its worst-case step: what would fail in the night fails now."""
+    from .check import check_study
+
+    facts = check_study(study, _console(as_json))
+    if as_json:
+        _print_json(facts)
+
+
+@app.command()
+def run(study: StudyFile, trials: Trials = None, as_json: AsJson = False) -> None:
+    """Create a study or resume it: one command, safe to repeat."""
+    from .session import run_file
+
+    _finish(run_file(study, _console(as_json), trials=trials), as_json)
+
+
+@app.command()
+def quickstart(
+    folder: Annotated[Path, typer.Option(help="Where the world and the study are kept.")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(help="Same seed, same winner.")] = 0,
+    trials: Trials = None,
+    as_json: AsJson = False,
+) -> None:
+    """The embedded study: a tiny model, noisy arithmetic demonstrations, CPU, minutes."""
+    from .quickstart import run_quickstart
+
+    _finish(run_quickstart(folder, seed, _console(as_json), trials=trials), as_json)
+
+
+def _finish(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(summary)
+    if summary["state"] != "finished":
+        raise SystemExit(130 if summary["state"] == "stopped" else 1)
+
+
+@app.command()
+def status(study: StudyFile, as_json: AsJson = False) -> None:
+    """Every trial of a study, the best so far, and what is left."""
+    from .session import show_status
+
+    facts = show_status(study, _console(as_json))
+    if as_json:
+        _print_json(facts)
+
+
+@app.command()
+def export(
+    study: StudyFile,
+    directory: Annotated[Path, typer.Argument(help="Folder to write; must not hold another export.", metavar="DIR")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the winner's target, training settings and provenance as winner.yaml."""
+    from .export import export_winner
+
+    path = export_winner(study, directory)
+    _print_json({"winner": str(path)}) if as_json else print(f"Winner written to {path}")
+
+
+if __name__ == "__main__":
+    main()

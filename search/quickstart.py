@@ -1,0 +1,48 @@
+"""The embedded study: build the tiny world in a process of its own (it needs torch), then run its study file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .progress import bars
+from .session import run_file
+
+
+def run_quickstart(folder: Path, seed: int, console: Console, trials: int | None = None) -> dict[str, Any]:
+    """Build the world under `folder` unless it is there, then create or resume its study; returns the summary.
+
+    Raises RuntimeError with the builder's last words when the world cannot be built.
+    """
+    world = folder / f"seed-{seed}"
+    console.print(
+        "A tiny language model learned clean addition. Its demonstrations come in a new answer format and a share of "
+        "their digits is wrong.\nWhich target, between copying the demonstrations and trusting a teacher, learns the "
+        "format without the errors?"
+    )
+    build_world(world, seed, console)
+    return run_file(world / "study.yaml", console, trials=trials)
+
+
+def build_world(world: Path, seed: int, console: Console) -> None:
+    """Run the world builder and show its progress; it reuses a finished world and rebuilds a torn one."""
+    world.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "qtarget.evaluation.tiny_world", str(world), "--seed", str(seed)]
+    log = world / "build.log"
+    with log.open("w") as errors, bars(console) as progress:
+        tasks: dict[str, Any] = {}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                report = json.loads(line)
+                phase = report["phase"]
+                if phase not in tasks:
+                    tasks[phase] = progress.add_task(phase, total=report["total"], note="")
+                progress.update(tasks[phase], completed=report["done"], total=report["total"])
+    if process.returncode:
+        raise RuntimeError(f"the tiny world could not be built; {log} says:\n{log.read_text()[-2000:]}")

@@ -1,0 +1,66 @@
+"""One call of `qtarget run` or `qtarget status`: the study, its listeners, and the table at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .config import StudyConfig
+from .config_file import load_study, read_folder
+from .events import Listener
+from .history import best, load_history, plain_sft
+from .progress import ProgressDisplay
+from .supervisor import run_study
+from .tables import trials_table, winner_sentence
+from .tracking import MlflowTracking
+
+
+def run_file(path: Path, console: Console, trials: int | None = None) -> dict[str, Any]:
+    """Create or resume the study of a YAML file, show it while it runs, and sum it up."""
+    config = load_study(path)
+    summary = run_study(config, listeners(config, console), trials=trials)
+    console.print(trials_table(load_history(config), f"Study {config.study}"))
+    console.print(winner_sentence(summary.winner, summary.sft), soft_wrap=True)
+    if summary.state == "stopped":
+        console.print("Stopped; nothing is lost. The same command goes on from the checkpoints.")
+    console.print(f"Everything is in {config.study_folder}", soft_wrap=True)
+    return summary.as_dict()
+
+
+def listeners(config: StudyConfig, console: Console) -> list[Listener]:
+    """Progress on the terminal, and MLflow unless it is switched off."""
+    found: list[Listener] = [ProgressDisplay(console)]
+    if config.tracking.uri != "none":
+        experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
+        found.append(MlflowTracking(tracking_uri(config), experiment, config.study, config.study_folder))
+    return found
+
+
+def tracking_uri(config: StudyConfig) -> str:
+    """The configured store, or an SQLite file in the study's folder."""
+    return config.tracking.uri or f"sqlite:///{config.study_folder}/mlflow.db"
+
+
+def find_study(path: Path) -> StudyConfig:
+    """The study of a YAML file, or of a study's folder."""
+    return read_folder(path) if path.is_dir() else load_study(path)
+
+
+def show_status(path: Path, console: Console) -> dict[str, Any]:
+    """Print the table of a study and what is left of it; returns the same as data."""
+    config = find_study(path)
+    records = load_history(config)
+    left = sum(not record.finished for record in records)
+    console.print(
+        trials_table(records, f"Study {config.study}: {len(records) - left} of {len(records)} trials finished")
+    )
+    console.print(winner_sentence(best(records), plain_sft(records)), soft_wrap=True)
+    return {
+        "study": config.study,
+        "folder": str(config.study_folder),
+        "trials": [record.as_dict() for record in records],
+        "unfinished": left,
+        "seconds": sum(record.seconds or 0.0 for record in records if record.same_as is None),
+    }

@@ -1,0 +1,89 @@
+"""Tables and sentences for people: the trials of a study, the winner against plain SFT, the published objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from .history import TrialRecord
+from .progress import STATE_STYLE
+
+
+def trials_table(records: Sequence[TrialRecord], title: str) -> Table:
+    """Every slot, best score first, then those without one in the order of the queue."""
+    table = Table(title=title, title_justify="left", header_style="bold", expand=False)
+    for name, justify in (("#", "right"), ("target", "left"), ("lr", "right"), ("score ± s.e.", "right"),
+                          ("time", "right"), ("state", "left"), ("note", "left")):  # fmt: skip
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    ranked = sorted(records, key=lambda record: (-(record.score if _counts(record) else -1.0), record.number))  # type: ignore[operator]
+    for record in ranked:
+        table.add_row(*_row(record), style="bold" if record is ranked[0] and _counts(record) else None)
+    return table
+
+
+def _counts(record: TrialRecord) -> bool:
+    return record.state == "complete" and record.score is not None
+
+
+def _row(record: TrialRecord) -> Iterable[str]:
+    rate = record.training.get("learning_rate")
+    yield str(record.number)
+    yield escape(f"{record.baseline}: {record.title}" if record.baseline else record.title)
+    yield f"{rate:.2g}" if rate is not None else ""
+    yield score_text(record)
+    yield f"{record.seconds:.1f} s" if record.seconds is not None else ""
+    yield f"[{STATE_STYLE.get(record.state, 'dim')}]{record.state}[/]"
+    yield escape(_note(record))
+
+
+def _note(record: TrialRecord) -> str:
+    notes = [f"same gradient as trial {record.same_as}"] if record.same_as is not None else []
+    if record.attempts > 1:
+        notes.append(f"{record.attempts} attempts ({', '.join(step['why'] for step in record.chain)})")
+    if record.failure:
+        notes.append(f"{record.failure['kind']}: {record.failure['message'].splitlines()[0][:80]}")
+    return "; ".join(notes)
+
+
+def score_text(record: TrialRecord) -> str:
+    if record.score is None:
+        return ""
+    error = "" if record.standard_error is None else f" ± {record.standard_error:.3f}"
+    return f"{record.score:.3f}{error}"
+
+
+def winner_sentence(winner: TrialRecord | None, sft: TrialRecord | None) -> str:
+    """The result in one sentence, with what it does not claim."""
+    if winner is None:
+        return "No trial has finished yet."
+    found = f"Best on the search problems: trial {winner.number}, {winner.title}, {score_text(winner)}"
+    if sft is None:
+        return f"{found}. Plain SFT has not finished, so there is nothing to compare it with."
+    if sft.number == winner.number:
+        return f"{found}. That is plain SFT: no other target did better."
+    points = 100 * ((winner.score or 0.0) - (sft.score or 0.0))
+    return (
+        f"{found}; plain SFT {score_text(sft)}: {points:+.1f} points. "
+        "The best of many is partly luck: see the confirmation before believing the size of the gap."
+    )
+
+
+def presets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The published objectives, one a row."""
+    table = Table(header_style="bold", row_styles=["", "dim"])
+    for name in rows[0]:
+        table.add_column(str(name), overflow="fold", no_wrap=name == "name")
+    for row in rows:
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else str(value)
