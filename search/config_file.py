@@ -1,0 +1,184 @@
+"""Reading a study's YAML: each fault with its path in the file, the rule, the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ..spaces.errors import UserError
+from .config import StudyConfig
+from .trial import write_json
+
+FOLDER_FILE = "study.json"
+"""The configuration that a study's folder was last run with: what its engines read."""
+
+
+def load_study(path: str | Path) -> StudyConfig:
+    """The study described by the YAML file at `path`.
+
+    Raises UserError that lists every fault of the file: dotted path, rule, value, remedy.
+    """
+    file = Path(path).absolute()
+    if not file.is_file():
+        raise UserError(f"the study must be a YAML file, but there is none at {file}; check the path")
+    read = _parse(file)
+    read.setdefault("base", str(file.parent))
+    return parse_study(read, source=str(path))
+
+
+def parse_study(read: Mapping[str, Any], source: str = "the study") -> StudyConfig:
+    """The study described by plain data; raises UserError like `load_study`."""
+    try:
+        return StudyConfig.model_validate(read)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        lines = _distinct([_describe(dict(fault)) for fault in faults])
+        raise UserError(f"{source}: " + "\n".join(lines), field=dotted(faults[0]["loc"])) from None
+
+
+def write_folder(config: StudyConfig) -> None:
+    """Keep the configuration in the study's folder, for its owner only: the storage's URL may hold a password."""
+    path = config.study_folder / FOLDER_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, config.model_dump(mode="json"), mode=0o600)
+
+
+def read_folder(folder: Path) -> StudyConfig:
+    """The configuration that a study's folder was last run with; raises UserError when there is none."""
+    path = folder / FOLDER_FILE
+    if not path.is_file():
+        raise UserError(
+            f"a study's folder must hold {FOLDER_FILE}, but {folder} does not; check the path, or run the study"
+        )
+    return StudyConfig.model_validate_json(path.read_bytes())
+
+
+class _OneOfEach(yaml.SafeLoader):
+    """YAML whose keys may not be given twice: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key `{key.value}` is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        # a subclass of SafeLoader: builds plain data only
+        read = yaml.load(file.read_text("utf-8"), Loader=_OneOfEach)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file.name} must be YAML in UTF-8, but {_one_line(error)}; mend that place") from None
+    if not isinstance(read, dict):
+        raise UserError(
+            f"{file.name} must hold `study`, `model`, `data` and `evaluation`, but got {type(read).__name__} "
+            f"{str(read)[:60]!r}; "
+            "see studies/ for an example"
+        )
+    return read
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _distinct(lines: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(lines))
+
+
+def dotted(location: Sequence[int | str]) -> str:
+    """`("evaluation", "tasks", 0, "kind")` as `evaluation.tasks[0].kind`; names of union members are left out."""
+    path = ""
+    models: list[type[BaseModel]] = [StudyConfig]
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif _is_key(models, part):
+            path += f".{part}" if path else part
+            models = _below(models, part) or models
+        elif narrowed := [model for model in models if _tag(model, part)]:
+            models = narrowed
+    return path
+
+
+def _describe(fault: dict[str, Any]) -> str:
+    location = fault["loc"]
+    if fault["type"] == "extra_forbidden":
+        return _unknown_key(location)
+    if fault["type"] == "missing":
+        return f"`{_with_leaf(location)}` must be given; add it"
+    rule = fault["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    if fault["type"] == "value_error":  # our own messages carry rule, value and remedy
+        path = dotted(location)
+        return f"{rule}" if not path or f"`{path}" in rule else f"`{path}`: {rule}"
+    return f"`{_with_leaf(location)}` {_must(rule)}, but got {_shown(fault['input'])}; mend it"
+
+
+def _must(rule: str) -> str:
+    return rule.replace("should", "must", 1) if rule.startswith("should") else f"must be valid: {rule}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _unknown_key(location: Sequence[int | str]) -> str:
+    *parents, leaf = location
+    models = _models_at(parents)
+    known = sorted({name for model in models for name in model.model_fields})
+    near = difflib.get_close_matches(str(leaf), known, n=1)
+    remedy = f"did you mean `{near[0]}`? " if near else ""
+    where = dotted(parents)
+    path = f"{where}.{leaf}" if where else str(leaf)
+    return f"`{path}` must be a known key, but is not; {remedy}known here: {', '.join(known)}"
+
+
+def _with_leaf(location: Sequence[int | str]) -> str:
+    """The dotted path, which keeps a key that no model declares (an entry of a free mapping)."""
+    path = dotted(location)
+    return path or ".".join(str(part) for part in location)
+
+
+def _models_at(location: Sequence[int | str]) -> list[type[BaseModel]]:
+    models: list[type[BaseModel]] = [StudyConfig]
+    for part in location:
+        if isinstance(part, int):
+            continue
+        if _is_key(models, part):
+            models = _below(models, part)
+        else:
+            models = [model for model in models if _tag(model, part)] or models
+    return models
+
+
+def _is_key(models: list[type[BaseModel]], part: str) -> bool:
+    return any(part in model.model_fields for model in models)
+
+
+def _below(models: list[type[BaseModel]], key: str) -> list[type[BaseModel]]:
+    return [
+        below for model in models if key in model.model_fields for below in _inside(model.model_fields[key].annotation)
+    ]
+
+
+def _inside(annotation: Any) -> list[type[BaseModel]]:
+    """Settings models named anywhere in a type: unions, tuples, optionals."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType) or get_args(annotation):
+        return [model for each in get_args(annotation) for model in _inside(each)]
+    return []
+
+
+def _tag(model: type[BaseModel], part: str) -> bool:
+    kind = model.model_fields.get("kind")
+    return part == model.__name__ or (kind is not None and kind.default == part)

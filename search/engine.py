@@ -1,0 +1,129 @@
+"""The process that computes: loads model, data and problems once, then trains and scores one trial after another.
+
+Started as `python -m qtarget.search.engine STUDY_FOLDER`. With engine_run.py the only part of this floor that imports
+torch; it knows neither Optuna nor MLflow.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ..evaluation.problems import load_problems
+from ..evaluation.splits import training_hashes
+from ..spaces.errors import UserError
+from ..spaces.identity import content_id
+from ..trainers.data import load_demonstrations, load_rows, turn_reader
+from ..trainers.models import model_fingerprint
+from ..trainers.resident import ResidentModel, needs_frozen_copy
+from ..trainers.settings import DataSettings
+from ..trainers.sft import DivergedError
+from .config import StudyConfig
+from .config_file import read_folder
+from .engine_channel import Channel, die_with_parent
+from .engine_run import Run
+from .failures import Failure
+
+
+class Engine:
+    """Everything that trials share, resident."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        base = config.base_folder
+        needs = config.needs
+        self.resident = ResidentModel(
+            config.model,
+            base,
+            precision=config.training.precision,
+            reference=needs_frozen_copy(needs, config.training.lora),
+            teacher=config.teacher if "teacher" in needs else None,
+        )
+        self.tokenizer = self.resident.tokenizer
+        self.data = load_demonstrations(config.data, self.tokenizer, base)
+        seen = training_hashes(training_prompts(config.data, base))
+        self.splits = load_problems(config.evaluation, base, config.search.seed, seen)
+        self.problems = self.splits.search
+
+    def fingerprints(self) -> dict[str, str]:
+        """Content of all inputs: equal fingerprints and settings give equal trials."""
+        found = {
+            "model": self.resident.fingerprint,
+            "data": self.data.fingerprint,
+            "evaluation": content_id([problem.id for problem in self.problems]),
+        }
+        if self.resident.teacher is not None:
+            found["teacher"] = model_fingerprint(self.resident.teacher.model)
+        return found
+
+    def describe(self) -> dict[str, str]:
+        """What was found, in a line each, for people."""
+        left_out = self.splits.in_training
+        return {
+            "data": self.data.summary(),
+            "problems": f"{len(self.problems)} to search with, {len(self.splits.report)} kept for the report, "
+            f"{left_out} left out because the demonstrations contain them",
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        }
+
+
+def training_prompts(settings: DataSettings, base: Path) -> Iterator[str]:
+    """What the demonstrations ask: problems among them would be remembered, not solved."""
+    rows = load_rows(settings, base)
+    to_turn = turn_reader(settings, list(rows.column_names))
+    for number, row in enumerate(rows):
+        prompt = to_turn(row, number).prompt
+        if isinstance(prompt, str):
+            yield prompt
+        else:
+            yield from (str(message["content"]) for message in prompt if message["role"] == "user")
+
+
+def main(folder: Path) -> None:
+    """Serve one supervisor until its pipe ends; every failure is reported before the process leaves."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us through the supervisor
+    channel = Channel()
+    number: int | None = None
+    try:
+        engine = Engine(read_folder(folder))
+        channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe())
+        while True:
+            command = channel.next_command()
+            number = command["number"]
+            if command["type"] == "run":
+                channel.stop.clear()
+                Run(engine, channel, command).finish()
+    except Exception as error:
+        channel.send("failed", number=number, failure=classify(error).model_dump())
+        sys.exit(1)
+
+
+def classify(error: BaseException) -> Failure:
+    """What kind of failure an exception is."""
+    trace = "".join(traceback.format_exception(error))
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, UserError):
+        return Failure(kind="user", message=str(error), field=error.field)
+    if isinstance(error, DivergedError):
+        return Failure(kind="diverged", message=str(error))
+    if _out_of_memory(error):
+        return Failure(kind="oom", message=message, traceback=trace)
+    if "CUDA error" in str(error):  # the context is lost, the next engine has a new one
+        return Failure(kind="crash", message=message, traceback=trace)
+    return Failure(kind="bug", message=message, traceback=trace)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

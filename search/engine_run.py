@@ -1,0 +1,134 @@
+"""One trial inside the engine: train, score on the way at the rungs, score at the end, write the result last."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.problems import Problem
+from ..spaces.identity import derive_seed
+from ..trainers.sft import StepReport, TrainingOutcome, train
+from .engine_channel import Channel, Message
+from .trial import TrialFolder, TrialSpec
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+class Run:
+    """A trial from its command to its result, or to a stop that keeps the checkpoint."""
+
+    def __init__(self, engine: Engine, channel: Channel, command: Message) -> None:
+        self._engine, self._channel = engine, channel
+        self._number: int = command["number"]
+        self._spec = TrialSpec.model_validate(command["spec"])
+        self._folder = TrialFolder(command["folder"])
+        self._rungs = {rung.step: rung for rung in self._spec.rungs if rung.step not in command["done_rungs"]}
+        self._settings = self._spec.training.model_copy(update={"micro_batch": command["micro_batch"]})
+        self._model = engine.resident.fresh(self._settings.lora, seed=self._spec.seed)
+        self._pruned: Evaluation | None = None
+        self._first_step: int | None = None
+        self._begun = time.perf_counter()
+
+    def finish(self) -> None:
+        """Train, score and write the result, unless asked to stop on the way."""
+        outcome = self._train()
+        if self._pruned is not None:
+            self._conclude("pruned", outcome, self._pruned)
+            return
+        evaluation = None
+        if outcome.status == "finished":
+            evaluation = self._evaluate(self._engine.problems, outcome.step, self._folder.items)
+        if evaluation is None:
+            self._channel.send("stopped", number=self._number, step=outcome.step)
+        else:
+            self._conclude("complete", outcome, evaluation)
+
+    def _train(self) -> TrainingOutcome:
+        engine, target = self._engine, self._spec.target
+        resident = engine.resident
+        return train(
+            self._model,
+            engine.data,
+            target,
+            self._settings,
+            seed=self._spec.seed,
+            folder=self._folder.path,
+            reference=resident.reference() if "reference" in target.needs else None,
+            teacher=resident.teacher if "teacher" in target.needs else None,
+            on_step=self._on_step,
+            pad_token_id=resident.pad_token_id,
+            real_vocab=resident.real_vocab,
+        )
+
+    def _on_step(self, report: StepReport) -> bool:
+        """Report the step; True stops the training there."""
+        self._record(report)
+        rung = self._rungs.get(report.step)
+        if rung is not None:
+            problems = self._engine.problems[: rung.problems]
+            evaluation = self._evaluate(problems, report.step, self._folder.rung_items(report.step))
+            if evaluation is None:
+                return True
+            self._pruned = evaluation if self._gives_up(report.step, evaluation) else None
+        return self._pruned is not None or self._channel.stop.is_set()
+
+    def _record(self, report: StepReport) -> None:
+        metrics = dataclasses.asdict(report)
+        step, steps = metrics.pop("step"), metrics.pop("steps")
+        if self._first_step is None:
+            self._first_step = step
+            self._folder.cut_metrics(step)
+        with self._folder.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._channel.send("step", number=self._number, step=step, steps=steps, metrics=metrics)
+
+    def _gives_up(self, step: int, evaluation: Evaluation) -> bool:
+        """Whether the supervisor prunes the trial at this rung."""
+        self._channel.send(
+            "rung", number=self._number, step=step, score=evaluation.score, standard_error=evaluation.standard_error
+        )
+        decision = self._channel.decision(self._number, step)
+        return decision is not None and bool(decision["prune"])
+
+    def _evaluate(self, problems: Sequence[Problem], step: int, items: Path) -> Evaluation | None:
+        """Score the model as it is; None when asked to stop, with the items so far kept."""
+
+        def on_block(done: int, total: int) -> bool:
+            self._channel.send("problems", number=self._number, step=step, done=done, total=total)
+            return self._channel.stop.is_set()
+
+        evaluation = evaluate(
+            self._model,
+            self._engine.tokenizer,
+            problems,
+            self._spec.evaluation,
+            seed=derive_seed("evaluation", self._spec.seed),
+            items_path=items,
+            on_block=on_block,
+        )
+        return None if evaluation.stopped else evaluation
+
+    def _conclude(self, state: Literal["complete", "pruned"], outcome: TrainingOutcome, evaluation: Evaluation) -> None:
+        result = {
+            "id": self._spec.id,
+            "state": state,
+            "score": evaluation.score,
+            "standard_error": evaluation.standard_error,
+            "num_problems": evaluation.num_problems,
+            "samples": evaluation.samples,
+            "verdicts": evaluation.verdicts,
+            "steps": outcome.step,
+            "training_tokens": outcome.tokens,
+            "training_seconds": outcome.seconds,
+            "evaluation_seconds": evaluation.seconds,
+            "generated_tokens": evaluation.tokens,
+            "micro_batch": self._settings.micro_batch,
+        }
+        self._folder.write_result(result)
+        self._channel.send("result", number=self._number, result=result)

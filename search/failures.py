@@ -1,0 +1,57 @@
+"""Kinds of failure, and what each means for a trial: try again, infeasible, failed, or the end of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..spaces.settings import Settings
+
+Kind = Literal["oom", "diverged", "timeout", "crash", "bug", "user"]
+
+
+class Failure(Settings):
+    """What went wrong in one attempt at a trial."""
+
+    kind: Kind
+    """oom: memory. diverged: non-finite loss or gradient. timeout: past the trial's time. crash: the engine died or
+    hung. bug: a Python exception, which every trial may meet again. user: configuration or data break a rule."""
+    message: str
+    traceback: str = ""
+    field: str | None = None
+    """Dotted path in the study's file, of a `user` failure."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do about it."""
+
+    then: Literal["retry", "infeasible", "failed", "stop"]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Facts to keep with the trial."""
+
+
+def decide(
+    failure: Failure, attributes: Mapping[str, Any], micro_batch: int, effective_batch: int, retries: int
+) -> Decision:
+    """What to do after `failure` of a trial with these attributes.
+
+    oom: the same trial at half the micro-batch, so that effective batch and token order stay; at one sequence it is
+    infeasible, which the sampler learns from. crash: again, up to `retries` times in a row.
+    """
+    if failure.kind == "oom":
+        if micro_batch == 1:
+            return Decision("infeasible")
+        return Decision("retry", {"micro_batch": smaller_micro_batch(micro_batch, effective_batch)})
+    if failure.kind in ("diverged", "timeout"):
+        return Decision("infeasible")
+    if failure.kind == "crash":
+        crashes = int(attributes.get("crashes", 0)) + 1
+        return Decision("retry" if crashes <= retries else "failed", {"crashes": crashes})
+    return Decision("stop")
+
+
+def smaller_micro_batch(micro_batch: int, effective_batch: int) -> int:
+    """The largest divisor of the effective batch that is at most half the micro-batch."""
+    return next(size for size in range(micro_batch // 2, 0, -1) if effective_batch % size == 0)

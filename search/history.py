@@ -1,0 +1,146 @@
+"""What a study's trials came to, for tables, reports and exports. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from ..spaces import TargetSpec
+from ..spaces.errors import UserError
+from .config import StudyConfig
+from .config_file import read_folder
+from .events import TrialState as EndState
+from .queue import WITHDRAWN
+from .storage import open_storage
+from .study import storage_url
+from .trial import trial_folder
+
+State = Literal["waiting", "running", "complete", "pruned", "infeasible", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One slot of the queue."""
+
+    number: int
+    title: str
+    state: State
+    target: TargetSpec | None
+    """None while the slot waits to be filled."""
+    baseline: str | None
+    """Preset of a published objective that the study started with."""
+    training: Mapping[str, Any]
+    """Searched training settings, e.g. learning_rate; empty while the slot waits to be filled."""
+    parameters: Mapping[str, Any]
+    """What the sampler sees."""
+    score: float | None
+    """Average@k on the search problems, or on the first of them at the last rung of a pruned trial."""
+    standard_error: float | None
+    seconds: float | None
+    """Wall time over all attempts."""
+    verdicts: Mapping[str, int]
+    rungs: Mapping[int, float]
+    """Score by optimiser step."""
+    attempts: int
+    chain: Sequence[Mapping[str, str]]
+    """Why each earlier attempt ended, and when."""
+    same_as: int | None
+    """Number of the finished trial with the same gradient whose result this slot was credited with."""
+    failure: Mapping[str, str] | None
+    """Kind and message."""
+    folder: Path
+    spec_id: str | None = field(default=None)
+
+    @property
+    def finished(self) -> bool:
+        return self.state not in ("waiting", "running")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        target = None if self.target is None else self.target.model_dump(mode="json")
+        return {**vars(self), "target": target, "folder": str(self.folder), "rungs": dict(self.rungs)}
+
+
+def load_history(study: StudyConfig | Path | str) -> list[TrialRecord]:
+    """Records of all slots, in the order of the queue. `study`: a configuration or a study's folder.
+
+    Raises UserError when the folder, the storage or the study is not there.
+    """
+    config = study if isinstance(study, StudyConfig) else read_folder(Path(study))
+    storage = open_storage(storage_url(config), config.study)
+    try:
+        loaded = optuna.load_study(study_name=config.study, storage=storage.backend)
+    except KeyError:
+        raise UserError(
+            f"study {config.study!r} must exist, but {storage.shown} does not hold it; run it first"
+        ) from None
+    trials = [trial for trial in loaded.get_trials(deepcopy=False) if not trial.user_attrs.get(WITHDRAWN)]
+    return read_records(trials, config.study_folder)
+
+
+def read_records(trials: Iterable[FrozenTrial], folder: Path) -> list[TrialRecord]:
+    """Records of Optuna's trials, their designs read from the trial folders."""
+    return [_record(trial, folder) for trial in trials]
+
+
+def best(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The complete trial with the highest score; the first of equals."""
+    complete = [record for record in records if record.state == "complete" and record.score is not None]
+    return max(complete, key=lambda record: (record.score or 0.0, -record.number), default=None)
+
+
+def plain_sft(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The best complete trial of the plain SFT baseline: what a winner is compared with."""
+    return best(record for record in records if record.baseline == "sft")
+
+
+def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
+    facts = trial.user_attrs
+    folder = trial_folder(study_folder, trial.number).path
+    same_as = facts.get("same_as")
+    target = facts.get("target")
+    state = _state(trial)
+    return TrialRecord(
+        number=trial.number,
+        title=str(facts.get("title") or facts.get("baseline") or "-"),
+        state=state,
+        target=None if target is None else TargetSpec.model_validate(target),
+        baseline=facts.get("baseline"),
+        training=facts.get("training", {}),
+        parameters=trial.params,
+        score=trial.value if state in ("complete", "pruned") else None,
+        standard_error=facts.get("standard_error"),
+        seconds=facts.get("seconds"),
+        verdicts=facts.get("verdicts", {}),
+        rungs=trial.intermediate_values,
+        attempts=int(facts.get("attempts", 0)),
+        chain=facts.get("chain", []),
+        same_as=same_as,
+        failure=facts.get("failure"),
+        folder=folder if same_as is None else trial_folder(study_folder, same_as).path,
+        spec_id=facts.get("spec_id"),
+    )
+
+
+def end_state(trial: FrozenTrial) -> EndState:
+    """State of a finished trial as events name it."""
+    names: dict[State, EndState] = {"complete": "complete", "pruned": "pruned", "infeasible": "infeasible"}
+    return names.get(_state(trial), "failed")
+
+
+def _state(trial: FrozenTrial) -> State:
+    if trial.state.is_finished() and any(value > 0 for value in trial.constraints.values()):
+        return "infeasible"
+    names: dict[TrialState, State] = {
+        TrialState.WAITING: "waiting",
+        TrialState.RUNNING: "running",
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+    }
+    return names[trial.state]

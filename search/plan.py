@@ -1,0 +1,90 @@
+"""From a claimed slot to its trial: baselines as they were published, everything else from the sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..spaces import TargetSpec
+from ..spaces.identity import derive_seed
+from ..spaces.search_space import Point
+from ..trainers.settings import TrainingSettings
+from .config import BaselineSettings, StudyConfig
+from .queue import Claim, Slot
+from .sampling import Chooser
+from .trial import Rung, TrialSpec
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial ready to run, and the facts to keep with it."""
+
+    spec: TrialSpec
+    title: str
+    attributes: dict[str, Any]
+
+
+def first_slots(config: StudyConfig) -> list[Slot]:
+    """The baselines. A point of the searched space is enqueued as its parameters: the sampler learns from it."""
+    return [_slot(config, baseline) for baseline in config.baseline_settings()]
+
+
+def _slot(config: StudyConfig, baseline: BaselineSettings) -> Slot:
+    target = baseline.target()
+    training = {name: getattr(config.training, name) for name in config.space.training_knobs} | baseline.training
+    parameters = config.space.parameters(Point(target, training))
+    attributes = {
+        "baseline": baseline.preset,
+        "target": target.model_dump(mode="json"),
+        "training": training,
+    }
+    return Slot(parameters or {}, attributes)
+
+
+class Planner:
+    """Makes the trial of a claim; everything but target and training knobs is the same for all trials of a study."""
+
+    def __init__(self, config: StudyConfig, fingerprints: dict[str, str]) -> None:
+        self._config, self._fingerprints = config, fingerprints
+        steps = config.training.steps
+        problems = config.search.rung_problem_count(config.evaluation.problems)
+        self._rungs = tuple(Rung(step=step, problems=problems) for step in config.search.rung_steps(steps))
+
+    def plan(self, claim: Claim) -> Planned:
+        """The trial of a claim: as attached to it, else as the sampler fills it."""
+        target, training = self._design(claim)
+        config = self._config
+        spec = TrialSpec(
+            target=target,
+            training=TrainingSettings.model_validate({**config.training.model_dump(), **training}),
+            model=config.model,
+            teacher=config.teacher if "teacher" in target.needs else None,
+            data=config.data,
+            evaluation=config.evaluation,
+            rungs=self._rungs,
+            seed=derive_seed("study", config.search.seed),
+            fingerprints=self._fingerprints,
+        )
+        title = str(claim.attributes.get("baseline") or target.title())
+        facts = {
+            "title": title,
+            "target": target.model_dump(mode="json"),
+            "training": training,
+            "spec_id": spec.id,
+            "canonical": spec.canonical_id,
+        }
+        return Planned(spec, title, facts)
+
+    def _design(self, claim: Claim) -> tuple[TargetSpec, dict[str, float]]:
+        attached = claim.attributes
+        if "target" not in attached:
+            point = self._config.space.suggest(Chooser(claim.trial))
+            return point.target, dict(point.training)
+        if fixed_parameters(claim):
+            self._config.space.suggest(Chooser(claim.trial))  # records the parameters, for the sampler to learn from
+        return TargetSpec.model_validate(attached["target"]), attached["training"]
+
+
+def fixed_parameters(claim: Claim) -> dict[str, Any]:
+    """Parameters that the slot was enqueued with."""
+    return dict(claim.trial.study._storage.get_trial(claim.trial._trial_id).system_attrs.get("fixed_params", {}))

@@ -1,0 +1,222 @@
+"""The queue is the budget: N slots in the storage, claimed, given back and finished under the study's lock.
+
+Nothing counts trials, so m supervisors on k hosts neither overshoot nor undershoot. A slot that is given back (Ctrl-C,
+a dead supervisor) is the same Optuna trial again: same number, parameters, folder, tracking run and rung scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from . import leases
+from .config import StudyConfig
+from .leases import Lease
+from .sampling import make_pruner, make_sampler
+from .storage import StudyStorage
+
+WITHDRAWN = "withdrawn"
+"""User attribute of a slot that a smaller budget took back: failed for Optuna, no part of the study any more."""
+
+CREDITED = ("standard_error", "verdicts", "num_problems", "samples", "failure")
+"""What a trial that repeats a finished one takes over from it, besides score and rungs."""
+
+
+class LeaseLostError(RuntimeError):
+    """Another supervisor has taken this trial over; whatever was computed here for it must not be told."""
+
+
+@dataclass
+class Claim:
+    """A trial that this supervisor may run until its lease expires."""
+
+    trial: Trial
+    lease: Lease
+    attempt: int
+    """1 for the first try."""
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return self.trial.user_attrs
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a trial ends."""
+
+    state: TrialState
+    score: float | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """User attributes to keep with it."""
+    violated: str | None = None
+    """Name of the constraint that makes it infeasible: oom, diverged or timeout."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A slot to enqueue: fixed parameters (empty: the sampler fills them) and attributes."""
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Queue:
+    """The slots of one study."""
+
+    def __init__(self, config: StudyConfig, storage: StudyStorage) -> None:
+        self._study, self._settings, self._storage = config.study, config.search, storage
+        self._pruner = make_pruner(config.search, config.training.steps)
+        self._lease_seconds = config.limits.lease_seconds
+
+    def load(self, number: int = 0) -> optuna.Study:
+        """A fresh view of the study, with the sampler that fills trial `number`."""
+        return optuna.load_study(
+            study_name=self._study,
+            storage=self._storage.backend,
+            sampler=make_sampler(self._settings, number),
+            pruner=self._pruner,
+        )
+
+    def fill(self, first: Sequence[Slot], trials: int) -> None:
+        """Make the study hold `trials` slots: `first`, then empty ones; a smaller budget withdraws waiting ones."""
+        with self._storage.lock():
+            study = self.load()
+            slots = self.slots(study)
+            for slot in [*first[len(slots) :], *[Slot()] * trials][: max(0, trials - len(slots))]:
+                study.enqueue_trial(dict(slot.parameters), user_attrs=dict(slot.attributes))
+            waiting = [trial for trial in slots if trial.state == TrialState.WAITING]
+            for trial in waiting[::-1][: max(0, len(slots) - trials)]:
+                self._storage.backend.set_trial_user_attr(trial._trial_id, WITHDRAWN, True)
+                self._storage.backend.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def slots(self, study: optuna.Study | None = None) -> list[FrozenTrial]:
+        """Every slot of the study, in the order of the queue."""
+        trials = (study or self.load()).get_trials(deepcopy=False)
+        return [trial for trial in trials if not trial.user_attrs.get(WITHDRAWN)]
+
+    def claim(self) -> Claim | None:
+        """The next waiting slot, now ours; None when none waits."""
+        with self._storage.lock():
+            for trial in self.slots():
+                if trial.state == TrialState.WAITING:
+                    return self._take(trial)
+        return None
+
+    def _take(self, trial: FrozenTrial) -> Claim:
+        lease = leases.new_lease(self._lease_seconds)
+        attempt = int(trial.user_attrs.get("attempts", 0)) + 1
+        # the lease first: a RUNNING trial without one could not be told from a lost one
+        self._set(trial._trial_id, leases.ATTRIBUTE, lease.model_dump())
+        self._set(trial._trial_id, "attempts", attempt)
+        self._storage.backend.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        return Claim(Trial(self.load(trial.number), trial._trial_id), lease, attempt)
+
+    def renew(self, claim: Claim) -> None:
+        """Extend the lease; raises LeaseLostError when the trial has been taken over."""
+        with self._storage.lock():
+            self._check(claim)
+            claim.lease = claim.lease.renewed(self._lease_seconds)
+            self._set(claim.trial._trial_id, leases.ATTRIBUTE, claim.lease.model_dump())
+
+    def note(self, claim: Claim, **attributes: Any) -> None:
+        """Keep facts with the trial."""
+        for name, value in attributes.items():
+            claim.trial.set_user_attr(name, value)
+
+    def note_attempt(self, claim: Claim, why: str) -> None:
+        """Count another try of a trial that stays ours, with the reason in its chain."""
+        claim.attempt += 1
+        self.note(claim, attempts=claim.attempt, chain=[*claim.attributes.get("chain", []), _link(why)])
+
+    def rungs(self, claim: Claim) -> dict[int, float]:
+        """Scores already reported, by optimiser step."""
+        return self._storage.backend.get_trial(claim.trial._trial_id).intermediate_values
+
+    def report(self, claim: Claim, step: int, score: float) -> bool:
+        """Record a rung's score; whether the pruner gives the trial up. Never a baseline: a comparison needs it."""
+        if step not in self.rungs(claim):
+            claim.trial.report(score, step)
+        return not claim.attributes.get("baseline") and claim.trial.should_prune()
+
+    def give_back(self, claim: Claim, why: str) -> None:
+        """Put the trial back among the waiting ones, to go on from its checkpoint."""
+        with self._storage.lock():
+            self._check(claim)
+            self._release(claim.trial._trial_id, claim.attributes, why)
+
+    def finish(self, claim: Claim, verdict: Verdict) -> None:
+        """Tell the outcome; raises LeaseLostError when the trial has been taken over."""
+        with self._storage.lock():
+            self._check(claim)
+            self.note(claim, **verdict.attributes)
+            if verdict.violated is not None and not claim.trial.constraints:
+                claim.trial.set_constraint(verdict.violated, 1.0)
+            complete = verdict.state == TrialState.COMPLETE
+            claim.trial.study.tell(claim.number, verdict.score if complete else None, state=verdict.state)
+
+    def finished_twin(self, canonical_id: str) -> FrozenTrial | None:
+        """The first finished trial with that canonical id; a failed one proves nothing."""
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        twins = (trial for trial in self.slots() if trial.state in states)
+        return next((trial for trial in twins if trial.user_attrs.get("canonical") == canonical_id), None)
+
+    def credit(self, claim: Claim, twin: FrozenTrial) -> None:
+        """Finish a claim with what its twin came to."""
+        for step, score in twin.intermediate_values.items():
+            if step not in self.rungs(claim):
+                claim.trial.report(score, step)
+        copied = {name: twin.user_attrs[name] for name in CREDITED if name in twin.user_attrs}
+        facts = {**copied, "same_as": twin.number, "seconds": 0.0}
+        violated = next((name for name, value in twin.constraints.items() if value > 0), None)
+        self.finish(claim, Verdict(twin.state, twin.value, facts, violated))
+
+    def unfinished(self) -> int:
+        """Slots that wait or run, here or elsewhere."""
+        counts = self.counts()
+        return counts["waiting"] + counts["running"]
+
+    def reap(self) -> list[int]:
+        """Put trials whose supervisor is gone back among the waiting ones; their numbers."""
+        with self._storage.lock():
+            lost = [trial for trial in self.slots() if trial.state == TrialState.RUNNING and _is_lost(trial)]
+            for trial in lost:
+                self._release(trial._trial_id, trial.user_attrs, "supervisor lost")
+        return [trial.number for trial in lost]
+
+    def counts(self) -> dict[str, int]:
+        """Slots by state: waiting, running, complete, pruned, fail."""
+        states = [trial.state.name.lower() for trial in self.slots()]
+        return {name: states.count(name) for name in ("waiting", "running", "complete", "pruned", "fail")}
+
+    def _check(self, claim: Claim) -> None:
+        stored = self._storage.backend.get_trial(claim.trial._trial_id)
+        lease = leases.read_lease(stored.user_attrs)
+        if stored.state != TrialState.RUNNING or lease is None or lease.token != claim.lease.token:
+            raise LeaseLostError(f"trial {claim.number} was taken over by another supervisor")
+
+    def _release(self, trial_id: int, attributes: Mapping[str, Any], why: str) -> None:
+        """Back to WAITING, with the reason in the trial's chain of attempts."""
+        self._set(trial_id, "chain", [*attributes.get("chain", []), _link(why)])
+        self._set(trial_id, leases.ATTRIBUTE, None)
+        self._storage.backend.set_trial_state_values(trial_id, TrialState.WAITING)
+
+    def _set(self, trial_id: int, name: str, value: Any) -> None:
+        self._storage.backend.set_trial_user_attr(trial_id, name, value)
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
+    lease = leases.read_lease(trial.user_attrs)
+    return lease is None or lease.lost()
+
+
+def _link(why: str) -> dict[str, str]:
+    return {"why": why, "at": datetime.now(UTC).isoformat(timespec="seconds")}

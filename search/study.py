@@ -1,0 +1,87 @@
+"""A study in its storage and on disk: created when its inputs are known to work, compared with them when resumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from .. import __version__
+from .config import StudyConfig
+from .config_file import write_folder
+from .resume import refuse_changes, refuse_other_inputs
+from .storage import StudyStorage, open_storage, redact, sqlite_url
+
+DIRECTION = "maximize"
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # events say what happens; its own lines would break progress bars
+
+
+@dataclass(frozen=True)
+class Study:
+    """An opened study; `stored` is what its storage says about it, empty for a new one."""
+
+    config: StudyConfig
+    folder: Path
+    storage: StudyStorage
+    stored: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.config.study
+
+    @property
+    def shown_config(self) -> dict[str, Any]:
+        """The configuration as JSON data, passwords hidden."""
+        data = self.config.model_dump(mode="json")
+        hidden = {"storage": redact(data["storage"]) if data["storage"] else None}
+        uri = data["tracking"]["uri"]
+        return {**data, **hidden, "tracking": {**data["tracking"], "uri": redact(uri) if uri else None}}
+
+    def create(self, fingerprints: dict[str, str]) -> None:
+        """Make the study, or check that an existing one saw the same inputs; raises UserError when it did not."""
+        with self.storage.lock():
+            study = optuna.create_study(
+                study_name=self.name, storage=self.storage.backend, direction=DIRECTION, load_if_exists=True
+            )
+            before = study.user_attrs.get("fingerprints")
+            if before is not None:
+                refuse_other_inputs(before, fingerprints, self.name)
+            study.set_user_attr("config", self.shown_config)
+            study.set_user_attr("fingerprints", fingerprints)
+            study.set_user_attr("version", __version__)
+
+
+def open_study(config: StudyConfig) -> Study:
+    """Open storage and folder of a study, and check a resumed one's configuration.
+
+    Raises UserError for a storage that cannot be opened, or a configuration that decides trials and has changed.
+    """
+    folder = config.study_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = open_storage(storage_url(config), config.study)
+    stored = stored_attributes(storage, config.study)
+    if "config" in stored:
+        refuse_changes(stored["config"], config)
+    study = Study(config, folder, storage, stored)
+    write_folder(config)
+    return study
+
+
+def storage_url(config: StudyConfig) -> str:
+    """The URL of the configuration, or an SQLite file in the study's folder; relative SQLite paths start at `base`."""
+    if config.storage is None:
+        return sqlite_url(config.study_folder / "study.db")
+    prefix = "sqlite:///"
+    if config.storage.startswith(prefix) and not config.storage.startswith(f"{prefix}/"):
+        return sqlite_url(config.base_folder / config.storage.removeprefix(prefix))
+    return config.storage
+
+
+def stored_attributes(storage: StudyStorage, name: str) -> dict[str, Any]:
+    """User attributes of the study, empty when there is none of that name."""
+    try:
+        return dict(optuna.load_study(study_name=name, storage=storage.backend).user_attrs)
+    except KeyError:
+        return {}

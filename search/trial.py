@@ -1,0 +1,141 @@
+"""One trial as data: what decides it, and the folder that its files live in."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.settings import EvaluationSettings
+from ..spaces.identity import canonical, content_id
+from ..spaces.settings import Settings
+from ..spaces.target import TargetSpec
+from ..trainers.settings import DataSettings, ModelSettings, TrainingSettings
+
+UNDECISIVE = {
+    "training": {"micro_batch", "checkpoint_every"},
+    "evaluation": {"batch_size", "report_problems"},
+}
+"""Settings that change how fast a trial runs, not what it computes: no part of its identity."""
+
+
+class Rung(Settings):
+    step: int
+    """Optimiser steps done."""
+    problems: int
+    """Search problems scored there, always the first ones."""
+
+
+class TrialSpec(Settings):
+    """Everything that decides a trial. Equal specs have equal ids."""
+
+    format: int = 1
+    target: TargetSpec
+    training: TrainingSettings
+    model: ModelSettings
+    teacher: ModelSettings | None = None
+    data: DataSettings
+    evaluation: EvaluationSettings
+    rungs: tuple[Rung, ...] = ()
+    seed: int
+    """The study's seed: data order, initialisation and sampling noise are the same in every trial."""
+    fingerprints: dict[str, str]
+    """Content of data, model, teacher, problems as the engine found them."""
+
+    @property
+    def id(self) -> str:
+        return self._id_with(self.target)
+
+    @property
+    def canonical_id(self) -> str:
+        """Shared by trials whose targets are provably the same gradient; the seed does not matter less for that."""
+        return self._id_with(canonical(self.target))
+
+    def _id_with(self, target: TargetSpec) -> str:
+        data = self.model_dump(mode="json", exclude={"target", "rungs"})
+        for section, names in UNDECISIVE.items():
+            data[section] = {key: value for key, value in data[section].items() if key not in names}
+        return content_id({**data, "target": target.model_dump(mode="json")})
+
+
+class TrialFolder:
+    """`spec.json, metrics.jsonl, checkpoint/, rungs/, items.jsonl, result.json`; the result is written last."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line and optimiser step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def items(self) -> Path:
+        """One JSON object a line, (problem, sample)."""
+        return self.path / "items.jsonl"
+
+    def rung_items(self, step: int) -> Path:
+        return self.path / "rungs" / f"step-{step:06d}.jsonl"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What came out, or None while the trial is not through."""
+        return read_json(self.path / "result.json")
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_json(self.path / "result.json", result)
+
+    def write_spec(self, spec: TrialSpec) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "spec.json", spec.model_dump(mode="json"))
+
+    def cut_metrics(self, first_step: int) -> None:
+        """Forget the steps from `first_step` on, which are about to be done again."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text("utf-8").splitlines(keepends=True)
+            write_atomic(self.metrics, "".join(line for line in lines if _is_before(line, first_step)))
+
+
+def trial_folder(study_folder: Path, number: int) -> TrialFolder:
+    return TrialFolder(study_folder / "trials" / f"{number:04d}")
+
+
+def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write `text` so that a reader, or a crash at any moment, finds the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, data: Any, mode: int = 0o644) -> None:
+    write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", mode)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        read = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    return dict(read)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_before(line: str, step: int) -> bool:
+    """Whether a metrics line is whole and older than `step`; a torn tail is not."""
+    try:
+        return line.endswith("\n") and int(json.loads(line)["step"]) < step
+    except (ValueError, KeyError, TypeError):
+        return False

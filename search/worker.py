@@ -1,0 +1,295 @@
+"""One engine and the trial it runs, as the supervisor sees them: commands out, events in, failures told apart."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from optuna.trial import TrialState
+
+from ..spaces.errors import UserError
+from .config import LimitSettings
+from .events import Event, ProblemsDone, RungScored, StepDone, TrialEnded, TrialStarted
+from .events import TrialState as EndState
+from .failures import Failure, decide
+from .launcher import EngineProcess, Message
+from .queue import Claim, LeaseLostError, Queue, Verdict
+from .trial import TrialFolder, TrialSpec, trial_folder
+
+log = logging.getLogger(__name__)
+Launch = Callable[[Path, int], EngineProcess]
+STOP_SECONDS = 60.0
+"""How long a trial may take to reach its next boundary when asked to stop; then its engine is killed."""
+
+
+class StudyFailedError(RuntimeError):
+    """A fault that every trial would meet again; the message carries the engine's traceback."""
+
+
+@dataclass
+class Task:
+    """A claimed trial on its way through an engine."""
+
+    claim: Claim
+    spec: TrialSpec
+    folder: TrialFolder
+    begun: float = field(default_factory=time.monotonic)
+    renewed: float = field(default_factory=time.monotonic)
+    first_step: int | None = None
+    """First step that the current engine did: above it on the next attempt, a checkpoint was made in between."""
+    stopping: Literal["interrupted", "timeout"] | None = None
+    stop_asked: float = 0.0
+
+    @property
+    def micro_batch(self) -> int:
+        return int(self.claim.attributes.get("micro_batch", self.spec.training.micro_batch))
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this trial, earlier attempts included."""
+        return float(self.claim.attributes.get("seconds", 0.0)) + time.monotonic() - self.begun
+
+
+class Worker:
+    """Keeps one engine alive and takes its trial from claim to verdict."""
+
+    def __init__(
+        self,
+        index: int,
+        folder: Path,
+        queue: Queue,
+        limits: LimitSettings,
+        launch: Launch,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.index = index
+        self._folder, self._queue, self._limits, self._launch, self._emit = folder, queue, limits, launch, emit
+        self.engine: EngineProcess | None = None
+        self.inputs: Message | None = None
+        """What the engine reported when it was ready: fingerprints and counts. None: not ready."""
+        self.task: Task | None = None
+        self._last_sign = time.monotonic()
+
+    @property
+    def idle(self) -> bool:
+        return self.engine is not None and self.inputs is not None and self.task is None
+
+    def start_engine(self) -> None:
+        self.inputs = None
+        self.engine = self._launch(self._folder, self.index)
+        self._last_sign = time.monotonic()
+
+    def begin(self, claim: Claim, spec: TrialSpec, title: str) -> None:
+        """Start, or go on with, a claimed trial."""
+        folder = trial_folder(self._folder, claim.number)
+        folder.write_spec(spec)
+        self.task = Task(claim, spec, folder)
+        data = spec.model_dump(mode="json")
+        self._emit(TrialStarted(claim.number, title, data, str(folder.path), claim.attempt, spec.training.steps))
+        result = folder.result
+        if result is not None and result["id"] == spec.id:  # a supervisor died between the result and its telling
+            self._conclude(self.task, result)
+        else:
+            self._send_trial(self.task)
+
+    def _send_trial(self, task: Task) -> None:
+        assert self.engine is not None
+        task.first_step = None
+        self._last_sign = time.monotonic()
+        self.engine.send(
+            {
+                "type": "run",
+                "number": task.claim.number,
+                "folder": str(task.folder.path),
+                "spec": task.spec.model_dump(mode="json"),
+                "micro_batch": task.micro_batch,
+                "done_rungs": sorted(self._queue.rungs(task.claim)),
+            }
+        )
+
+    def receive(self) -> None:
+        """Handle what the engine has said, and its death."""
+        engine = self.engine
+        if engine is None:
+            return
+        dead = engine.dead  # asked first: whatever it said before is still in the pipe
+        for message in engine.receive():
+            self._last_sign = time.monotonic()
+            self._handle(message)
+        if dead and self.engine is engine:
+            kind, reason = engine.cause_of_death()
+            self._on_failure(Failure(kind=kind, message=reason, traceback=engine.log_tail()))
+
+    def _handle(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "ready":
+            self.inputs = message
+            if self.task is not None:
+                self._send_trial(self.task)
+        elif kind == "failed":
+            self._on_failure(Failure.model_validate(message["failure"]))
+        elif self.task is not None and message["number"] == self.task.claim.number:
+            getattr(self, f"_on_{kind}")(self.task, message)
+
+    def _on_step(self, task: Task, message: Message) -> None:
+        if task.first_step is None:
+            task.first_step = message["step"]
+            self._note_progress(task, message["step"])
+        self._emit(StepDone(task.claim.number, message["step"], message["steps"], message["metrics"]))
+
+    def _note_progress(self, task: Task, step: int) -> None:
+        """A crash after a new checkpoint is not the crash before it again."""
+        attributes = task.claim.attributes
+        if attributes.get("crashes") and step > int(attributes.get("crash_step", 0)):
+            self._queue.note(task.claim, crashes=0)
+
+    def _on_problems(self, task: Task, message: Message) -> None:
+        self._emit(ProblemsDone(task.claim.number, message["step"], message["done"], message["total"]))
+
+    def _on_rung(self, task: Task, message: Message) -> None:
+        assert self.engine is not None
+        score, error = message["score"], message["standard_error"]
+        self._emit(RungScored(task.claim.number, message["step"], score, error, final=False))
+        prune = self._queue.report(task.claim, message["step"], score)
+        self.engine.send({"type": "decision", "number": task.claim.number, "step": message["step"], "prune": prune})
+
+    def _on_result(self, task: Task, message: Message) -> None:
+        self._conclude(task, message["result"])
+
+    def _on_stopped(self, task: Task, message: Message) -> None:
+        if task.stopping == "timeout":
+            self._on_failure(Failure(kind="timeout", message=f"not through after {self._limits.trial_minutes} minutes"))
+        else:
+            self._give_back(task)
+
+    def _conclude(self, task: Task, result: Mapping[str, Any]) -> None:
+        """Tell a result that the engine has written."""
+        facts = {
+            name: result[name] for name in ("standard_error", "verdicts", "num_problems", "samples") if name in result
+        }
+        facts["seconds"] = task.seconds
+        if result["state"] == "pruned":
+            self._finish(task, Verdict(TrialState.PRUNED, attributes=facts), "pruned", result, None)
+            return
+        score, error = float(result["score"]), float(result["standard_error"])
+        self._emit(RungScored(task.claim.number, task.spec.training.steps, score, error, final=True))
+        self._finish(task, Verdict(TrialState.COMPLETE, score, facts), "complete", result, None)
+
+    def _on_failure(self, failure: Failure) -> None:
+        """Any fault recycles the engine, whose memory can no longer be trusted."""
+        self.discard_engine()
+        task = self.task
+        if task is not None and task.stopping == "interrupted":
+            self._give_back(task)
+        elif task is None or failure.kind in ("bug", "user"):
+            self._end_study(failure)
+        else:
+            self._decide(task, failure)
+
+    def _decide(self, task: Task, failure: Failure) -> None:
+        claim = task.claim
+        batch = task.spec.training.effective_batch
+        decision = decide(failure, claim.attributes, task.micro_batch, batch, self._limits.retries)
+        self._queue.note(claim, **decision.attributes, crash_step=task.first_step or 0)
+        if decision.then == "retry":
+            log.warning("trial %d: %s: %s; trying again", claim.number, failure.kind, failure.message)
+            self._queue.note_attempt(claim, failure.kind)
+            self.start_engine()  # sends the trial when it is ready
+            return
+        reason = f"{failure.kind}: {failure.message.splitlines()[0]}"
+        facts = {"seconds": task.seconds, "failure": {"kind": failure.kind, "message": failure.message}}
+        self.start_engine()
+        if decision.then == "infeasible":
+            verdict = Verdict(TrialState.COMPLETE, 0.0, facts, violated=failure.kind)
+            self._finish(task, verdict, "infeasible", None, reason)
+        else:
+            self._finish(task, Verdict(TrialState.FAIL, attributes=facts), "failed", None, reason)
+
+    def _finish(
+        self, task: Task, verdict: Verdict, state: EndState, result: Mapping[str, Any] | None, reason: str | None
+    ) -> None:
+        try:
+            self._queue.finish(task.claim, verdict)
+        except LeaseLostError as error:
+            state, result, reason = "interrupted", None, str(error)
+        self.task = None
+        self._emit(TrialEnded(task.claim.number, state, result, reason))
+
+    def _give_back(self, task: Task, why: str = "stopped") -> None:
+        self._queue.note(task.claim, seconds=task.seconds)
+        try:
+            self._queue.give_back(task.claim, why)
+        except LeaseLostError as error:
+            why = str(error)
+        self.task = None
+        self._emit(TrialEnded(task.claim.number, "interrupted", None, why))
+
+    def _end_study(self, failure: Failure) -> None:
+        if self.task is not None:
+            self._give_back(self.task, failure.kind)
+        if failure.kind == "user":
+            raise UserError(failure.message, field=failure.field)
+        raise StudyFailedError(f"{failure.message}\n{failure.traceback}".rstrip())
+
+    def tick(self) -> None:
+        """Renew the lease; stop what takes too long; kill what does not move."""
+        now = time.monotonic()
+        task = self.task
+        if task is not None:
+            self._renew(task, now)
+        if self.engine is None:
+            return
+        if task is not None and task.stopping is not None and now - task.stop_asked > STOP_SECONDS:
+            self.engine.kill()
+        elif not self.idle and now - self._last_sign > 60 * self._limits.silence_minutes:
+            log.warning(
+                "engine %d has been silent for %g minutes; restarting it", self.index, self._limits.silence_minutes
+            )
+            self.engine.kill()
+        elif task is not None and self._limits.trial_minutes and task.seconds > 60 * self._limits.trial_minutes:
+            self.stop("timeout")
+
+    def _renew(self, task: Task, now: float) -> None:
+        if now - task.renewed < self._limits.lease_seconds / 3:
+            return
+        task.renewed = now
+        try:
+            self._queue.renew(task.claim)
+        except LeaseLostError as error:
+            log.warning("%s; letting it go", error)
+            self.discard_engine()
+            self.task = None
+            self._emit(TrialEnded(task.claim.number, "interrupted", None, str(error)))
+            self.start_engine()
+
+    def stop(self, why: Literal["interrupted", "timeout"]) -> None:
+        """Ask for a stop at the next step, checkpoint kept. Interrupted trials go back to the queue."""
+        task = self.task
+        if task is None or self.engine is None or task.stopping is not None:
+            return
+        task.stopping, task.stop_asked = why, time.monotonic()
+        if self.inputs is None:  # not started yet
+            self._on_failure(Failure(kind="crash", message="stopped before it started"))
+        else:
+            self.engine.send({"type": "stop", "number": task.claim.number})
+
+    def abandon(self) -> None:
+        """Kill the engine and put the trial back: it goes on from its last checkpoint."""
+        self.discard_engine()
+        if self.task is not None:
+            self._give_back(self.task, "abandoned")
+
+    def discard_engine(self) -> None:
+        if self.engine is not None:
+            self.engine.kill()
+            self.engine.close()
+        self.engine, self.inputs = None, None
+
+    def close(self) -> None:
+        if self.engine is not None:
+            self.engine.close()
+        self.engine = None
