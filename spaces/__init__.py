@@ -1,1 +1,7 @@
 """Targets: trust families, residual families, presets, ranges and identities. Knows pydantic; torch only inside functions."""
+
+from . import presets
+from .search_space import Point, SearchSpace
+from .target import TargetSpec
+
+__all__ = ["Point", "SearchSpace", "TargetSpec", "presets"]

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Source = Literal["student", "reference", "teacher"]
+"""Whose distribution is asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,19 @@ class LabelRows:
         """p = π(y), shape (T,)."""
         return self.label_logprobs.exp()
 
+    def label_logprobs_of(self, source: Source) -> Tensor:
+        """Log-probability of the label under `source`, shape (T,), nats; ValueError when it was not given."""
+        if source == "student":
+            return self.label_logprobs
+        return self.given(f"{source}_label_logprobs", source)
+
+    def given(self, field: str, need: str) -> Tensor:
+        """The optional tensor `field`, or a ValueError that names the missing input `need`."""
+        value: Tensor | None = getattr(self, field, None)
+        if value is None:
+            raise ValueError(f"this design needs `{need}`, but it was not given; {REMEDIES[need]}")
+        return value
+
 
 @dataclass(frozen=True, eq=False)
 class Rows(LabelRows):
@@ -39,5 +55,33 @@ class Rows(LabelRows):
     labels: Tensor | None = None  # (T,)
     teacher_logprobs: Tensor | None = None  # (T, V) nats
     reference_logprobs: Tensor | None = None  # (T, V) nats
+    previous_logprobs: Tensor | None = None  # (T, V) nats
     real_vocab: int | None = None
     """Entries the tokenizer can produce; head rows from here on are padding. None: all V are real."""
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """π, shape (T, V)."""
+        return self.given("logprobs", "student").exp()
+
+    def logprobs_of(self, source: str) -> Tensor:
+        """Log-distribution of `source`, shape (T, V), nats; ValueError when it was not given."""
+        field = "logprobs" if source == "student" else f"{source}_logprobs"
+        return self.given(field, source)
+
+    @cached_property
+    def real(self) -> int:
+        """How many vocabulary entries are real."""
+        width = int(self.given("logprobs", "student").shape[-1])
+        return width if self.real_vocab is None else min(self.real_vocab, width)
+
+
+REMEDIES = {
+    "student": "pass dense `Rows` with the student's log-probabilities",
+    "teacher": "give the teacher's logits or name a teacher model, or choose a design without a teacher",
+    "reference": "give the reference's logits (the untouched base model), or choose a design without a reference",
+    "previous": "give the logits of the previous policy, or choose a design without it",
+    "old_logprobs": "give the label log-probabilities of the previous policy, or choose a design without them",
+    "critical": "give the mask of critical tokens (a data column), or choose a design without it",
+    "sequence_ids": "say which sequence each token belongs to, or choose a token-level design",
+}

@@ -1,0 +1,83 @@
+"""The delicate arithmetic in one place: what 0·∞ means, and rows without support.
+
+Letters: T tokens, V vocabulary. All inputs are detached float32 or float64.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOG_RATIO_LIMIT = 1e4
+"""Log-ratios are held inside ± this many nats: far beyond any real one, and sums of them stay finite."""
+
+
+def product(coefficient: Tensor, value: Tensor) -> Tensor:
+    """`coefficient · value` with 0·(±∞) = 0: what has no weight costs nothing."""
+    import torch
+
+    return torch.where(coefficient == 0, torch.zeros_like(coefficient), coefficient * value)
+
+
+def expectation(weights: Tensor, values: Tensor) -> Tensor:
+    """Σ_v weights(v)·values(v) with 0·(±∞) = 0; (T, V) and (T, V) give (T,)."""
+    return product(weights, values).sum(-1)
+
+
+def entropy(logprobs: Tensor) -> Tensor:
+    """H = −Σ π log π in nats, never negative; (T, V) gives (T,)."""
+    return -expectation(logprobs.exp(), logprobs).clamp(max=0)
+
+
+def power(log_base: Tensor, exponent: float | Tensor) -> Tensor:
+    """exp(exponent · log_base) with x⁰ = 1 also at x = 0, shape of `log_base`."""
+    import torch
+
+    exponents = torch.as_tensor(exponent, dtype=log_base.dtype, device=log_base.device)
+    return product(exponents.expand_as(log_base), log_base).exp()
+
+
+def box_cox(log_p: Tensor, exponent: float) -> Tensor:
+    """(1 − p^α)/α, and its limit −log p at α = 0; at p = 0 it is 1/α. Exact for small α·log p."""
+    import torch
+
+    return -log_p if exponent == 0 else -torch.expm1(exponent * log_p) / exponent
+
+
+def log_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """log(a/b) held inside ±LOG_RATIO_LIMIT; two impossible events have ratio 1."""
+    return (numerator - denominator).nan_to_num(nan=0.0).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+def normalised(scores: Tensor, fallback: Tensor) -> Tensor:
+    """softmax of log-scores (T, V); a row without any support takes the log-distribution of `fallback` instead."""
+    import torch
+
+    empty = scores.isneginf().all(-1, keepdim=True)
+    return torch.where(empty, fallback, scores).softmax(-1)
+
+
+def sequence_means(values: Tensor, sequence_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of `values` (T,) in each sequence: (number of sequences,), and each token's index into it (T,)."""
+    import torch
+
+    unique, index = sequence_ids.unique(return_inverse=True)
+    zeros = torch.zeros(len(unique), dtype=values.dtype, device=values.device)
+    total = zeros.index_add(0, index, values)
+    count = zeros.index_add(0, index, torch.ones_like(values))
+    return total / count, index
+
+
+def top_mask(probs: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """True for the kept tokens (T, V): the k largest, and of them the fewest that reach mass `top_p`."""
+    import torch
+
+    ranked, order = probs.sort(-1, descending=True, stable=True)
+    keep = torch.ones_like(ranked, dtype=torch.bool)
+    if top_k is not None:
+        keep[..., top_k:] = False
+    if top_p is not None:
+        keep &= ranked.cumsum(-1) - ranked < top_p
+    return torch.zeros_like(keep).scatter(-1, order, keep)

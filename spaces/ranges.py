@@ -1,0 +1,69 @@
+"""Search ranges, declared once beside the validity of the field that they belong to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import BaseModel, model_validator
+
+from .settings import Settings
+
+
+class Range(Settings):
+    """A closed interval that is searched: `[low, high]`, on a logarithmic scale when `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, data: Any) -> Any:
+        """`[low, high]` and `[low, high, log]` are short for the mapping."""
+        if isinstance(data, list | tuple) and 2 <= len(data) <= 3:
+            return {"low": data[0], "high": data[1], "log": len(data) == 3 and data[2] in (True, "log")}
+        return data
+
+    @model_validator(mode="after")
+    def _is_an_interval(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"`low` must be below `high`, but got [{self.low}, {self.high}]; give a number to fix it")
+        if self.log and self.low <= 0:
+            raise ValueError(f"`low` must be above 0 on a log scale, but got low={self.low}; raise it or drop `log`")
+        return self
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def at(self, share: float) -> float:
+        """The point at `share` ∈ [0, 1] of the interval, on its own scale."""
+        if self.log:
+            logs = math.log(self.low), math.log(self.high)
+            return min(self.high, max(self.low, math.exp(logs[0] + share * (logs[1] - logs[0]))))
+        return min(self.high, self.low + share * (self.high - self.low))
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Marks a field as searched by default over `[low, high]` when its family is in play."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def range(self) -> Range:
+        """The same interval as a `Range`."""
+        return Range(low=self.low, high=self.high, log=self.log)
+
+
+def searched_fields(family: type[BaseModel]) -> dict[str, Range]:
+    """The default search range of each field of `family` that declares one."""
+    marks = {
+        name: mark
+        for name, field in family.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Searched)
+    }
+    return {name: mark.range() for name, mark in marks.items()}

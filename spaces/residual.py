@@ -1,0 +1,273 @@
+"""Residual families: where the mass goes that the observed token does not get.
+
+Letters: T tokens, V vocabulary, π the student. A residual R is a distribution over V unless its tail is dropped.
+Modifiers act in this order: temperature, label excluded, truncation, tail.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from .numerics import normalised, top_mask
+from .ranges import Searched
+from .rows import Rows
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Exponent = Annotated[float, Field(ge=0, le=1e4)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Tail = Literal["renormalise", "student", "uniform", "drop"]
+
+
+class Residual(Settings):
+    """A residual family and its modifiers."""
+
+    kind: str
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3), Searched(0.5, 2.0, log=True)] = 1.0
+    """R^(1/temperature) renormalised; below 1 sharpens."""
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Keep this many of the most probable tokens."""
+    top_p: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Keep the fewest most probable tokens that reach this mass."""
+    tail: Tail = "renormalise"
+    """Where the mass of the truncated tokens goes: to the kept ones in proportion, to the truncated tokens as the student
+    or evenly spread them, or nowhere (`drop`: then ΣQ < 1)."""
+    exclude_label: bool = False
+    """Take the label out and renormalise; a row with nothing else is spread evenly over the other real tokens."""
+
+    @model_validator(mode="after")
+    def _tail_has_a_truncation(self) -> Self:
+        if self.tail != "renormalise" and not self.truncated:
+            raise ValueError(
+                f"`tail` says what happens to truncated tokens, but got tail={self.tail!r} without `top_k` or `top_p`"
+            )
+        return self
+
+    @property
+    def truncated(self) -> bool:
+        """Whether tokens are cut off."""
+        return self.top_k is not None or self.top_p is not None
+
+    @property
+    def modified(self) -> bool:
+        """Whether any modifier is set."""
+        return self.truncated or self.temperature != 1 or self.exclude_label
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Inputs beyond the student's logits and the labels."""
+        return frozenset()
+
+    @property
+    def student_share(self) -> float:
+        """How much of R is the student's own distribution, which moves nothing."""
+        return 0.0
+
+    def scores(self, rows: Rows) -> Tensor:
+        """log R of the unmodified family up to a constant, shape (T, V)."""
+        raise TypeError(f"`{type(self).__name__}` is a base class and has no distribution of its own")
+
+    def probs(self, rows: Rows) -> Tensor:
+        """R with its modifiers, shape (T, V), detached."""
+        import torch
+
+        scores = self.scores(rows).detach()
+        # The largest score becomes 0, so that no temperature can overflow; a row of −∞ stays one.
+        scores = (scores - scores.amax(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)) / self.temperature
+        fallback = rows.logprobs_of("student")
+        if self.exclude_label:
+            label = rows.given("labels", "student")[:, None]
+            scores = scores.scatter(-1, label, -torch.inf)
+            fallback = even(rows).log().scatter(-1, label, -torch.inf)
+        probs = normalised(scores, fallback)
+        return self._truncate(probs, rows) if self.truncated else probs
+
+    def _truncate(self, probs: Tensor, rows: Rows) -> Tensor:
+        keep = top_mask(probs, self.top_k, self.top_p)
+        kept = probs * keep
+        if self.tail == "drop":
+            return kept
+        if self.tail == "renormalise":
+            return kept / kept.sum(-1, keepdim=True)
+        shape = rows.probs if self.tail == "student" else even(rows)
+        shape = shape.masked_fill(keep, 0)
+        if self.exclude_label:
+            shape = shape.scatter(-1, rows.given("labels", "student")[:, None], 0)
+        total = shape.sum(-1, keepdim=True)
+        spread = kept + shape * (1 - kept.sum(-1, keepdim=True)).clamp(min=0) / total
+        return spread.where(total > 0, kept / kept.sum(-1, keepdim=True))
+
+    def formula(self) -> str:
+        """R as a short text."""
+        return self.kind
+
+    def title(self) -> str:
+        """R and its modifiers as a short text."""
+        text = self.formula()
+        if self.temperature != 1:
+            text = f"({text})^(1/{self.temperature:.4g})"
+        marks = [
+            "label excluded" if self.exclude_label else "",
+            "" if self.top_k is None else f"top-{self.top_k}",
+            "" if self.top_p is None else f"top-p {self.top_p:.4g}",
+            f"tail {self.tail}" if self.truncated else "",
+        ]
+        return ", ".join([text, *(mark for mark in marks if mark)])
+
+
+def even(rows: Rows) -> Tensor:
+    """The uniform distribution over the real vocabulary, shape (T, V); padding rows of the head get nothing."""
+    import torch
+
+    uniform = torch.zeros_like(rows.logprobs_of("student"))
+    uniform[..., : rows.real] = 1 / rows.real
+    return uniform
+
+
+class Student(Residual):
+    """R = π: the mass teaches nothing, so the design is SFT with each token weighted by γ."""
+
+    kind: Literal["student"] = "student"
+
+    @property
+    def student_share(self) -> float:
+        return 0.0 if self.modified else 1.0
+
+    def scores(self, rows: Rows) -> Tensor:
+        return rows.logprobs_of("student")
+
+
+class Uniform(Residual):
+    """R even over the tokenizer's real vocabulary, the label included: label smoothing (Szegedy et al., 1512.00567)."""
+
+    kind: Literal["uniform"] = "uniform"
+
+    @model_validator(mode="after")
+    def _is_not_truncated(self) -> Self:
+        if self.truncated:
+            raise ValueError(
+                "the uniform residual cannot be truncated: all its tokens tie, so the kept ones would be arbitrary"
+            )
+        return self
+
+    def scores(self, rows: Rows) -> Tensor:
+        return even(rows).log()
+
+
+class Reference(Residual):
+    """R = π_ref, the frozen start model: SFT + KL, ASFT (2509.23753), GIFT (2601.09233)."""
+
+    kind: Literal["reference"] = "reference"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"reference"})
+
+    def scores(self, rows: Rows) -> Tensor:
+        return rows.logprobs_of("reference")
+
+
+class Previous(Residual):
+    """R = π_old, the policy of some steps ago; needs its full logits, not just the label's log-probability."""
+
+    kind: Literal["previous"] = "previous"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"previous"})
+
+    def scores(self, rows: Rows) -> Tensor:
+        return rows.logprobs_of("previous")
+
+
+class Teacher(Residual):
+    """R = π_T: knowledge distillation (Hinton et al., 1503.02531)."""
+
+    kind: Literal["teacher"] = "teacher"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"teacher"})
+
+    def scores(self, rows: Rows) -> Tensor:
+        return rows.logprobs_of("teacher")
+
+
+class Geometric(Residual):
+    """R ∝ π^student · π_ref^reference · π_T^teacher. Target-SFT (2606.11189) is teacher = η, student = 1 − η.
+
+    A token that a factor rules out (log-probability −∞) is ruled out; a row that is left without any token takes π.
+    """
+
+    kind: Literal["geometric"] = "geometric"
+    teacher: Annotated[float, Field(ge=0, le=1e4), Searched(0.0, 1.0)] = 0.5
+    reference: Annotated[float, Field(ge=0, le=1e4), Searched(0.0, 1.0)] = 0.0
+    student: Exponent | None = None
+    """None: what the others leave of 1, at least 0."""
+
+    @model_validator(mode="after")
+    def _has_a_factor(self) -> Self:
+        if not any(self.exponents().values()):
+            raise ValueError(
+                "a geometric residual needs an exponent above 0, but got 0 for all; use the uniform residual"
+            )
+        return self
+
+    def exponents(self) -> dict[str, float]:
+        """The exponent of each source."""
+        student = max(0.0, 1 - self.teacher - self.reference) if self.student is None else self.student
+        return {"student": student, "reference": self.reference, "teacher": self.teacher}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset(name for name, exponent in self.exponents().items() if exponent) - {"student"}
+
+    def scores(self, rows: Rows) -> Tensor:
+        factors = [exponent * rows.logprobs_of(name) for name, exponent in self.exponents().items() if exponent]
+        return sum(factors[1:], start=factors[0])
+
+    def formula(self) -> str:
+        return "·".join(f"{name}^{exponent:.4g}" for name, exponent in self.exponents().items() if exponent)
+
+
+class Mixture(Residual):
+    """R = Σ_k share_k·π_k / Σ_k share_k: the arithmetic mixture of student, uniform, reference, previous and teacher.
+
+    Without any share it is the student's own distribution.
+    """
+
+    kind: Literal["mixture"] = "mixture"
+    student: Annotated[float, Field(ge=0, le=1), Searched(0.0, 1.0)] = 0.0
+    uniform: Share = 0.0
+    reference: Annotated[float, Field(ge=0, le=1), Searched(0.0, 1.0)] = 0.5
+    previous: Share = 0.0
+    teacher: Annotated[float, Field(ge=0, le=1), Searched(0.0, 1.0)] = 0.5
+
+    def shares(self) -> dict[str, float]:
+        """The share of each component that has one; they sum to 1."""
+        names = ("student", "uniform", "reference", "previous", "teacher")
+        raw: dict[str, float] = {name: getattr(self, name) for name in names}
+        total = sum(raw.values())
+        return {name: share / total for name, share in raw.items() if share} or {"student": 1.0}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset(self.shares()) - {"student", "uniform"}
+
+    @property
+    def student_share(self) -> float:
+        return 0.0 if self.modified else self.shares().get("student", 0.0)
+
+    def scores(self, rows: Rows) -> Tensor:
+        parts = [
+            share * (even(rows) if name == "uniform" else rows.logprobs_of(name).exp())
+            for name, share in self.shares().items()
+        ]
+        return sum(parts[1:], start=parts[0]).log()
+
+    def formula(self) -> str:
+        return "+".join(f"{share:.4g}·{name}" for name, share in self.shares().items())

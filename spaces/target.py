@@ -1,0 +1,258 @@
+"""The target distribution: Q_t = γ_t·δ(y_t) + (1 − γ_t)·R_t + signed term, with an outer weight w_t.
+
+Letters: T tokens, V vocabulary, π = softmax(z), p = π(y), δ = onehot(y). Everything here is detached: the gradient of the
+loss with respect to the logits is w·(ΣQ·π − Q) by construction, whatever form the value takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from .contrast import EntropyBonus, Gem, ReverseKl, Signed
+from .gamma_confidence import Anchored, Bump, Constant, Focal, Power, SoftThreshold, Threshold, Tilt
+from .gamma_ratio import Critical, LikelihoodRatio, MedianPower, Proximal
+from .gamma_shape import ConcentrationPower, Mass, SurprisePower, TopkEntropy
+from .numerics import entropy, expectation, product
+from .ranges import Searched
+from .residual import Geometric, Mixture, Previous, Reference, Student, Teacher, Uniform, even
+from .rows import LabelRows, Rows
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AnyGamma = (
+    Constant
+    | Power
+    | Threshold
+    | SoftThreshold
+    | Anchored
+    | Bump
+    | Focal
+    | Tilt
+    | TopkEntropy
+    | ConcentrationPower
+    | SurprisePower
+    | Mass
+    | LikelihoodRatio
+    | Proximal
+    | Critical
+    | MedianPower
+)
+AnyResidual = Student | Uniform | Reference | Previous | Teacher | Geometric | Mixture
+AnyContrast = Gem | ReverseKl | EntropyBonus
+
+
+class Weight(Settings):
+    """The outer weight w_t = scale·rule.
+
+    unit: 1. anchored: p^α + λ of the anchored family, which makes the loss sg(p^α)·(−log p) + λ·KL (SFT + KL, ASFT).
+    trust: the other reading of a re-weighting, w = γ and all mass on the label.
+    """
+
+    kind: Literal["unit", "anchored", "trust"] = "unit"
+    scale: Annotated[float, Field(gt=0), Searched(0.1, 10.0, log=True)] = 1.0
+
+
+class TargetSpec(Settings):
+    """One target distribution: where the mass of each token goes, its outer weight, and what a batch is divided by."""
+
+    gamma: Annotated[AnyGamma, Field(discriminator="kind")] = Constant()
+    residual: Annotated[AnyResidual, Field(discriminator="kind")] = Student()
+    contrast: Annotated[AnyContrast, Field(discriminator="kind")] | None = None
+    weight: Weight = Weight()
+    denominator: Literal["all", "kept", "weights"] = "all"
+    """A batch's summed loss is divided by its valid tokens, by those that carry a gradient, or by the sum of their weights."""
+    residual_loss: Literal["kl", "ce"] = "kl"
+    """Only the logged value of the residual's term: KL(R‖π) or the cross-entropy −ΣR·log π. The gradient is the same."""
+
+    @model_validator(mode="after")
+    def _weight_has_its_family(self) -> Self:
+        if self.weight.kind == "anchored" and not isinstance(self.gamma, Anchored):
+            raise ValueError(
+                f"the weight rule `anchored` needs the γ family `anchored`, but got {self.gamma.kind!r}; "
+                "change the family or use the weight rule `unit`"
+            )
+        return self
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Inputs beyond the student's logits and the labels: any of teacher, reference, previous, old_logprobs, critical,
+        sequence_ids."""
+        residual = self.residual.needs if self.residual_acts else frozenset()
+        contrast = self.contrast.needs if self.contrast else frozenset()
+        return self.gamma.needs | residual | contrast
+
+    def missing(self, available: frozenset[str] | set[str]) -> frozenset[str]:
+        """Which of the inputs that the design needs are not in `available`."""
+        return self.needs - available
+
+    @property
+    def residual_acts(self) -> bool:
+        """Whether any mass can reach the residual, and moves the student if it does."""
+        settled = isinstance(self.gamma, Constant) and min(self.gamma.bounds()) >= 1 and not self.gamma.modified
+        return not (settled or self.residual.student_share == 1 or self.weight.kind == "trust")
+
+    def at(self, progress: float) -> TargetSpec:
+        """The design in force at `progress` ∈ [0, 1] of the training; itself when nothing is scheduled."""
+        if not 0 <= progress <= 1:
+            raise ValueError(f"`progress` must be in [0, 1], but got {progress}")
+        if self.gamma.schedule is None:
+            return self
+        mix = self.gamma.mix * self.gamma.schedule.share(progress)
+        gamma = self.gamma.model_copy(update={"schedule": None, "mix": mix})
+        return self.model_copy(update={"gamma": gamma})
+
+    def title(self) -> str:
+        """The design in one line."""
+        parts = [f"γ = {self.gamma.title()}", f"R = {self.residual.title()}" if self.residual_acts else ""]
+        parts.append(self.contrast.title() if self.contrast else "")
+        if self.weight.kind != "unit":
+            parts.append(f"w = {self.weight.kind}")
+        if self.weight.scale != 1:
+            parts.append(f"scale {self.weight.scale:.4g}")
+        if self.denominator != "all":
+            parts.append(f"per {self.denominator}")
+        return "; ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Q at some rows as label·δ + student·π + even·uniform + dense, with weight and value. All detached."""
+
+    rows: Rows
+    label: Tensor  # (T,) coefficient of δ
+    student: Tensor  # (T,) coefficient of π: costs nothing, its gradient is folded into π's
+    even: Tensor | None  # (T,) mass spread over the real vocabulary
+    dense: Tensor | None  # (T, V) everything else
+    weight: Tensor  # (T,) outer weight w
+    value: Tensor  # (T,) loss in nats, weight included
+    q_sum: Tensor  # (T,) ΣQ
+
+    @cached_property
+    def q(self) -> Tensor:
+        """Q, shape (T, V)."""
+        q = self.student[:, None] * self.rows.probs
+        if self.dense is not None:
+            q = q + self.dense
+        if self.even is not None:
+            q = q + self.even[:, None] * even(self.rows)
+        labels = self.rows.given("labels", "student")
+        return q.scatter_add(-1, labels[:, None], self.label[:, None])
+
+    def logit_gradient(self) -> Tensor:
+        """∂(value)/∂z = w·(ΣQ·π − Q), shape (T, V)."""
+        return self.weight[:, None] * (self.q_sum[:, None] * self.rows.probs - self.q)
+
+
+def trust(spec: TargetSpec, rows: LabelRows) -> Tensor:
+    """γ of each token, shape (T,), detached. A family whose `scope` is `batch` wants the scalars of the whole batch."""
+    return spec.gamma.trust(rows)
+
+
+def weights(spec: TargetSpec, rows: LabelRows, gamma: Tensor) -> Tensor:
+    """The outer weight w of each token, shape (T,); it moves with the schedule of γ as γ does."""
+    import torch
+
+    scale = spec.weight.scale
+    if spec.weight.kind == "trust":
+        return scale * gamma
+    if spec.weight.kind == "anchored" and isinstance(spec.gamma, Anchored):
+        anchored = spec.gamma.label_coefficient(rows) + spec.gamma.lam
+        return scale * (1 + spec.gamma.mix * (anchored - 1)) if spec.gamma.mix != 1 else scale * anchored
+    return torch.full_like(gamma, scale)
+
+
+def count(spec: TargetSpec, gamma: Tensor, weight: Tensor) -> Tensor:
+    """What each token adds to the denominator of a batch, shape (T,).
+
+    A trainer divides the summed loss by the sum of this over the valid tokens of the whole effective batch. all: 1.
+    kept: 1 where the token carries a gradient. weights: w·(γ + (1 − γ)·m), m the share of the residual that is not the
+    student's own: the coefficient of all that moves the student, so w·γ for a re-weighting and w for a mixture.
+    """
+    import torch
+
+    if spec.denominator == "weights":
+        share = spec.residual.student_share if spec.residual_acts else 1.0
+        return weight if spec.weight.kind == "trust" else weight * (gamma + (1 - gamma) * (1 - share))
+    if spec.denominator == "kept" and drops_tokens(spec):
+        return (gamma != 0).to(gamma.dtype)
+    return torch.ones_like(gamma)
+
+
+def drops_tokens(spec: TargetSpec) -> bool:
+    """Whether a mask of γ can leave tokens without any gradient."""
+    teaches_anyway = spec.residual_acts or (spec.contrast is not None and spec.weight.kind != "trust")
+    return spec.gamma.masks and not teaches_anyway
+
+
+def design(spec: TargetSpec, rows: Rows, gamma: Tensor | None = None) -> Design:
+    """The target at `rows`; `gamma` (T,) is given when it was computed over a larger batch, else `trust` is asked."""
+    import torch
+
+    gamma = trust(spec, rows) if gamma is None else gamma.detach()
+    weight = weights(spec, rows, gamma)
+    label_value = spec.gamma.label_loss(rows, gamma)
+    if spec.weight.kind == "trust":
+        gamma, label_value = torch.ones_like(gamma), -rows.label_logprobs
+    rest = 1 - gamma
+    spread = _residual(spec, rows, rest)
+    signed = spec.contrast.signed(rows) if spec.contrast else None
+    return Design(
+        rows=rows,
+        label=gamma if signed is None else gamma + signed.label,
+        student=spread.student if signed is None else spread.student + signed.student,
+        even=spread.even,
+        dense=_sum(spread.dense, None if signed is None else signed.dense),
+        weight=weight,
+        value=product(weight, _value(gamma, label_value, product(rest, spread.loss), signed, rows)),
+        q_sum=gamma + rest * spread.total,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Spread:
+    """(1 − γ)·R in the form of `Design`, with the loss of R itself (T,) and ΣR (T,)."""
+
+    student: Tensor
+    even: Tensor | None
+    dense: Tensor | None
+    loss: Tensor
+    total: Tensor
+
+
+def _residual(spec: TargetSpec, rows: Rows, rest: Tensor) -> _Spread:
+    import torch
+
+    zero, one = torch.zeros_like(rest), torch.ones_like(rest)
+    if not spec.residual_acts:
+        loss = entropy(rows.logprobs_of("student")) if spec.residual_loss == "ce" else zero
+        return _Spread(student=rest, even=None, dense=None, loss=loss, total=one)
+    probs = spec.residual.probs(rows)
+    loss = -expectation(probs, rows.logprobs_of("student"))
+    if spec.residual_loss == "kl":
+        loss = loss + expectation(probs, probs.log())
+    if isinstance(spec.residual, Uniform) and not spec.residual.exclude_label:
+        return _Spread(student=zero, even=rest, dense=None, loss=loss, total=one)
+    return _Spread(student=zero, even=None, dense=rest[:, None] * probs, loss=loss, total=probs.sum(-1))
+
+
+def _value(gamma: Tensor, label: Tensor, residual: Tensor, signed: Signed | None, rows: Rows) -> Tensor:
+    """The summed value (T,); an impossible label (p = 0) is priced once, by its whole coefficient."""
+    import torch
+
+    if signed is None:
+        return label + residual
+    surprise = -rows.label_logprobs
+    finite = label + product(signed.label, surprise)
+    return torch.where(surprise.isinf(), product(gamma + signed.label, surprise), finite) + residual + signed.value
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
