@@ -75,3 +75,67 @@ class HiddenHead(_TokenRows):
 
 ResidualSource = Tensor | CachedSlice | HiddenHead
 """A dense (tokens, vocab) tensor of log-probabilities, cached top-k rows, or hidden states with their head."""
+
+ABSENT = -1e4
+"""Log-probability of what is not there: exp(ABSENT) is exactly 0, and unlike -inf it survives products with 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class TopEntries(_TokenRows):
+    """Cached rows made ready for the loss: column 0 is the label, then the other cached entries, masses sum to 1.
+
+    Without a cached source only column 0 is there. C = 1 + K columns.
+    """
+
+    ids: Tensor  # (T, C) int64; unused columns repeat the label
+    used: Tensor  # (T, C) bool
+    logprobs: Tensor | None = None  # (T, C) log r, nats; ABSENT where unused
+    log_tail: Tensor | None = None  # (T,) log of r outside the used columns
+
+    _per_token = ("ids", "used", "logprobs", "log_tail")
+
+
+def label_entries(labels: Tensor) -> TopEntries:
+    """Nothing but the label: enough where the residual is the student's own, or uniform. `labels` (T,)."""
+    ids = labels[:, None]
+    return TopEntries(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+def top_entries(source: CachedSlice, labels: Tensor, dtype: torch.dtype) -> TopEntries:
+    """The label and the cached entries of each token, `labels` (T,); log-probabilities in `dtype`, normalised."""
+    ids = source.ids.long()
+    is_label = ids == labels[:, None]
+    kept = (ids >= 0) & ~is_label
+    logprobs = source.logprobs.to(dtype)
+    label = torch.where(is_label, logprobs, -torch.inf).amax(1)
+    outside = torch.isneginf(label)
+    label = torch.where(outside, source.label_logprob.to(dtype), label)
+    logprobs = torch.cat([label[:, None], torch.where(kept, logprobs, -torch.inf)], dim=1).clamp(min=ABSENT)
+    tail = _tail_mass(source, dtype)
+    tail = torch.where(outside, tail - label.exp(), tail).clamp(min=0.0)
+    log_tail = tail.log().clamp(min=ABSENT)
+    total = torch.logaddexp(logprobs.logsumexp(1), log_tail)
+    used = torch.cat([torch.ones_like(kept[:, :1]), kept], dim=1)
+    return TopEntries(
+        ids=torch.where(used, torch.cat([labels[:, None], ids], dim=1), labels[:, None]),
+        used=used,
+        logprobs=(logprobs - total[:, None]).clamp(min=ABSENT),
+        log_tail=(log_tail - total).clamp(min=ABSENT),
+    )
+
+
+def _tail_mass(source: CachedSlice, dtype: torch.dtype) -> Tensor:
+    if source.tail_mass is not None:
+        return source.tail_mass.to(dtype)
+    kept = torch.where(source.ids >= 0, source.logprobs.to(dtype).exp(), 0.0)
+    return 1.0 - kept.sum(1)
+
+
+def widen(entries: TopEntries, student_logprobs: Tensor) -> Tensor:
+    """The cached distribution on the whole vocabulary: its tail takes the student's shape. (R, V) in and out, nats."""
+    assert entries.logprobs is not None and entries.log_tail is not None
+    outside = student_logprobs.scatter(1, entries.ids, -torch.inf)
+    mass = outside.logsumexp(1, keepdim=True).clamp(min=ABSENT)
+    dense = outside.add_(entries.log_tail[:, None] - mass)
+    first = entries.logprobs[:, :1]
+    return dense.scatter_(1, entries.ids, torch.where(entries.used, entries.logprobs, first))

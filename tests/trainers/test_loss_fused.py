@@ -1,0 +1,144 @@
+"""The chunked loss against the dense one in float64: value and gradients, every preset and every kind of source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from qtarget.spaces import presets
+from qtarget.spaces.target import TargetSpec
+from qtarget.trainers.loss import CachedSlice, HiddenHead, dense_target_loss, fused_target_loss
+
+TOKENS, VOCAB, WIDTH = 23, 37, 8
+SMALL_CHUNK = 14 * 5 * VOCAB * 8 + 8 * VOCAB * 8
+"""Bytes that force several chunks of a few rows in float64."""
+SPECS = {name: presets.get(name) for name in presets.names()}
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """N tokens of a model with a head, with everything any design may ask for."""
+
+    hidden: Tensor
+    weight: Tensor
+    labels: Tensor
+    bias: Tensor
+    sources: dict[str, HiddenHead]
+    columns: dict[str, Tensor]
+    softcap: float | None = None
+    logit_scale: float = 1.0
+    real_vocab: int | None = None
+
+    @classmethod
+    def make(cls, seed: int = 0, dtype: torch.dtype = torch.float64, **head: Any) -> Problem:
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+        labels = torch.randint(0, VOCAB - 4, (TOKENS,), generator=generator)
+        labels[[0, 7, 8, TOKENS - 1]] = -100
+        sources = {
+            name: HiddenHead(normal(TOKENS, 5), normal(VOCAB, 5), normal(VOCAB))
+            for name in ("teacher", "reference", "previous")
+        }
+        columns = {
+            "old_logprobs": -normal(TOKENS).abs(),
+            "critical": torch.rand(TOKENS, generator=generator) < 0.4,
+            "sequence_ids": torch.arange(TOKENS) // 6,
+        }
+        return cls(normal(TOKENS, WIDTH), normal(VOCAB, WIDTH), labels, normal(VOCAB), sources, columns, **head)
+
+    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The head as a model writes it."""
+        logits = (hidden @ weight.T + bias) * self.logit_scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+    def source_logprobs(self, name: str) -> Tensor:
+        source = self.sources[name]
+        assert source.bias is not None
+        return (source.hidden @ source.weight.T + source.bias).log_softmax(-1)
+
+    def dense(self, spec: TargetSpec, logprobs: dict[str, Tensor] | None = None) -> list[Tensor]:
+        """Value and gradients of the dense loss; `logprobs` replaces what the sources say."""
+        leaves = [tensor.detach().requires_grad_() for tensor in (self.hidden, self.weight, self.bias)]
+        given = {name: self.source_logprobs(name) for name in self.sources} | (logprobs or {})
+        loss = dense_target_loss(
+            self.logits(*leaves),
+            self.labels,
+            spec,
+            teacher_logits=given["teacher"],
+            reference_logits=given["reference"],
+            previous_logits=given["previous"],
+            real_vocab=self.real_vocab,
+            **self.columns,
+        )
+        return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+    def fused(self, spec: TargetSpec, sources: dict[str, Any] | None = None, **extra: Any) -> list[Tensor]:
+        """Value and gradients of the fused loss; `sources` replaces the hidden-state sources."""
+        leaves = [tensor.detach().requires_grad_() for tensor in (self.hidden, self.weight, self.bias)]
+        loss = fused_target_loss(
+            leaves[0],
+            leaves[1],
+            self.labels,
+            spec,
+            bias=leaves[2],
+            **{**self.sources, **(sources or {})},
+            **self.columns,
+            **self.head,
+            **{"max_chunk_bytes": SMALL_CHUNK, **extra},
+        )
+        return [loss.loss_sum.detach(), *torch.autograd.grad(loss.loss_sum, leaves)]
+
+    @property
+    def head(self) -> dict[str, Any]:
+        return {"softcap": self.softcap, "logit_scale": self.logit_scale, "real_vocab": self.real_vocab}
+
+
+def cached(logprobs: Tensor, labels: Tensor, k: int, **extra: Any) -> CachedSlice:
+    """The k likeliest entries of each row, as a cache would hand them out."""
+    top, ids = logprobs.topk(k, dim=-1)
+    label = logprobs.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    return CachedSlice(ids=ids, logprobs=top, label_logprob=label, **extra)
+
+
+def completed(source: CachedSlice, student: Tensor, labels: Tensor) -> Tensor:
+    """What a cached slice stands for, row by row in probabilities: the tail is shared out like the student's."""
+    rows = []
+    for ids, logprobs, label_logprob, probs, label in zip(
+        source.ids, source.logprobs, source.label_logprob, student.softmax(-1), labels.clamp(min=0), strict=True
+    ):
+        known = {int(i): float(p.exp()) for i, p in zip(ids, logprobs, strict=True) if i >= 0}
+        known.setdefault(int(label), float(label_logprob.exp()))
+        row = probs.clone()
+        row[list(known)] = 0
+        row *= (1 - sum(known.values())) / row.sum() if len(known) < len(row) else 0
+        row[list(known)] = torch.tensor(list(known.values()), dtype=row.dtype)
+        rows.append(row)
+    return torch.stack(rows).log()
+
+
+def assert_equal(found: list[Tensor], expected: list[Tensor], tolerance: float = 1e-9) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * max(1.0, float(other.abs().max())))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_equals_the_dense_loss_with_exact_sources(name: str) -> None:
+    problem = Problem.make()
+    assert_equal(problem.fused(SPECS[name]), problem.dense(SPECS[name]))
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("k", [1, 6, VOCAB])
+def test_equals_the_dense_loss_on_what_the_cache_stands_for(name: str, k: int) -> None:
+    problem = Problem.make(1)
+    student = problem.logits(problem.hidden, problem.weight, problem.bias)
+    slices = {key: cached(problem.source_logprobs(key), problem.labels, k) for key in ("teacher", "reference")}
+    dense = {key: completed(one, student, problem.labels) for key, one in slices.items()}
+    assert_equal(problem.fused(SPECS[name], slices), problem.dense(SPECS[name], dense))

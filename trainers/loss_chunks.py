@@ -1,0 +1,264 @@
+"""The chunks of one call: logits, target, gradient, and what is reported of each token.
+
+Letters: T valid tokens, R rows of a chunk, C entries, V vocabulary, H width, D designs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..spaces.numerics import entropy
+from ..spaces.residual import Uniform
+from ..spaces.rows import LabelRows, Rows
+from ..spaces.target import Design, TargetSpec, count, design, trust
+from .loss_gradients import Gradients, NoGradients
+from .loss_head import Head, compute_dtype
+from .loss_inputs import ValidTokens
+from .residual_source import TopEntries
+from .row_form import CoarseRows, has_row_form, row_form
+from .tail_softmax import Tail, tail_softmax
+
+CPU_CHUNK_ROWS = 256
+"""More rows a chunk fall out of the cache; fewer starve the GEMMs."""
+DENSE_BUFFERS = 14
+"""(R, V) tensors alive at once while a target is worked out on the whole vocabulary."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What stays the same over the chunks."""
+
+    hidden: Tensor  # (T, H), detached
+    head: Head
+    tokens: ValidTokens
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens.labels)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return compute_dtype(self.hidden.dtype)
+
+    def chunks(self, plan: Plan, max_bytes: int) -> Iterator[slice]:
+        """Slices of nearly equal length whose tensors stay below `max_bytes`."""
+        row_bytes = self._buffers(plan) * self.head.vocab * self.dtype.itemsize
+        rows = max_bytes // row_bytes
+        if rows < 1:
+            raise ValueError(
+                f"`max_chunk_bytes` must hold at least one row of the vocabulary, but got {max_bytes}; "
+                f"give at least {row_bytes} bytes"
+            )
+        if not self.hidden.is_cuda:
+            rows = min(rows, CPU_CHUNK_ROWS)
+        number = math.ceil(self.num_tokens / rows)
+        size = math.ceil(self.num_tokens / number) if number else 1
+        return (slice(start, min(start + size, self.num_tokens)) for start in range(0, self.num_tokens, size))
+
+    def _buffers(self, plan: Plan) -> int:
+        if plan.dense:
+            return DENSE_BUFFERS + 2 * len(self.tokens.sources)
+        rows = any(spec.gamma.sees == "rows" for _, spec in plan.row_form)
+        half = self.hidden.dtype != self.dtype
+        return 2 + (self.head.softcap is not None) + half + 4 * rows
+
+
+LABELLED = ("teacher", "reference")
+"""Sources whose label log-probability a design may ask for by itself."""
+
+Numbered = tuple[int, TargetSpec]
+"""A design with its place among those of the call."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which designs go by the row form, all on the entries of one source, and which need the whole vocabulary."""
+
+    row_form: list[Numbered]
+    dense: list[Numbered]
+    source: str | None
+
+    @classmethod
+    def make(cls, specs: list[TargetSpec], cached: frozenset[str], *, capped: bool) -> Plan:
+        eligible = {i: spec for i, spec in enumerate(specs) if has_row_form(spec, cached, capped=capped)}
+        wanted = [name for spec in eligible.values() if spec.residual_acts for name in spec.residual.needs]
+        source = wanted[0] if wanted else None
+        fits = [i for i, spec in eligible.items() if not spec.residual_acts or spec.residual.needs <= {source}]
+        return cls(
+            row_form=[(i, specs[i]) for i in fits],
+            dense=[(i, spec) for i, spec in enumerate(specs) if i not in fits],
+            source=source,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TokenResults:
+    """What is reported of each token, (R,) or (T,) each, detached."""
+
+    loss: Tensor  # nats, weight included
+    label_prob: Tensor
+    entropy: Tensor  # of the student, nats
+    count: Tensor  # what the token adds to the denominator of a batch
+
+    @classmethod
+    def join(cls, parts: list[TokenResults], empty: Tensor) -> TokenResults:
+        """One after the other; `empty` (0,) stands for no parts."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([empty, *(getattr(part, name) for part in parts)]) for name in names})
+
+
+class Chunk:
+    """One chunk of logits. The dense rows are used up by `tail`, so they are asked first."""
+
+    def __init__(self, call: Call, index: slice, logits: Tensor, spare: Tensor) -> None:
+        self.call, self.index = call, index
+        self.size = index.stop - index.start
+        self.hidden = call.hidden[index]
+        self._linear = call.head.linear(self.hidden, out=logits[: self.size])
+        self._spare = spare[: self.size]
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """z after the cap, (R, V)."""
+        return self._linear if self.call.head.softcap is None else self.call.head.cap_(self._linear.clone())
+
+    @cached_property
+    def logprobs(self) -> Tensor:
+        """log π, (R, V), nats."""
+        return self.logits.log_softmax(1)
+
+    def dense_rows(self, needs: frozenset[str]) -> Rows:
+        """The rows on the whole vocabulary, with the sources that `needs` names."""
+        tokens = self.call.tokens
+        labels = tokens.labels[self.index][:, None]
+        given = {
+            name: source.logprobs(self.index, self.logprobs) for name, source in tokens.sources.items() if name in needs
+        }
+        return Rows(
+            label_logprobs=self.logprobs.gather(1, labels)[:, 0],
+            labels=labels[:, 0],
+            logits=self.logits,
+            logprobs=self.logprobs,
+            real_vocab=self.call.head.real_vocab,
+            **{f"{name}_logprobs": rows for name, rows in given.items()},
+            **{
+                f"{name}_label_logprobs": rows.gather(1, labels)[:, 0]
+                for name, rows in given.items()
+                if name in LABELLED
+            },
+            **tokens.chunk_columns(self.index),
+        )
+
+    def label_rows(self, needs: frozenset[str]) -> LabelRows:
+        """The scalars of the labels alone, with those of the sources that `needs` names."""
+        tokens = self.call.tokens
+        labels = tokens.labels[self.index][:, None]
+        logprobs = self.logits.gather(1, labels)[:, 0] - self.logits.logsumexp(1)
+        return tokens.scalars(self.index, logprobs, needs, self.call.head.vocab)
+
+    def tail(self, entries: TopEntries) -> Tail:
+        """The pass over the logits that every row form starts from."""
+        return tail_softmax(self._linear, entries.ids, self.call.head, self._spare)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trust:
+    """γ of one design at one chunk (R,), and its label loss when only whole rows can tell."""
+
+    gamma: Tensor
+    label_loss: Tensor | None = None
+
+
+class ChunkLoop:
+    """Runs designs over the chunks of a call and hands their gradients to `gradients`."""
+
+    def __init__(self, call: Call, specs: list[TargetSpec], gradients: Gradients) -> None:
+        self.call, self.specs, self.gradients = call, specs, gradients
+        self.plan = Plan.make(specs, call.tokens.cached, capped=call.head.softcap is not None)
+        self.results: list[list[TokenResults]] = [[] for _ in specs]
+
+    def run(self, max_bytes: int) -> list[TokenResults]:
+        """The per-token results of each design."""
+        call = self.call
+        chunks = list(call.chunks(self.plan, max_bytes))
+        rows = max((chunk.stop - chunk.start for chunk in chunks), default=0)
+        logits = call.hidden.new_empty((rows, call.head.vocab), dtype=call.dtype)
+        spare = torch.empty_like(logits) if self.plan.row_form else logits
+        batch = self._batch_trust(chunks, logits, spare)
+        for index in chunks:
+            known = {number: _Trust(gamma[index]) for number, gamma in batch.items()}
+            self._step(Chunk(call, index, logits, spare), known)
+        empty = logits.new_empty(0)
+        return [TokenResults.join(parts, empty) for parts in self.results]
+
+    def _batch_trust(self, chunks: list[slice], logits: Tensor, spare: Tensor) -> dict[int, Tensor]:
+        """γ (T,) of the families that look at the whole batch: a first pass over its label log-probabilities."""
+        specs = {number: spec for number, spec in enumerate(self.specs) if spec.gamma.scope == "batch"}
+        if not specs or not chunks:
+            return {}
+        needs = frozenset().union(*(spec.gamma.needs for spec in specs.values()))
+        parts = [Chunk(self.call, index, logits, spare).label_rows(needs) for index in chunks]
+        whole = _joined(parts)
+        return {number: trust(spec, whole) for number, spec in specs.items()}
+
+    def _step(self, chunk: Chunk, known: dict[int, _Trust]) -> None:
+        for number, spec in self.plan.dense:
+            self._dense(number, spec, chunk, known.get(number))
+        for number, spec in self.plan.row_form:
+            if spec.gamma.sees == "rows" and number not in known:
+                rows = chunk.dense_rows(spec.gamma.needs)
+                gamma = trust(spec, rows)
+                known[number] = _Trust(gamma, spec.gamma.label_loss(rows, gamma))
+        if self.plan.row_form:
+            self._row_forms(chunk, known)
+
+    def _dense(self, number: int, spec: TargetSpec, chunk: Chunk, known: _Trust | None) -> None:
+        rows = chunk.dense_rows(spec.needs)
+        gamma = trust(spec, rows) if known is None else known.gamma
+        target = design(spec, rows, gamma)
+        self._report(number, spec, gamma, target, rows.label_probs, entropy(chunk.logprobs))
+        if not isinstance(self.gradients, NoGradients):
+            gradient = target.logit_gradient()
+            if self.call.head.softcap is not None:
+                gradient *= self.call.head.cap_slope(chunk.logits)
+            self.gradients.add_dense(number, chunk.index, gradient)
+
+    def _row_forms(self, chunk: Chunk, known: dict[int, _Trust]) -> None:
+        call, index = self.call, chunk.index
+        entries = call.tokens.entries(self.plan.source).select(index)
+        tail = chunk.tail(entries)
+        coarse = CoarseRows(tail, entries)
+        label_prob, spread = coarse.label_logprobs.exp(), coarse.entropy()
+        forms = {}
+        for number, spec in self.plan.row_form:
+            scalars = call.tokens.scalars(index, coarse.label_logprobs, spec.gamma.needs, call.head.vocab)
+            given = known.get(number) or _Trust(trust(spec, scalars))
+            uniform = spec.residual_acts and isinstance(spec.residual, Uniform)
+            forms[number], target = row_form(
+                spec,
+                coarse,
+                coarse.rows(scalars, self.plan.source),
+                given.gamma,
+                label_loss=given.label_loss,
+                mean_logit=call.head.mean_logit(chunk.hidden) if uniform else None,
+                real_vocab=call.head.real_vocab,
+            )
+            self._report(number, spec, given.gamma, target, label_prob, spread)
+        self.gradients.add_forms(index, coarse, forms)
+
+    def _report(
+        self, number: int, spec: TargetSpec, gamma: Tensor, target: Design, label_prob: Tensor, spread: Tensor
+    ) -> None:
+        result = TokenResults(target.value, label_prob, spread, count(spec, gamma, target.weight))
+        self.results[number].append(result)
+
+
+def _joined(parts: list[LabelRows]) -> LabelRows:
+    given = [field.name for field in fields(LabelRows) if getattr(parts[0], field.name) is not None]
+    return LabelRows(**{name: torch.cat([getattr(part, name) for part in parts]) for name in given})

@@ -1,0 +1,111 @@
+"""The head that turns hidden states into logits, chunk by chunk, and the gradients that come back through it.
+
+    z = cap(logit_scale·(hidden·weightᵀ + bias)),   cap(z) = softcap·tanh(z/softcap)
+
+Gemma caps, Granite and Cohere scale; everything here is exact for all of them.
+Letters: R rows of one chunk, T tokens, H width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+LOWEST_LOGIT = -1e30
+"""Stands for minus infinity where 0·z must stay 0; exp(LOWEST_LOGIT - lse) is exactly 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """weight (V, H) in the dtype of the hidden states and bias (V,), both detached."""
+
+    weight: Tensor
+    bias: Tensor | None
+    softcap: float | None
+    logit_scale: float
+    real_vocab: int
+    """Rows from here on are padding."""
+
+    @classmethod
+    def build(
+        cls,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        softcap: float | None,
+        logit_scale: float,
+        dtype: torch.dtype,
+        real_vocab: int | None = None,
+    ) -> Head:
+        """The head in `dtype`, cut off from autograd; a weight in another dtype is converted as autocast does."""
+        real = weight.shape[0] if real_vocab is None else real_vocab
+        return cls(weight.detach().to(dtype), None if bias is None else bias.detach(), softcap, logit_scale, real)
+
+    @property
+    def vocab(self) -> int:
+        return self.weight.shape[0]
+
+    def linear(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """logit_scale·(hidden·weightᵀ + bias), shape (R, V), float32 or float64: the logits before the cap."""
+        scaled = hidden if self.logit_scale == 1.0 else hidden * self.logit_scale
+        logits = multiply(scaled, self.weight.T, out)
+        if self.bias is None:
+            return logits
+        bias = self.bias.to(logits.dtype).clamp(min=LOWEST_LOGIT)
+        return logits.add_(bias, alpha=self.logit_scale)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """z, shape (R, V), float32 or float64."""
+        return self.cap_(self.linear(hidden))
+
+    def cap_(self, linear: Tensor) -> Tensor:
+        if self.softcap is None:
+            return linear
+        return linear.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def cap_slope(self, logits: Tensor) -> Tensor:
+        """d cap / d(linear logits) at capped logits z: 1 - (z/softcap)²."""
+        assert self.softcap is not None
+        return (logits / self.softcap).square_().neg_().add_(1.0)
+
+    @cached_property
+    def weight_sum(self) -> Tensor:
+        """Sum of the real rows, shape (H,), in the compute dtype."""
+        return self.weight[: self.real_vocab].sum(0, dtype=compute_dtype(self.weight.dtype))
+
+    def mean_logit(self, hidden: Tensor) -> Tensor:
+        """Mean over the real entries of the logits of a head without a cap, shape (R,): one dot product a row."""
+        total = hidden.to(self.weight_sum.dtype) @ self.weight_sum
+        if self.bias is not None:
+            total = total + self.bias[: self.real_vocab].sum(dtype=total.dtype)
+        return total * (self.logit_scale / self.real_vocab)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What rows of logits are kept in: float64 for float64 hidden states, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """left·right in the compute dtype. CPU has no bf16 GEMM with a float32 result: there each product rounds once."""
+    dtype = compute_dtype(left.dtype)
+    if out is None:
+        out = left.new_empty((left.shape[0], right.shape[1]), dtype=dtype)
+    if left.dtype == dtype:
+        return torch.mm(left, right, out=out)
+    if left.is_cuda:
+        return torch.mm(left, right, out_dtype=dtype, out=out)
+    return out.copy_(torch.mm(left, right))
+
+
+def multiply_add_(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left·right with `total` in the compute dtype, whatever the dtype of the factors."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    elif left.is_cuda:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+    else:
+        total.add_(torch.mm(left, right))
