@@ -7,7 +7,7 @@ of ranks or the target. Trials of a study therefore see the same data in the sam
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import torch
@@ -27,6 +27,7 @@ class Batch:
     inputs: Tensor  # (sequences, positions)
     labels: Tensor  # (sequences, positions), IGNORE_INDEX where there is no loss
     critical: Tensor | None  # (sequences, positions) bool
+    positions: Tensor  # (T,) the positions with a loss, in the flattened batch
     indices: Tensor  # (sequences,) numbers of the demonstrations in the data
     first_sequence: int
     """Rank of the first sequence in the effective batch; sequence ids count from here."""
@@ -36,27 +37,32 @@ class Batch:
         """Positions with a loss, shape (sequences, positions) bool."""
         return self.labels != IGNORE_INDEX
 
+    def select(self, values: Tensor) -> Tensor:
+        """Entries of the T positions with a loss, (sequences, positions, ...) → (T, ...), without waiting for a GPU."""
+        return values.flatten(0, 1).index_select(0, self.positions)
+
     @property
     def flat_labels(self) -> Tensor:
-        """Labels of the T valid positions, shape (T,)."""
-        return self.labels[self.valid]
+        """Labels of the T positions with a loss, shape (T,)."""
+        return self.select(self.labels)
 
     @property
     def flat_critical(self) -> Tensor | None:
-        """Critical mask of the T valid positions, shape (T,)."""
-        return None if self.critical is None else self.critical[self.valid]
+        """Critical mask of the T positions with a loss, shape (T,)."""
+        return None if self.critical is None else self.select(self.critical)
 
     @property
     def sequence_ids(self) -> Tensor:
-        """For each of the T valid positions the number of its sequence in the effective batch, shape (T,)."""
-        ids = self.first_sequence + torch.arange(len(self.labels), device=self.labels.device)
-        return ids.unsqueeze(1).expand_as(self.labels)[self.valid]
+        """For each of the T positions with a loss the number of its sequence in the effective batch, shape (T,)."""
+        return self.first_sequence + self.positions // self.labels.shape[1]
 
     def to(self, device: torch.device) -> Batch:
-        critical = None if self.critical is None else self.critical.to(device)
-        return Batch(
-            self.inputs.to(device), self.labels.to(device), critical, self.indices.to(device), self.first_sequence
-        )
+        tensors = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +121,12 @@ def collate(
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
 
     critical = [mask for example in examples if (mask := example.critical_labels) is not None]
+    labels = stack([example.labels for example in examples], IGNORE_INDEX)
     return Batch(
         inputs=stack([example.inputs for example in examples], pad_token_id),
-        labels=stack([example.labels for example in examples], IGNORE_INDEX),
+        labels=labels,
         critical=stack(critical, False) if len(critical) == len(examples) else None,
+        positions=(labels != IGNORE_INDEX).flatten().nonzero().squeeze(1),
         indices=torch.tensor(list(indices)),
         first_sequence=first_sequence,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,49 +33,47 @@ class Objective:
     def __post_init__(self) -> None:
         self.head = output_head(self.model)
 
-    def loss(self, batch: Batch, target: TargetSpec, old_logprobs: Tensor | None = None) -> LossSum:
+    def loss(
+        self,
+        batch: Batch,
+        target: TargetSpec,
+        *,
+        old_logprobs: Tensor | None = None,
+        previous: ResidualSource | None = None,
+    ) -> LossSum:
         """Sums over the T positions of the batch that carry a loss; differentiable in the model."""
-        teacher = self.teacher.rows(batch) if self.teacher and "teacher" in target.needs else None
-        reference = self.reference.rows(batch) if self.reference and "reference" in target.needs else None
-        hidden = hidden_states(self.model, batch.inputs)[batch.valid]
+        hidden, labels = batch.select(hidden_states(self.model, batch.inputs)), batch.flat_labels
+        sources = {
+            "teacher": self.teacher.rows(batch) if self.teacher and "teacher" in target.needs else None,
+            "reference": self.reference.rows(batch) if self.reference and "reference" in target.needs else None,
+            "previous": previous,
+        }
         columns: dict[str, Any] = {
             "old_logprobs": old_logprobs,
             "critical": batch.flat_critical,
             "sequence_ids": batch.sequence_ids,
             "real_vocab": self.real_vocab,
         }
-        if self.dense:
-            return self._dense(hidden, batch.flat_labels, target, teacher, reference, columns)
-        return fused_target_loss(
-            hidden,
-            self.head.weight,
-            batch.flat_labels,
-            target,
-            teacher=teacher,
-            reference=reference,
-            bias=self.head.bias,
-            softcap=self.head.softcap,
-            logit_scale=self.head.logit_scale,
-            **columns,
-        )
-
-    def _dense(
-        self,
-        hidden: Tensor,
-        labels: Tensor,
-        target: TargetSpec,
-        teacher: ResidualSource | None,
-        reference: ResidualSource | None,
-        columns: dict[str, Any],
-    ) -> LossSum:
+        with torch.set_grad_enabled(not self.dense):
+            total = fused_target_loss(
+                hidden,
+                self.head.weight,
+                labels,
+                target,
+                bias=self.head.bias,
+                softcap=self.head.softcap,
+                logit_scale=self.head.logit_scale,
+                num_valid=len(labels),
+                check_finite=False,  # the training loop looks at the loss of the step and at its gradient
+                **sources,
+                **columns,
+            )
+        if not self.dense:
+            return total
         logits = self.head.logits(hidden)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        loss = dense_target_loss(
-            logits, labels, target, teacher_logits=_logits(teacher), reference_logits=_logits(reference), **columns
-        )
-        logprobs = logits.detach().log_softmax(-1)
-        label_probs = logprobs.gather(1, labels.unsqueeze(1)).exp()
-        return LossSum(loss, len(labels), label_probs.sum(), torch.special.entr(logprobs.exp()).sum())
+        rows = {f"{name}_logits": _logits(source) for name, source in sources.items()}
+        return replace(total, loss_sum=dense_target_loss(logits, labels, target, **rows, **columns))
 
     def check_needs(self, target: TargetSpec, data: Demonstrations) -> None:
         """Raise UserError when the target looks at something this run does not have."""

@@ -1,12 +1,15 @@
-"""The previous policy of proximal designs: label log-probabilities under the weights at the start of a window."""
+"""The previous policy: what the weights at the start of a window of steps say, on labels or in full."""
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import Tensor, nn
 
 from .batches import Batch, BatchOrder
 from .head import OutputHead, evaluating, hidden_states
+from .sources import FrozenModel
 
 
 class OldPolicy:
@@ -45,6 +48,32 @@ class OldPolicy:
         with evaluating(self.model):
             for part in self.order.at(step).micro_batches(self.micro_batch):
                 batch = part.to(self.head.weight.device)
-                hidden = hidden_states(self.model, batch.inputs)[batch.valid]
+                hidden = batch.select(hidden_states(self.model, batch.inputs))
                 pieces.append(self.head.label_logprobs(hidden, batch.flat_labels))
         return torch.cat(pieces)
+
+
+class PreviousModel:
+    """A second copy of the model that takes over its weights where the step number is a multiple of `every`."""
+
+    def __init__(self, model: nn.Module, *, every: int) -> None:
+        self.model, self.every = model, every
+        self.source = FrozenModel(copy.deepcopy(model))
+
+    @torch.no_grad()
+    def refresh(self, step: int) -> None:
+        """Take over the current weights if a window starts at `step`."""
+        if step % self.every == 0:
+            for mine, current in zip(self.source.model.parameters(), self.model.parameters(), strict=True):
+                mine.copy_(current)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: the weights that training changes."""
+        mine = dict(self.source.model.named_parameters())
+        return {name: mine[name] for name, current in self.model.named_parameters() if current.requires_grad}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        mine = dict(self.source.model.named_parameters())
+        for name, tensor in state.items():
+            mine[name].copy_(tensor)

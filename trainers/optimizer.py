@@ -55,6 +55,10 @@ class Optimizer:
                 master.grad = torch.zeros_like(master)
         return [master.grad for master in self.masters.values() if master.grad is not None]
 
+    def scale(self, factor: float) -> None:
+        """Multiply all gradients."""
+        torch._foreach_mul_(self.gradients(), factor)
+
     def clip(self) -> Tensor:
         """Global L2 norm of the gradients before they are scaled down to `clip_norm`, a scalar tensor."""
         gradients = self.gradients()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from .demonstrations import Demonstrations
 from .objective import Objective
 from .optimizer import Optimizer
 from .settings import TrainingSettings
-from .sources import Source
+from .sources import FrozenModel, Source
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,12 @@ def longest_batch(data: Demonstrations, size: int, pad_token_id: int) -> Batch:
 
 
 def _forward_backward(objective: Objective, batch: Batch, target: TargetSpec) -> None:
-    old = torch.zeros(len(batch.flat_labels), device=batch.labels.device) if "old_logprobs" in target.needs else None
-    loss = objective.loss(batch, target.at(0.0), old)
+    given: dict[str, Any] = {}
+    if "old_logprobs" in target.needs:
+        given["old_logprobs"] = torch.zeros(len(batch.flat_labels), device=batch.labels.device)
+    if "previous" in target.needs:
+        given["previous"] = FrozenModel(copy.deepcopy(objective.model)).rows(batch)
+    loss = objective.loss(batch, target.at(0.0), **given)
     (loss.loss_sum / len(batch.flat_labels)).backward()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from ..spaces.identity import content_id, derive_seed
 from ..spaces.target import TargetSpec
-from .batches import BatchOrder, EffectiveBatch
+from .batches import Batch, BatchOrder, EffectiveBatch
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .demonstrations import Demonstrations
+from .loss import LossSum
 from .objective import Objective
-from .old_policy import OldPolicy
+from .old_policy import OldPolicy, PreviousModel
 from .optimizer import Optimizer, learning_rate
 from .settings import TrainingSettings
 from .sources import Source
@@ -84,6 +85,8 @@ class _Totals:
     """Sums over the valid tokens of an effective batch, over all ranks."""
 
     loss: float
+    denominator: float
+    """What the design divides the loss by: the number of tokens for most."""
     label_prob: float
     entropy: float
 
@@ -147,7 +150,7 @@ class _Run:
         self.accelerator = Accelerator(cpu=self.device.type == "cpu")
         self.order = BatchOrder(data, settings.effective_batch, seed, pad_token_id)
         self.optimizer = Optimizer(objective.model, settings)
-        self.old_policy = self._old_policy()
+        self.old_policy, self.previous = self._policies()
         self.identity = run_identity(data, target, settings, seed) if folder is not None else ""
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self._resume()
@@ -173,6 +176,8 @@ class _Run:
         with _seeded(derive_seed("step", self.seed, self.step, self.accelerator.process_index), self.device):
             if self.old_policy is not None:
                 self.old_policy.refresh(self.step, self.settings.steps)
+            if self.previous is not None:
+                self.previous.refresh(self.step)
             totals = self._accumulate(batch)
         rate = learning_rate(self.settings, self.step)
         norm = self.optimizer.clip().item()
@@ -189,7 +194,7 @@ class _Run:
         return StepReport(
             step=self.step,
             steps=self.settings.steps,
-            loss=totals.loss / tokens,
+            loss=totals.loss / totals.denominator if totals.denominator else 0.0,
             tokens=tokens,
             learning_rate=rate,
             gradient_norm=norm,
@@ -202,29 +207,36 @@ class _Run:
         """Gradients of the mean loss over the effective batch into the masters, summed over ranks."""
         progress = self.step / max(1, self.settings.steps - 1)
         target = self.target.at(progress)
-        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(4, dtype=torch.float64, device=self.device)
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         for part in batch.micro_batches(self.settings.micro_batch, rank=rank, ranks=ranks):
             micro = part.to(self.device)
-            old = None if self.old_policy is None else self.old_policy.rows(self.step, micro)
-            loss = self.objective.loss(micro, target, old)
+            loss = self.objective.loss(micro, target, **self._previous_policy(micro))
             (loss.loss_sum / batch.num_tokens).backward()
             self.optimizer.collect()
-            sums += torch.stack([loss.loss_sum.detach().double(), loss.p_label.double(), loss.entropy.double()])
+            sums += _sums(loss)
         if ranks > 1:
             _sum_over_ranks(self.accelerator, self.optimizer.gradients())
             sums = self.accelerator.reduce(sums, "sum")
-        return _Totals(*sums.tolist())
+        totals = _Totals(*sums.tolist())
+        if target.denominator != "all":
+            self.optimizer.scale(batch.num_tokens / totals.denominator if totals.denominator else 0.0)
+        return totals
 
-    def _old_policy(self) -> OldPolicy | None:
-        if "old_logprobs" not in self.target.needs:
-            return None
-        return OldPolicy(
-            self.objective.model,
-            self.objective.head,
-            self.order,
-            every=self.settings.old_policy_every,
-            micro_batch=self.settings.micro_batch,
+    def _previous_policy(self, batch: Batch) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        if self.old_policy is not None:
+            given["old_logprobs"] = self.old_policy.rows(self.step, batch)
+        if self.previous is not None:
+            given["previous"] = self.previous.source.rows(batch)
+        return given
+
+    def _policies(self) -> tuple[OldPolicy | None, PreviousModel | None]:
+        needs, every, model = self.target.needs, self.settings.old_policy_every, self.objective.model
+        old = OldPolicy(model, self.objective.head, self.order, every=every, micro_batch=self.settings.micro_batch)
+        return (
+            old if "old_logprobs" in needs else None,
+            PreviousModel(model, every=every) if "previous" in needs else None,
         )
 
     def _any_rank(self, stop: bool) -> bool:
@@ -246,13 +258,14 @@ class _Run:
         if self.step < self.settings.steps:  # a finished run needs its weights only
             parts["moment"] = self.optimizer.moments()
             parts["old"] = {} if self.old_policy is None else self.old_policy.state()
+            parts["previous"] = {} if self.previous is None else self.previous.state()
         return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def _resume(self) -> None:
         checkpoint = None if self.folder is None else load_checkpoint(self.folder, self.identity)
         if checkpoint is None:
             return
-        parts: dict[str, dict[str, Tensor]] = {"weight": {}, "moment": {}, "old": {}}
+        parts: dict[str, dict[str, Tensor]] = {"weight": {}, "moment": {}, "old": {}, "previous": {}}
         for key, tensor in checkpoint.tensors.items():
             part, _, name = key.partition("/")
             parts[part][name] = tensor
@@ -260,6 +273,8 @@ class _Run:
         self.optimizer.set_moments(parts["moment"])
         if self.old_policy is not None:
             self.old_policy.restore(parts["old"])
+        if self.previous is not None:
+            self.previous.restore(parts["previous"])
         self.step, self.tokens, self.seconds = checkpoint.step, checkpoint.tokens, checkpoint.seconds
 
 
@@ -270,6 +285,13 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def _sums(loss: LossSum) -> Tensor:
+    """What `_Totals` holds, of one micro-batch."""
+    count = loss.loss_sum.new_tensor(loss.num_tokens) if loss.denominator is None else loss.denominator
+    parts = (loss.loss_sum.detach(), count, loss.p_label.sum(), loss.entropy.sum())
+    return torch.stack([part.double() for part in parts])
 
 
 def _sum_over_ranks(accelerator: Accelerator, tensors: list[Tensor]) -> None:

@@ -41,7 +41,7 @@ class FrozenModel:
     def rows(self, batch: Batch) -> HiddenHead:
         """Hidden states of the positions with a loss, with the head that reads them."""
         with self._base(), evaluating(self.model):
-            hidden = hidden_states(self.model, batch.inputs)[batch.valid]
+            hidden = batch.select(hidden_states(self.model, batch.inputs))
         head = self.head
         bias = None if head.bias is None else head.bias.detach()
         return HiddenHead(hidden, head.weight.detach(), bias, head.softcap, head.logit_scale)

@@ -152,7 +152,7 @@ def test_bad_data_is_refused_with_its_place(tmp_path, tokenizer, rows, settings,
 
 @pytest.mark.parametrize("path", ["missing.jsonl", "./missing", "/no/where/data.parquet"])
 def test_a_missing_file_is_refused_with_where_it_was_looked_for(tmp_path, tokenizer, path):
-    with pytest.raises(UserError, match="must exist, but .*relative paths start at the folder of the YAML"):
+    with pytest.raises(UserError, match=r"must exist, but .*relative paths start at the folder of the YAML"):
         load_demonstrations(DataSettings(path=path), tokenizer, tmp_path)
 
 
