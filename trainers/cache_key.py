@@ -51,7 +51,7 @@ def cache_key(
 
 
 def model_content(model: ModelSettings, base: Path, *, field: str = "teacher", hub_cache: Path | None = None) -> str:
-    """Content hash of a model: the bytes of its local files, or its commit on the hub (whose copies are in `hub_cache`)."""
+    """Content hash of a model: the bytes of its local files, or its commit on the hub, copied in `hub_cache`."""
     local = local_path(model.path, base, suffixes=(".gguf", ".safetensors"), field=f"{field}.path")
     if local is None:
         return content_id({"hub": model.path, "commit": _commit(model, field, hub_cache), "gguf": model.gguf_file})
