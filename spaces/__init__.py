@@ -1,4 +1,4 @@
-"""Targets: trust families, residual families, presets, ranges and identities. Knows pydantic; torch only inside functions."""
+"""Targets: trust and residual families, presets, ranges, identities. Knows pydantic; torch only inside functions."""
 
 from . import presets
 from .search_space import Point, SearchSpace

@@ -1,7 +1,7 @@
 """One way to write each design: rewriting rules that keep the gradient, applied until none of them changes anything.
 
-The gradient of a token is A·(π − δ) + Σ_k B_k·(π − R_k) plus the signed term, with A = w·γ and B_k = w·(1 − γ)·share_k over
-the distributions R_k that are not the student's own (which moves nothing). Two designs are equal when these are.
+The gradient of a token is A·(π − δ) + Σ_k B_k·(π − R_k) plus the signed term, with A = w·γ and B_k = w·(1 − γ)·share_k
+over the distributions R_k that are not the student's own (which moves nothing). Two designs are equal when these are.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def gamma_has_one_family(spec: TargetSpec) -> TargetSpec:
 
 
 def modifiers_act_or_go(spec: TargetSpec) -> TargetSpec:
-    """A floor below the family's range or a ceiling above it does nothing; one beyond its other end makes a constant."""
+    """A floor below the family's range or a ceiling above it does nothing; beyond its other end it makes a constant."""
     gamma = spec.gamma
     low, high = gamma.bounds()
     if isinstance(gamma, Constant) or gamma.mix == 0:
@@ -99,7 +99,7 @@ def masks_have_two_values(spec: TargetSpec) -> TargetSpec:
 
 
 def anchored_weight_is_a_sum(spec: TargetSpec) -> TargetSpec:
-    """w = p^α + λ: A = p^α and B = λ. At λ = 0, and where nothing else teaches, only p^α is left; at α = 0 both are constants."""
+    """w = p^α + λ: A = p^α and B = λ. At λ = 0, and where only the label teaches, p^α is left; α = 0 makes constants."""
     gamma, scale = spec.gamma, spec.weight.scale
     if (
         spec.weight.kind != "anchored"
@@ -120,8 +120,8 @@ def anchored_weight_is_a_sum(spec: TargetSpec) -> TargetSpec:
 
 
 def one_source_has_one_name(spec: TargetSpec) -> TargetSpec:
-    """Temperatures are exponents; a pool or mixture of one source is that source; the student's own tail changes nothing."""
-    residual = spec.residual
+    """Temperatures are exponents; a pool or mixture of one source is that source; the student's own tail is itself."""
+    residual: Residual = spec.residual
     match residual:
         case Uniform():
             residual = residual.model_copy(update={"temperature": 1.0})
@@ -135,8 +135,10 @@ def one_source_has_one_name(spec: TargetSpec) -> TargetSpec:
 
 
 def idle_residuals_go(spec: TargetSpec) -> TargetSpec:
-    """Mass that no token gives away, or that goes to the student itself, has no residual. DFT without the label's own share
-    of the residual is p·δ + (1 − p)·π₋y = π: nothing is taught."""
+    """Mass that no token gives away, or that goes to the student itself, has no residual.
+
+    DFT with the label excluded from the student's residual is p·δ + (1 − p)·π₋y = π: nothing is taught.
+    """
     if not spec.residual_acts:
         return _with(spec, residual=Student())
     gamma, residual = spec.gamma, spec.residual
@@ -154,7 +156,7 @@ def idle_contrasts_go(spec: TargetSpec) -> TargetSpec:
 
 
 def student_share_is_weight(spec: TargetSpec) -> TargetSpec:
-    """A mixture's student component moves nothing: B shrinks by its share. Written without it where A/B has a family."""
+    """A mixture's student component moves nothing: B shrinks by its share. It goes where A/B still has a family."""
     residual, gamma, weight = spec.residual, spec.gamma, spec.weight
     share = residual.student_share
     if not spec.residual_acts or share == 0 or not isinstance(residual, Mixture):
@@ -169,8 +171,10 @@ def student_share_is_weight(spec: TargetSpec) -> TargetSpec:
 
 
 def constants_are_scales(spec: TargetSpec) -> TargetSpec:
-    """Where only the label teaches, a constant factor of γ is a scale of the loss: c·SFT, the scale of a bump, an entropy's
-    normaliser. The contrast keeps its own size."""
+    """Where only the label teaches, a constant factor of γ is a scale of the loss: c·SFT, a bump's scale, a normaliser.
+
+    The contrast keeps its own size.
+    """
     gamma, weight = spec.gamma, spec.weight
     if spec.residual_acts or weight.kind == "anchored":
         return spec
@@ -232,7 +236,8 @@ def _pooled(residual: Geometric) -> Residual:
     active = [name for name, exponent in exponents.items() if exponent]
     if len(active) > 1:
         return residual.model_copy(update={**exponents, "temperature": 1.0})
-    return _modified_as(residual, NAMED[active[0]](kind=active[0]), temperature=1 / exponents[active[0]])
+    (name,) = active
+    return _as(residual, NAMED[name], temperature=1 / exponents[name])
 
 
 def _mixed(residual: Mixture) -> Residual:
@@ -240,14 +245,18 @@ def _mixed(residual: Mixture) -> Residual:
     if len(shares) > 1 or (residual.truncated and "uniform" in shares):
         return residual.model_copy(update={name: shares.get(name, 0.0) for name in NAMED})
     (name,) = shares
-    return _modified_as(residual, NAMED[name](kind=name))
+    return _as(residual, NAMED[name])
 
 
-def _modified_as(source: Any, target: Any, **update: Any) -> Any:
-    """`target` with the modifiers of `source` (those of their common base), and `update`."""
-    base = Gamma if isinstance(source, Gamma) else Residual
-    names = set(base.model_fields) - {"kind"}
-    return target.model_copy(update={name: getattr(source, name) for name in names} | update)
+def _as(source: Residual, family: type[Residual], **update: Any) -> Residual:
+    """A member of `family` with the modifiers of `source`, and `update`."""
+    modifiers = {name: getattr(source, name) for name in Residual.model_fields if name != "kind"}
+    return family.model_validate(modifiers | update)
+
+
+def _modified_as(source: Gamma, target: Gamma) -> Gamma:
+    """`target` with the modifiers of `source`."""
+    return target.model_copy(update={name: getattr(source, name) for name in Gamma.model_fields if name != "kind"})
 
 
 def _constant(gamma: Gamma, value: float) -> Gamma:

@@ -62,7 +62,8 @@ class Gem(Contrast):
     """Preserves diversity against q = sg softmax(z/beta). GEM (2408.16673); sums to zero.
 
     linear: π − q, from CE(δ, π) − CE(q, π). logsigmoid: (W − 1)·δ + π − r with r = q·σ(0.01(z − z_y)), W = Σr, from
-    −Σ r(v)(log p − log π(v)): since σ ≈ 1/2, it has about half the gradient. The published loss has γ = 1 and coefficient 1.
+    −Σ r(v)(log p − log π(v)): since σ ≈ 1/2, it has about half the gradient. The published losses have γ = 1 and
+    coefficient 1.
     """
 
     kind: Literal["gem"] = "gem"

@@ -1,4 +1,4 @@
-"""Other ways to write a design that keep its gradient, so that a published objective is found in the families of a space."""
+"""Other ways to write a design that keep its gradient, to find a published objective in the families of a space."""
 
 from __future__ import annotations
 
@@ -45,9 +45,8 @@ def _residuals(spec: TargetSpec) -> Iterator[Residual]:
     residual = spec.residual
     yield residual
     if isinstance(residual, Student | Reference | Teacher):
-        shares = {name: float(name == residual.kind) for name in ("reference", "teacher")}
-        temperature = residual.temperature
-        yield Geometric(temperature=temperature, **shares)
+        teacher, reference = float(isinstance(residual, Teacher)), float(isinstance(residual, Reference))
+        yield Geometric(teacher=teacher, reference=reference, temperature=residual.temperature)
     if isinstance(residual, Student | Reference | Teacher | Previous | Uniform) and not residual.modified:
         yield Mixture.model_validate({"reference": 0.0, "teacher": 0.0, residual.kind: 1.0})
     if not spec.residual_acts:  # any will do, since no mass reaches it

@@ -80,7 +80,10 @@ DEFT_EPSILON = 1e-6
 
 
 class SurprisePower(SourcedGamma):
-    """γ = p^c, c = clamp(exp(−(log p + H)/β), low, high): surprise beyond the entropy costs trust. IDFT (2602.12222)."""
+    """γ = p^c, c = clamp(exp(−(log p + H)/β), low, high): surprise beyond the entropy costs trust. IDFT (2602.12222).
+
+    The two ends are the authors' clamp of the exponent.
+    """
 
     kind: Literal["surprise_power"] = "surprise_power"
     beta: Annotated[float, Field(gt=0.01, le=100), Searched(0.25, 4.0, log=True)] = 1.0
@@ -102,7 +105,7 @@ class SurprisePower(SourcedGamma):
 
 
 class Mass(SourcedGamma):
-    """γ = 1[y lies in the smallest set of tokens with cumulative mass ≥ mass]. PriFT-mass (2606.09396), from the reference.
+    """γ = 1[y lies in the smallest set of tokens with cumulative mass ≥ mass]. PriFT-mass (2606.09396): the reference's.
 
     The paper's threshold could not be read; the default is ours. Tokens as likely as the label are not ahead of it.
     """

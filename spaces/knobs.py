@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Annotated, Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from .contrast import Contrast
 from .gamma import Gamma
 from .ranges import Range, searched_fields
 from .residual import Residual
 from .settings import Settings
-from .target import Weight
+from .target import AnyContrast, AnyGamma, AnyResidual, Weight
 
 Knobs = Any
 """The knobs of one family: name → number, range, options, `search`, or a setting as it is."""
@@ -29,23 +28,15 @@ class Options(Settings):
     options: tuple[str, ...]
 
 
-def _kinds(base: type[BaseModel]) -> dict[str, type[BaseModel]]:
+def _kinds(union: Any) -> dict[str, type[BaseModel]]:
     """The families of a union, by kind."""
-    found: dict[str, type[BaseModel]] = {}
-    waiting = list(base.__subclasses__())
-    while waiting:
-        family = waiting.pop(0)
-        waiting += family.__subclasses__()
-        kind = family.model_fields["kind"].default
-        if isinstance(kind, str):
-            found[kind] = family
-    return found
+    return {family.model_fields["kind"].default: family for family in get_args(union)}
 
 
 FAMILIES: dict[str, dict[str, type[BaseModel]]] = {
-    "gamma": _kinds(Gamma),
-    "residual": _kinds(Residual),
-    "contrast": {"none": Settings, **_kinds(Contrast)},
+    "gamma": _kinds(AnyGamma),
+    "residual": _kinds(AnyResidual),
+    "contrast": {"none": Settings, **_kinds(AnyContrast)},
     "weight": {"unit": Weight, "anchored": Weight},
 }
 BASES: dict[str, type[BaseModel]] = {"gamma": Gamma, "residual": Residual, "contrast": Settings, "weight": Settings}
@@ -146,7 +137,7 @@ def _parsed(value: Any) -> Any:
 
 def _check(path: str, field: FieldInfo, value: Any) -> None:
     try:
-        TypeAdapter(Annotated[field.annotation, field]).validate_python(value)  # type: ignore[name-defined]
+        create_model("Knob", knob=(field.annotation, field)).model_validate({"knob": value})
     except ValidationError as error:
         raise ValueError(
             f"`{path}` must lie inside its validity, but got {value!r}: {error.errors()[0]['msg']}"

@@ -63,7 +63,7 @@ def sequence_means(values: Tensor, sequence_ids: Tensor) -> tuple[Tensor, Tensor
     """Mean of `values` (T,) in each sequence: (number of sequences,), and each token's index into it (T,)."""
     import torch
 
-    unique, index = sequence_ids.unique(return_inverse=True)
+    unique, index = torch.unique(sequence_ids, return_inverse=True)
     zeros = torch.zeros(len(unique), dtype=values.dtype, device=values.device)
     total = zeros.index_add(0, index, values)
     count = zeros.index_add(0, index, torch.ones_like(values))
@@ -74,7 +74,7 @@ def top_mask(probs: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
     """True for the kept tokens (T, V): the k largest, and of them the fewest that reach mass `top_p`."""
     import torch
 
-    ranked, order = probs.sort(-1, descending=True, stable=True)
+    ranked, order = probs.sort(stable=True, dim=-1, descending=True)
     keep = torch.ones_like(ranked, dtype=torch.bool)
     if top_k is not None:
         keep[..., top_k:] = False

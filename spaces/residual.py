@@ -34,8 +34,8 @@ class Residual(Settings):
     top_p: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Keep the fewest most probable tokens that reach this mass."""
     tail: Tail = "renormalise"
-    """Where the mass of the truncated tokens goes: to the kept ones in proportion, to the truncated tokens as the student
-    or evenly spread them, or nowhere (`drop`: then ΣQ < 1)."""
+    """Where the mass of the truncated tokens goes: to the kept ones in proportion, back to the truncated ones as the
+    student spreads them or evenly, or nowhere (`drop`: then ΣQ < 1)."""
     exclude_label: bool = False
     """Take the label out and renormalise; a row with nothing else is spread evenly over the other real tokens."""
 

@@ -1,6 +1,6 @@
 """The searched part of the target space: families in play, the range or value of each knob, training knobs along.
 
-A point has flat parameters named `gamma`, `gamma.power.exponent`, `residual.geometric.teacher`, `training.learning_rate`.
+A point has flat parameters: `gamma`, `gamma.power.exponent`, `residual.geometric.teacher`, `training.learning_rate`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -61,11 +61,11 @@ class SearchSpace(Settings):
     """Which targets a study may try.
 
     A knob is a number (fixed), `[low, high]` or `[low, high, log]` (searched), `search` (searched over its declared
-    range) or `{options: [...]}`. A family's own knobs are searched over their declared ranges unless said otherwise; its
-    modifiers (floor, ceiling, mix, temperature, truncation, ...) stay off unless named.
+    range) or `{options: [...]}`. A family's own knobs are searched over their declared ranges unless said otherwise;
+    its modifiers (floor, ceiling, mix, temperature, truncation, ...) stay off unless named.
 
-    The default is a compact core of seven dimensions that holds SFT, DFT, Beyond-log, distillation, SFT + distillation and
-    Target-SFT as points.
+    The default is a compact core of seven dimensions that holds SFT, DFT, Beyond-log, distillation,
+    SFT + distillation and Target-SFT as points.
     """
 
     gamma: dict[str, Knobs] = Field(
@@ -75,10 +75,10 @@ class SearchSpace(Settings):
     contrast: dict[str, Knobs] = Field(default={"none": {}}, min_length=1)
     """`none` is no signed term."""
     weight: dict[str, Knobs] = Field(default={"unit": {}}, min_length=1)
-    """`anchored` is only ever drawn together with the γ family `anchored`."""
-    training: dict[str, Range | float] = {"learning_rate": Range(low=5e-6, high=5e-4, log=True)}
+    """`anchored` is only drawn together with the γ family `anchored`."""
+    training: dict[str, Range | float] = Field(default={"learning_rate": Range(low=5e-6, high=5e-4, log=True)})
     """Training knobs searched along; a number fixes one."""
-    denominator: str = "all"
+    denominator: Literal["all", "kept", "weights"] = "all"
 
     @field_validator(*PARTS)
     @classmethod
@@ -86,13 +86,12 @@ class SearchSpace(Settings):
         return {name: family_knobs(str(info.field_name), name, knobs) for name, knobs in families.items()}
 
     @model_validator(mode="after")
-    def _every_corner_is_a_design(self) -> Self:
+    def _weight_has_its_family(self) -> Self:
         if "anchored" in self.weight and "anchored" not in self.gamma:
             raise ValueError(
                 "the weight rule `anchored` needs the γ family `anchored`, but only got "
                 f"{', '.join(self.gamma)}; add it under `gamma` or drop the rule"
             )
-        TargetSpec(denominator=self.denominator)  # type: ignore[arg-type]
         return self
 
     @property
@@ -158,10 +157,11 @@ class SearchSpace(Settings):
         rows = []
         for part in PARTS:
             families = self._part(part)
+            condition = "gamma = anchored" if part == "weight" and len(self.gamma) > 1 else "always"
             if len(families) > 1:
-                rows.append({"parameter": part, "range": " | ".join(families), "scale": "choice", "when": "always"})
+                rows.append({"parameter": part, "range": " | ".join(families), "scale": "choice", "when": condition})
             for name in families:
-                when = f"{part} = {name}" if len(families) > 1 else "always"
+                when = f"{part} = {name}" if len(families) > 1 else condition
                 rows += [
                     {"parameter": f"{part}.{name}.{knob}", **text_of(rule), "when": when}
                     for knob, rule in self._rules(part, name).items()

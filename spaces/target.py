@@ -1,7 +1,7 @@
 """The target distribution: Q_t = γ_t·δ(y_t) + (1 − γ_t)·R_t + signed term, with an outer weight w_t.
 
-Letters: T tokens, V vocabulary, π = softmax(z), p = π(y), δ = onehot(y). Everything here is detached: the gradient of the
-loss with respect to the logits is w·(ΣQ·π − Q) by construction, whatever form the value takes.
+Letters: T tokens, V vocabulary, π = softmax(z), p = π(y), δ = onehot(y). Everything here is detached: the gradient of
+the loss with respect to the logits is w·(ΣQ·π − Q) by construction, whatever form the value takes.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ class TargetSpec(Settings):
     contrast: Annotated[AnyContrast, Field(discriminator="kind")] | None = None
     weight: Weight = Weight()
     denominator: Literal["all", "kept", "weights"] = "all"
-    """A batch's summed loss is divided by its valid tokens, by those that carry a gradient, or by the sum of their weights."""
+    """A batch's summed loss is divided by its valid tokens, by those that carry a gradient, or by the sum of their
+    weights."""
     residual_loss: Literal["kl", "ce"] = "kl"
-    """Only the logged value of the residual's term: KL(R‖π) or the cross-entropy −ΣR·log π. The gradient is the same."""
+    """Only the logged value of the residual's term: KL(R‖π) or the cross-entropy −ΣR·log π. The gradient is one."""
 
     @model_validator(mode="after")
     def _weight_has_its_family(self) -> Self:
@@ -81,8 +82,10 @@ class TargetSpec(Settings):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Inputs beyond the student's logits and the labels: any of teacher, reference, previous, old_logprobs, critical,
-        sequence_ids."""
+        """Inputs beyond the student's logits and the labels.
+
+        Any of teacher, reference, previous, old_logprobs, critical, sequence_ids.
+        """
         residual = self.residual.needs if self.residual_acts else frozenset()
         contrast = self.contrast.needs if self.contrast else frozenset()
         return self.gamma.needs | residual | contrast

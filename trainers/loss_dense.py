@@ -27,7 +27,7 @@ class _WithGradient(torch.autograd.Function):
         return value
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         valid, gradient = ctx.saved_tensors
         shape, dtype = ctx.like
@@ -77,7 +77,7 @@ def dense_target_loss(
         rows = _rows(logits.detach(), labels, valid, dense, real_vocab, old_logprobs, critical, sequence_ids)
         target = design(spec, rows)
         value, gradient = target.value.sum(), target.logit_gradient()
-    loss: Tensor = _WithGradient.apply(logits, value, valid, gradient)
+    loss: Tensor = _WithGradient.apply(logits, value, valid, gradient)  # type: ignore[no-untyped-call]
     return loss
 
 
