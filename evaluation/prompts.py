@@ -51,6 +51,7 @@ def require_chat_template(tokenizer: Any) -> None:
 
 def _end_of_turn(tokenizer: Any) -> int | None:
     """The special token that the chat template writes right after an assistant's message, if there is one."""
+    require_chat_template(tokenizer)
     turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": _ANSWER}]
     text = str(tokenizer.apply_chat_template(turns, tokenize=False))
     _, found, rest = text.rpartition(_ANSWER)

@@ -1,0 +1,95 @@
+"""Divergence from the base against a float64 computation of its own, and accuracy per task."""
+
+import copy
+
+import pytest
+import torch
+from tiny_llama import tiny_llama
+
+from qtarget.evaluation.evaluate import Evaluation
+from qtarget.evaluation.problems import Problem
+from qtarget.evaluation.retention import divergence, task_scores, text_windows
+from qtarget.spaces.errors import UserError
+
+WINDOWS = [[4, 5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16, 17, 18], [20, 21, 22]]
+
+
+def logits_of(model):
+    return lambda ids, mask: model(input_ids=ids, attention_mask=mask).logits
+
+
+@pytest.fixture(scope="module")
+def moved(model):
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.lm_head.weight.add_(
+            0.05 * torch.randn(other.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+        )
+    return other
+
+
+def by_hand(model, base):
+    """Window by window, in probabilities and float64."""
+    kl = nll = tokens = 0.0
+    with torch.no_grad():
+        for window in WINDOWS:
+            ids = torch.tensor([window])
+            p = base(ids).logits[0, :-1].double().softmax(-1)
+            q = model(ids).logits[0, :-1].double().softmax(-1)
+            kl += float((p * (p / q).log()).sum())
+            nll -= float(q[torch.arange(len(window) - 1), ids[0, 1:]].log().sum())
+            tokens += len(window) - 1
+    return kl / tokens, nll / tokens
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_divergence_equals_the_hand_computation_whatever_the_batch(model, moved, batch_size):
+    found = divergence(moved, logits_of(model), WINDOWS, batch_size=batch_size)
+    kl, nll = by_hand(moved, model)
+    assert found.tokens == 14
+    assert found.kl == pytest.approx(kl, rel=1e-4) and kl > 1e-3
+    assert found.nll == pytest.approx(nll, rel=1e-5)
+    assert found.base_nll == pytest.approx(by_hand(model, model)[1], rel=1e-5)
+
+
+def test_a_model_does_not_diverge_from_itself(model):
+    assert divergence(model, logits_of(model), WINDOWS).kl == pytest.approx(0, abs=1e-7)
+
+
+def test_divergence_is_charged_in_the_direction_of_the_base(model, moved):
+    forward = divergence(moved, logits_of(model), WINDOWS).kl
+    backward = divergence(model, logits_of(moved), WINDOWS).kl
+    assert forward != pytest.approx(backward, rel=1e-3)
+
+
+def test_rows_in_chunks_give_the_same_sum(model, moved, monkeypatch):
+    whole = divergence(moved, logits_of(model), WINDOWS)
+    monkeypatch.setattr("qtarget.evaluation.retention._ROWS", 3)
+    assert divergence(moved, logits_of(model), WINDOWS).kl == pytest.approx(whole.kl, rel=1e-6)
+
+
+def test_training_mode_is_restored(tokenizer):
+    model = tiny_llama(2, len(tokenizer)).train()
+    divergence(model, logits_of(tiny_llama(2, len(tokenizer))), WINDOWS)
+    assert model.training
+
+
+def test_text_is_cut_into_windows(tokenizer):
+    windows = text_windows(tokenizer, ["1" * 10, "2", "3" * 5], length=4)
+    assert [len(window) for window in windows] == [4, 4, 2, 4]
+    assert tokenizer.decode(windows[3]) == "3333"
+
+
+def test_no_text_is_refused(model):
+    with pytest.raises(UserError, match="at least two tokens"):
+        divergence(model, logits_of(model), [])
+
+
+def test_scores_are_told_apart_by_task():
+    fields = dict(question_hash="", prompt="", gold="1")
+    problems = [Problem(id=name, task=name[0], **fields) for name in ("a1", "b1", "a2", "b2", "a3")]
+    evaluation = Evaluation(
+        score=0.5, standard_error=0.1, num_problems=4, samples=2, verdicts={}, cut=0, tokens=0, seconds=0.0,
+        item_scores=(1.0, 0.5, 0.5, 0.0), problem_ids=("a1", "b1", "a2", "b2"),
+    )  # fmt: skip
+    assert task_scores(problems, evaluation) == {"a": 0.75, "b": 0.25}
