@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..evaluation.settings import EvaluationSettings
 from ..spaces import SearchSpace, TargetSpec, presets
@@ -89,8 +89,8 @@ class StudyConfig(Settings):
     teacher: ModelSettings | None = None
     data: DataSettings
     training: TrainingSettings = TrainingSettings()
-    space: SearchSpace = Field(default_factory=lambda given: SearchSpace().for_inputs(_inputs(given)))
-    """Which targets are tried; default: a compact space of those that the study's inputs allow."""
+    space: SearchSpace = SearchSpace()
+    """Which targets are tried. Parts that are not given shrink to what the study's inputs allow."""
     baselines: tuple[str | BaselineSettings, ...] | None = None
     """Published objectives, run first: a preset's name, or preset, knobs, training. Default: those the inputs allow."""
     search: SearchSettings = SearchSettings()
@@ -133,14 +133,28 @@ class StudyConfig(Settings):
             return tuple(baseline for baseline in known if baseline.target().needs <= self.inputs)
         return tuple(BaselineSettings(preset=each) if isinstance(each, str) else each for each in self.baselines)
 
+    @field_validator("space")
+    @classmethod
+    def _space_fits_inputs(cls, space: SearchSpace, info: ValidationInfo) -> SearchSpace:
+        inputs = _inputs(info.data)
+        if space.needs <= inputs:
+            return space
+        refused = UserError(
+            f"`space` must need only what the study has, but {_remedy(space.needs - inputs)}", field="space"
+        )
+        try:
+            fitting = space.for_inputs(inputs)
+        except ValueError:  # a part has no family left
+            raise refused from None
+        if any(getattr(fitting, part) != getattr(space, part) for part in space.model_fields_set):
+            raise refused
+        return fitting
+
     @model_validator(mode="after")
     def _inputs_are_there(self) -> Self:
         if self.baselines is not None:
             for index, baseline in enumerate(self.baseline_settings()):
                 self._check_baseline(baseline, f"baselines[{index}]")
-        lacking = self.space.needs - self.inputs
-        if lacking:
-            raise UserError(f"`space` must need only what the study has, but {_remedy(lacking)}", field="space")
         _check_training(self.space.training_knobs, "space.training")
         return self
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -37,9 +38,9 @@ def parse_study(read: Mapping[str, Any], source: str = "the study") -> StudyConf
     try:
         return StudyConfig.model_validate(read)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
-        lines = _distinct([_describe(dict(fault)) for fault in faults])
-        raise UserError(f"{source}: " + "\n".join(lines), field=dotted(faults[0]["loc"])) from None
+        faults = list(dict.fromkeys(_fault(dict(each)) for each in error.errors(include_url=False)))
+        lines = "\n".join(fault.line for fault in faults)
+        raise UserError(f"{source}: {lines}", field=faults[0].field) from None
 
 
 def write_folder(config: StudyConfig) -> None:
@@ -90,40 +91,47 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _distinct(lines: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(lines))
-
-
 def dotted(location: Sequence[int | str]) -> str:
-    """`("evaluation", "tasks", 0, "kind")` as `evaluation.tasks[0].kind`; names of union members are left out."""
+    """`("evaluation", "tasks", 0, "kind")` as `evaluation.tasks[0].kind`; tags of union members are left out."""
     path = ""
     models: list[type[BaseModel]] = [StudyConfig]
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif _is_key(models, part):
+        elif not (narrowed := [model for model in models if _tag(model, part)]):
             path += f".{part}" if path else part
-            models = _below(models, part) or models
-        elif narrowed := [model for model in models if _tag(model, part)]:
+            models = _below(models, part)
+        else:
             models = narrowed
     return path
 
 
-def _describe(fault: dict[str, Any]) -> str:
-    location = fault["loc"]
-    if fault["type"] == "extra_forbidden":
+@dataclass(frozen=True)
+class Fault:
+    """One broken rule."""
+
+    field: str
+    line: str
+
+
+def _fault(error: Mapping[str, Any]) -> Fault:
+    location: tuple[int | str, ...] = error["loc"]
+    own = error.get("ctx", {}).get("error")
+    if isinstance(own, UserError) and own.field is not None:
+        return Fault(own.field, str(own))
+    if error["type"] == "extra_forbidden":
         return _unknown_key(location)
-    if fault["type"] == "missing":
-        return f"`{_with_leaf(location)}` must be given; add it"
-    rule = fault["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-    if fault["type"] == "value_error":  # our own messages carry rule, value and remedy
-        path = dotted(location)
-        return f"{rule}" if not path or f"`{path}" in rule else f"`{path}`: {rule}"
-    return f"`{_with_leaf(location)}` {_must(rule)}, but got {_shown(fault['input'])}; mend it"
+    field = dotted(location)
+    if error["type"] == "missing":
+        return Fault(field, f"`{field}` must be given; add it")
+    rule = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    if error["type"] == "value_error":  # our own messages carry rule, value and remedy
+        return Fault(field, f"`{field}`: {rule}")
+    return Fault(field, f"`{field}` {_must(rule)}, but got {_shown(error['input'])}; mend it")
 
 
 def _must(rule: str) -> str:
-    return rule.replace("should", "must", 1) if rule.startswith("should") else f"must be valid: {rule}"
+    return rule.replace("should", "must", 1) if rule.startswith("should") else f"must be valid ({rule})"
 
 
 def _shown(value: Any) -> str:
@@ -131,37 +139,22 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _unknown_key(location: Sequence[int | str]) -> str:
+def _unknown_key(location: Sequence[int | str]) -> Fault:
     *parents, leaf = location
-    models = _models_at(parents)
-    known = sorted({name for model in models for name in model.model_fields})
+    known = sorted({name for model in _models_at(parents) for name in model.model_fields})
     near = difflib.get_close_matches(str(leaf), known, n=1)
     remedy = f"did you mean `{near[0]}`? " if near else ""
     where = dotted(parents)
-    path = f"{where}.{leaf}" if where else str(leaf)
-    return f"`{path}` must be a known key, but is not; {remedy}known here: {', '.join(known)}"
-
-
-def _with_leaf(location: Sequence[int | str]) -> str:
-    """The dotted path, which keeps a key that no model declares (an entry of a free mapping)."""
-    path = dotted(location)
-    return path or ".".join(str(part) for part in location)
+    field = f"{where}.{leaf}" if where else str(leaf)
+    return Fault(field, f"`{field}` must be a known key, but is not; {remedy}known here: {', '.join(known)}")
 
 
 def _models_at(location: Sequence[int | str]) -> list[type[BaseModel]]:
     models: list[type[BaseModel]] = [StudyConfig]
     for part in location:
-        if isinstance(part, int):
-            continue
-        if _is_key(models, part):
-            models = _below(models, part)
-        else:
-            models = [model for model in models if _tag(model, part)] or models
+        if isinstance(part, str):
+            models = [model for model in models if _tag(model, part)] or _below(models, part)
     return models
-
-
-def _is_key(models: list[type[BaseModel]], part: str) -> bool:
-    return any(part in model.model_fields for model in models)
 
 
 def _below(models: list[type[BaseModel]], key: str) -> list[type[BaseModel]]:
@@ -180,5 +173,6 @@ def _inside(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tag(model: type[BaseModel], part: str) -> bool:
+    """Whether pydantic names `part` to say which member of a union it means."""
     kind = model.model_fields.get("kind")
     return part == model.__name__ or (kind is not None and kind.default == part)

@@ -145,7 +145,7 @@ class Queue:
         """Record a rung's score; whether the pruner gives the trial up. Never a baseline: a comparison needs it."""
         if step not in self.rungs(claim):
             claim.trial.report(score, step)
-        return not claim.attributes.get("baseline") and claim.trial.should_prune()
+        return not claim.attributes.get("baseline") and bool(claim.trial.should_prune())
 
     def give_back(self, claim: Claim, why: str) -> None:
         """Put the trial back among the waiting ones, to go on from its checkpoint."""

@@ -43,6 +43,7 @@ def small_config(**changes: Any) -> dict[str, Any]:
             "learning_rate": 0.01,
             "checkpoint_every": 2,
         },
+        "space": {"training": {"learning_rate": [0.003, 0.03, "log"]}},
         "baselines": ["sft", "dft"],
         "search": {"trials": 4, "startup_trials": 2, "rungs": [0.5], "rung_problems": 8},
         "evaluation": {

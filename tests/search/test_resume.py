@@ -1,0 +1,54 @@
+"""What a resumed study may change, and how it is told what it may not."""
+
+import pytest
+from small_study import small_config
+
+from qtarget.search.config_file import parse_study
+from qtarget.search.resume import compare, refuse_changes, refuse_other_inputs
+from qtarget.spaces.errors import UserError
+
+STORED = parse_study(small_config()).model_dump(mode="json")
+
+
+def test_equal_configurations_have_no_changes() -> None:
+    assert compare(STORED, parse_study(small_config())) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"search": {**small_config()["search"], "trials": 9, "sampler": "random"}},
+        {"storage": "sqlite:////elsewhere.db"},
+        {"tracking": {"uri": "none"}},
+        {"limits": {"retries": 7}},
+        {"evaluation": {**small_config()["evaluation"], "batch_size": 2}},
+        {"training": {**small_config()["training"], "micro_batch": 4, "checkpoint_every": 1}},
+    ],
+)
+def test_what_decides_no_trial_may_change(changes) -> None:
+    new = parse_study(small_config(**changes))
+    assert compare(STORED, new) and all(change.free for change in compare(STORED, new))
+    refuse_changes(STORED, new)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"training": {**small_config()["training"], "steps": 9}}, "training.steps"),
+        ({"search": {**small_config()["search"], "seed": 1}}, "search.seed"),
+        ({"model": {"path": "other"}}, "model.path"),
+        ({"baselines": ["sft"]}, "baselines[1]"),
+        ({"evaluation": {**small_config()["evaluation"], "problems": 8}}, "evaluation.problems"),
+    ],
+)
+def test_what_decides_trials_may_not(changes, field: str) -> None:
+    with pytest.raises(UserError, match="Free to change: search.trials") as raised:
+        refuse_changes(STORED, parse_study(small_config(**changes)))
+    assert raised.value.field == field
+    assert f"`{field}`" in str(raised.value)
+
+
+def test_other_inputs_are_refused_by_name() -> None:
+    refuse_other_inputs({"data": "a" * 64}, {"data": "a" * 64}, "small")
+    with pytest.raises(UserError, match="data has fingerprint bbbbbbbbbbbb, was aaaaaaaaaaaa"):
+        refuse_other_inputs({"data": "a" * 64, "model": "c"}, {"data": "b" * 64, "model": "c"}, "small")
