@@ -32,14 +32,20 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     }
     for name, line in facts["inputs"].items():
         console.print(f"{name:<10} {line}", soft_wrap=True)
-    console.print(f"space      {config.space.size()}, {config.search.trials} trials", soft_wrap=True)
+    size = config.space.size()
+    console.print(
+        f"space      {size.dimensions} dimensions, {size.combinations} combination(s) of families, "
+        f"{config.search.trials} trials",
+        soft_wrap=True,
+    )
     for title, worst in facts["worst_steps"].items():
         console.print(
             f"step       {title}: {worst['seconds']:.2f} s and {worst['peak_bytes'] / 2**30:.2f} GiB at worst "
             f"(longest demonstration {worst['longest']} tokens)",
             soft_wrap=True,
         )
-    console.print(f"verdicts   of the untrained model: {facts['verdicts']}")
+    verdicts = ", ".join(f"{count} {name}" for name, count in facts["verdicts"].items() if count)
+    console.print(f"verdicts   of the untrained model: {verdicts}")
     console.print(
         f"The study takes {_hours(facts['estimate_seconds'])} at most, if every step is a worst case. All is well."
     )

@@ -85,6 +85,7 @@ def _line(event: TrialEnded, title: str) -> str:
     result = event.result or {}
     style = STATE_STYLE[event.state]
     score = f"{result['score']:.3f} ± {result['standard_error']:.3f}" if "score" in result else " " * 13
-    seconds = f"{result['seconds']:6.1f} s" if "seconds" in result else " " * 8
+    parts = [result[name] for name in ("training_seconds", "evaluation_seconds") if name in result]
+    seconds = f"{sum(parts):6.1f} s" if parts else " " * 8
     reason = f"  {escape(event.reason.splitlines()[-1][:100])}" if event.reason else ""
     return f"{event.number:4d}  [{style}]{event.state:<11}[/] {score}  {seconds}  {escape(title)}{reason}"

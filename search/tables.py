@@ -31,7 +31,7 @@ def _counts(record: TrialRecord) -> bool:
 def _row(record: TrialRecord) -> Iterable[str]:
     rate = record.training.get("learning_rate")
     yield str(record.number)
-    yield escape(f"{record.baseline}: {record.title}" if record.baseline else record.title)
+    yield f"[bold]{escape(record.title)}[/]" if record.baseline else escape(record.title)
     yield f"{rate:.2g}" if rate is not None else ""
     yield score_text(record)
     yield f"{record.seconds:.1f} s" if record.seconds is not None else ""
@@ -73,11 +73,13 @@ def winner_sentence(winner: TrialRecord | None, sft: TrialRecord | None) -> str:
 
 def presets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The published objectives, one a row."""
-    table = Table(header_style="bold", row_styles=["", "dim"])
-    for name in rows[0]:
-        table.add_column(str(name), overflow="fold", no_wrap=name == "name")
+    columns = ("name", "gamma", "residual", "weight", "loss", "knobs", "source")
+    table = Table(header_style="bold", row_styles=["", "dim"], caption="Q = γ·δ(y) + (1 − γ)·residual; logit gradient "
+                  "weight·(ΣQ·π − Q). `--json` has titles and needed inputs too.")  # fmt: skip
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name == "name")
     for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row.values()))
+        table.add_row(*(escape(_cell(row[name])) for name in columns))
     return table
 
 

@@ -145,10 +145,12 @@ class MlflowWriter:
     def _on_StudyEnded(self, entry: Entry) -> None:
         run = self._run(None, entry)
         summary = flatten(entry.data["summary"])
-        numbers = {key: item for key, item in summary.items() if isinstance(item, int | float)}
-        self._log_metrics(run, ((f"study/{key}", value, entry.milliseconds, 0) for key, value in numbers.items()))
-        for key, value in summary.items():
-            self._client.set_tag(run, f"qtarget.summary.{key}", str(value)[:_TAG_LIMIT])
+        for name in ("winner.score", "winner.standard_error", "sft.score", "seconds"):
+            if name in summary:
+                self._log_metrics(run, [(f"study/{name}", summary[name], entry.milliseconds, 0)])
+        for name in ("winner.number", "winner.title"):
+            if name in summary:
+                self._client.set_tag(run, f"qtarget.{name}", str(summary[name])[:_TAG_LIMIT])
         status = {"finished": "FINISHED", "stopped": "KILLED"}.get(entry.data["state"], "FAILED")
         self._client.set_terminated(run, status, entry.milliseconds)
 
@@ -208,8 +210,8 @@ def connect(uri: str, folder: Path) -> MlflowClient:
     """Client of a tracking store; a local store's tables are made once, under a lock (creation races otherwise)."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
     with FileLock(folder / "tracking.lock"):

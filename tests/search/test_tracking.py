@@ -19,7 +19,7 @@ EVENTS = [
     TrialEnded(0, "complete", {"score": 0.5, "standard_error": 0.1, "verdicts": {"correct": 4}}, None),
     TrialStarted(1, "dft", {"target": {"gamma": {"kind": "power"}}}, "folder/1", 1, 4),
     TrialEnded(1, "failed", None, "ValueError: boom"),
-    StudyEnded("finished", {"winner": "sft", "score": 0.5}),
+    StudyEnded("finished", {"winner": {"number": 0, "title": "sft", "score": 0.5}, "seconds": 3.0}),
 ]
 
 
@@ -64,7 +64,8 @@ def test_a_study_is_a_parent_with_a_child_for_each_trial(tmp_path: Path, uri: st
     assert found["0"].data.metrics["score"] == 0.5
     assert found["0"].data.metrics["final/verdicts.correct"] == 4
     assert found["1"].data.tags["qtarget.reason"] == "ValueError: boom"
-    assert found["study"].data.metrics["study/score"] == 0.5
+    assert found["study"].data.metrics["study/winner.score"] == 0.5
+    assert found["study"].data.tags["qtarget.winner.title"] == "sft"
     assert loss_history(uri, found["0"]) == [(step, 1.0 / step) for step in (1, 2, 3, 4)]
 
 
