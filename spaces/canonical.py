@@ -99,7 +99,7 @@ def masks_have_two_values(spec: TargetSpec) -> TargetSpec:
 
 
 def anchored_weight_is_a_sum(spec: TargetSpec) -> TargetSpec:
-    """w = p^α + λ: A = p^α and B = λ. At λ = 0, and where only the label teaches, p^α is left; α = 0 makes constants."""
+    """w = p^α + λ: A = p^α and B = λ. At λ = 0, and where only the label teaches, p^α is left; α = 0 is constant."""
     gamma, scale = spec.gamma, spec.weight.scale
     if (
         spec.weight.kind != "anchored"

@@ -69,7 +69,7 @@ class Proximal(Gamma):
 
     def _ratio(self, rows: LabelRows) -> Tensor:
         old = rows.given("old_logprobs", "old_logprobs")
-        return log_ratio(rows.label_logprobs, old).clamp(-20, 20).exp()
+        return log_ratio(rows.label_logprobs, old).clamp(max=20).exp()  # clipped at 1 + eps anyway; never overflows
 
     def statistic(self, rows: LabelRows) -> Tensor:
         ratio = self._ratio(rows)

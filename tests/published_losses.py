@@ -1,0 +1,260 @@
+"""The published losses, each written from its paper with its own stop-gradients and left to autograd.
+
+Nothing here knows of targets, residuals or weights: these are the oracles that the target space is checked against. A loss
+is a sum over valid tokens. Conventions: `z` (T, V) float64 logits of the student, `sg` = stop-gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from token_rows import TokenRows
+from torch import Tensor
+
+Loss = Callable[..., Tensor]
+
+
+def sg(value: Tensor) -> Tensor:
+    return value.detach()
+
+
+class Tokens:
+    """The valid tokens of some rows, with the student's log-probabilities as a function of `z`."""
+
+    def __init__(self, z: Tensor, rows: TokenRows) -> None:
+        valid = rows.labels >= 0
+        self.labels = rows.labels[valid]
+        self.logits = z[valid]
+        self.log_pi = torch.log_softmax(self.logits, dim=1)
+        self.log_p = self.of_label(self.log_pi)
+        self.p = self.log_p.exp()
+        self.teacher = torch.log_softmax(rows.teacher_logits[valid], dim=1)
+        self.reference = torch.log_softmax(rows.reference_logits[valid], dim=1)
+        self.old = rows.old_logprobs[valid]
+        self.critical = rows.critical[valid].double()
+        self.sequences = rows.sequence_ids[valid]
+
+    def of_label(self, log_distribution: Tensor) -> Tensor:
+        return log_distribution[torch.arange(len(self.labels)), self.labels]
+
+
+def kl(target_log: Tensor, log_pi: Tensor) -> Tensor:
+    """KL(target‖π) summed over rows, by torch's own operator."""
+    return torch.nn.functional.kl_div(log_pi, target_log, log_target=True, reduction="sum")
+
+
+def sft(t: Tokens) -> Tensor:
+    return -t.log_p.sum()
+
+
+def dft(t: Tokens) -> Tensor:
+    return -(sg(t.p) * t.log_p).sum()
+
+
+def beyond_log(t: Tokens, alpha: float) -> Tensor:
+    if alpha == 0:
+        return sft(t)
+    return ((1 - torch.exp(alpha * t.log_p)) / alpha).sum()
+
+
+def profit(t: Tokens, tau: float) -> Tensor:
+    return -t.log_p[sg(t.p) > tau].sum()
+
+
+def eaft(t: Tokens, k: float) -> Tensor:
+    k = min(int(k), t.logits.shape[1])
+    top = torch.softmax(sg(t.logits).sort(dim=1, descending=True)[0][:, :k], dim=1)
+    gate = torch.special.entr(top).sum(1) / math.log(k)
+    return -(gate * t.log_p).sum()
+
+
+def iw_sft(t: Tokens, cap: float) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for sequence in t.sequences.unique():
+        inside = t.sequences == sequence
+        ratio = (t.log_p - t.of_label(t.reference))[inside].mean()
+        total = total - sg(ratio.exp().clamp(0, cap)) * t.log_p[inside].sum()
+    return total
+
+
+def cft(t: Tokens) -> Tensor:
+    return -(t.critical * t.log_p).sum()
+
+
+def label_smoothing(t: Tokens, lam: float) -> Tensor:
+    return -((1 - lam) * t.log_p + lam * t.log_pi.mean(dim=1)).sum()
+
+
+def sft_kl(t: Tokens, lam: float) -> Tensor:
+    return -t.log_p.sum() + lam * kl(t.reference, t.log_pi)
+
+
+def asft(t: Tokens, lam: float) -> Tensor:
+    return -(sg(t.p) * t.log_p).sum() + lam * kl(t.reference, t.log_pi)
+
+
+def psft(t: Tokens, eps: float) -> Tensor:
+    ratio = torch.exp(t.log_p - t.old)
+    return -torch.minimum(ratio, ratio.clamp(0.8, 1 + eps)).sum()
+
+
+def gem(t: Tokens, beta: float) -> Tensor:
+    q = torch.softmax(sg(t.logits) / beta, dim=1)
+    return -t.log_p.sum() + (q * t.log_pi).sum()
+
+
+def gem_logsigmoid(t: Tokens, beta: float) -> Tensor:
+    q = torch.softmax(sg(t.logits) / beta, dim=1)
+    gap = t.logits - t.of_label(t.logits)[:, None]
+    slope = torch.sigmoid(0.01 * sg(gap))
+    return -(q * slope * (t.log_p[:, None] - t.log_pi)).sum()
+
+
+def kd(t: Tokens) -> Tensor:
+    return -(t.teacher.exp() * t.log_pi).sum()
+
+
+def hybrid_kd(t: Tokens, lam: float) -> Tensor:
+    return -(1 - lam) * t.log_p.sum() + lam * kl(t.teacher, t.log_pi)
+
+
+def target_sft(t: Tokens, eta: float) -> Tensor:
+    pooled = sg(t.log_pi).exp() ** (1 - eta) * t.teacher.exp() ** eta
+    pooled = pooled / pooled.sum(dim=1, keepdim=True)
+    q = (1 - sg(t.p))[:, None] * pooled
+    q[torch.arange(len(q)), t.labels] += sg(t.p)
+    return -(q * t.log_pi).sum()
+
+
+def gift(t: Tokens, beta: float) -> Tensor:
+    tilted = t.reference.clone()
+    tilted[torch.arange(len(tilted)), t.labels] += beta
+    return -(torch.softmax(tilted, dim=1) * t.log_pi).sum()
+
+
+def prift(t: Tokens) -> Tensor:
+    return -(t.of_label(t.reference).exp() * t.log_p).sum()
+
+
+def prift_mass(t: Tokens, mass: float) -> Tensor:
+    total = 0 * t.log_p.sum()
+    for row, label in enumerate(t.labels):
+        order = t.reference[row].argsort(descending=True)
+        before = t.reference[row].exp()[order].cumsum(0) - t.reference[row].exp()[order]
+        nucleus = order[before < mass]
+        total = total - (t.log_p[row] if label in nucleus else 0)
+    return total
+
+
+def deft(t: Tokens) -> Tensor:
+    a = sg(t.log_pi.exp().pow(2).sum(dim=1))
+    return ((1 - torch.exp(a * t.log_p)) / (a + 1e-6)).sum()
+
+
+def idft(t: Tokens, beta: float) -> Tensor:
+    entropy = torch.special.entr(t.log_pi.exp()).sum(dim=1)
+    exponent = torch.exp(-(t.log_p + entropy) / beta).clamp(0.1, 2)
+    return -(sg(torch.exp(exponent * t.log_p)) * t.log_p).sum()
+
+
+def talr(t: Tokens, floor: float) -> Tensor:
+    means = [-t.log_p[t.sequences == sequence].mean() for sequence in t.sequences.unique()]
+    tau = torch.stack(means).median()
+    return -(sg(torch.exp(t.log_p / tau).clamp(min=floor)) * t.log_p).sum()
+
+
+def chord_phi(t: Tokens) -> Tensor:
+    return -(sg(t.p * (1 - t.p)) * t.log_p).sum()
+
+
+def focal(t: Tokens, power: float) -> Tensor:
+    p = t.p.clamp(max=1 - 2**-53)  # autograd of 0 ** power is not finite below power = 1
+    return -(((1 - p) ** power) * t.log_p).sum()
+
+
+def sft_reverse_kl(t: Tokens, lam: float) -> Tensor:
+    return -t.log_p.sum() + lam * (t.log_pi.exp() * (t.log_pi - t.reference)).sum()
+
+
+def sft_entropy(t: Tokens, lam: float) -> Tensor:
+    return -t.log_p.sum() + lam * (t.log_pi.exp() * t.log_pi).sum()
+
+
+LOSSES: dict[str, Loss] = {
+    loss.__name__: loss
+    for loss in (
+        sft,
+        dft,
+        beyond_log,
+        profit,
+        eaft,
+        iw_sft,
+        cft,
+        label_smoothing,
+        sft_kl,
+        asft,
+        psft,
+        gem,
+        gem_logsigmoid,
+        kd,
+        hybrid_kd,
+        target_sft,
+        gift,
+        prift,
+        prift_mass,
+        deft,
+        idft,
+        talr,
+        chord_phi,
+        focal,
+        sft_reverse_kl,
+        sft_entropy,
+    )
+}
+
+KNOBS: dict[str, dict[str, tuple[float, ...]]] = {
+    "beyond_log": {"alpha": (0, 0.1, 0.5, 1, 2, 10)},
+    "profit": {"tau": (0.01, 0.1, 0.5, 0.9)},
+    "eaft": {"k": (2, 3, 20)},
+    "iw_sft": {"cap": (0.5, 1.1, 16)},
+    "label_smoothing": {"lam": (0, 0.1, 0.5, 1)},
+    "sft_kl": {"lam": (0, 0.1, 1, 30)},
+    "asft": {"lam": (0, 0.05, 0.1, 1, 30)},
+    "psft": {"eps": (0.05, 0.28, 2)},
+    "gem": {"beta": (0.3, 0.7, 1, 2)},
+    "gem_logsigmoid": {"beta": (0.3, 0.7, 1, 2)},
+    "hybrid_kd": {"lam": (0, 0.5, 0.9, 1)},
+    "target_sft": {"eta": (0, 0.25, 0.5, 1)},
+    "gift": {"beta": (0, 1, 5, 20)},
+    "prift_mass": {"mass": (0.3, 0.9)},
+    "idft": {"beta": (0.3, 1, 3)},
+    "talr": {"floor": (0, 0.01, 0.5)},
+    "focal": {"power": (0, 0.5, 1, 2, 5)},
+    "sft_reverse_kl": {"lam": (0, 0.1, 1)},
+    "sft_entropy": {"lam": (0, 0.01, 1)},
+}
+"""Knob values to check: the ends of each range, the published value, and some between."""
+
+
+def cases() -> list[tuple[str, dict[str, float]]]:
+    """Every preset at every value of its knob."""
+    found: list[tuple[str, dict[str, float]]] = []
+    for name in LOSSES:
+        knobs = KNOBS.get(name)
+        if knobs is None:
+            found.append((name, {}))
+            continue
+        ((knob, values),) = knobs.items()
+        found += [(name, {knob: value}) for value in values]
+    return found
+
+
+def value_and_gradient(name: str, rows: TokenRows, **knobs: Any) -> tuple[Tensor, Tensor]:
+    """The published loss of the rows and its gradient with respect to the logits, (T, V), in float64."""
+    z = rows.logits.double().clone().requires_grad_()
+    loss = LOSSES[name](Tokens(z, rows.to(torch.float64)), **knobs)
+    (gradient,) = torch.autograd.grad(loss, z)
+    return loss.detach(), gradient
