@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class Batch:
         return self.first_sequence + self.positions // self.labels.shape[1]
 
     def to(self, device: torch.device) -> Batch:
-        tensors = {
+        tensors: dict[str, Any] = {
             field.name: value.to(device, non_blocking=True)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)

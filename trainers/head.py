@@ -38,7 +38,7 @@ class OutputHead:
         """log π(y) in nats, float32 (float64 for float64 models), shape (T,); never holds more than a chunk of rows."""
         rows = max(1, LOGPROB_CHUNK_BYTES // (4 * self.weight.shape[0]))
         pieces = []
-        for part, wanted in zip(hidden.split(rows), labels.split(rows), strict=True):
+        for part, wanted in zip(torch.split(hidden, rows), torch.split(labels, rows), strict=True):
             logits = self.logits(part)
             logits = logits if logits.dtype == torch.float64 else logits.float()
             pieces.append(logits.gather(1, wanted.unsqueeze(1)).squeeze(1) - logits.logsumexp(1))
@@ -47,7 +47,8 @@ class OutputHead:
 
 def base_model(model: nn.Module) -> Any:
     """The transformers model inside `model`, with its adapters still active when it carries any."""
-    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+    get_base_model = getattr(model, "get_base_model", None)  # peft's
+    return model if get_base_model is None else get_base_model()
 
 
 def hidden_states(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def _forward_backward(objective: Objective, batch: Batch, target: TargetSpec) ->
     if "previous" in target.needs:
         given["previous"] = FrozenModel(copy.deepcopy(objective.model)).rows(batch)
     loss = objective.loss(batch, target.at(0.0), **given)
-    (loss.loss_sum / len(batch.flat_labels)).backward()
+    torch.autograd.backward(loss.loss_sum / len(batch.flat_labels))
 
 
 def _elapsed(started: float, device: torch.device) -> float:

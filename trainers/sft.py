@@ -212,7 +212,7 @@ class _Run:
         for part in batch.micro_batches(self.settings.micro_batch, rank=rank, ranks=ranks):
             micro = part.to(self.device)
             loss = self.objective.loss(micro, target, **self._previous_policy(micro))
-            (loss.loss_sum / batch.num_tokens).backward()
+            torch.autograd.backward(loss.loss_sum / batch.num_tokens)
             self.optimizer.collect()
             sums += _sums(loss)
         if ranks > 1:
@@ -303,6 +303,6 @@ def _sum_over_ranks(accelerator: Accelerator, tensors: list[Tensor]) -> None:
         size += tensor.numel()
         if size >= REDUCE_ELEMENTS or number == len(tensors) - 1:
             flat = accelerator.reduce(torch.cat([part.reshape(-1) for part in bucket]), "sum")
-            for part, summed in zip(bucket, flat.split([part.numel() for part in bucket]), strict=True):
+            for part, summed in zip(bucket, torch.split(flat, [part.numel() for part in bucket]), strict=True):
                 part.copy_(summed.view_as(part))
             bucket, size = [], 0
