@@ -188,7 +188,7 @@ def _text(value: Any, where: str, column: str) -> str:
 
 
 def _spans(value: Any, where: str, column: str) -> tuple[Span, ...]:
-    pairs = value if isinstance(value, list) else [None]
+    pairs: list[Any] = value if isinstance(value, list) else [None]
     if not all(isinstance(pair, list) and len(pair) == 2 and 0 <= pair[0] <= pair[1] for pair in pairs):
         raise UserError(
             f"`{column}` must be a list of character spans [[start, end], ...] of the completion, but {where} has "

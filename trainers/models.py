@@ -78,15 +78,15 @@ def load_model(
         _require_gguf(field)
     weights = {"use_safetensors": True} if source.gguf_file is None else _dequantized()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             source.path, dtype=DTYPES[precision], **weights, **source.arguments
         )
     except Exception as error:
         raise _unreadable("model", settings, error, field) from error
     if source.gguf_file is not None:
         model = _without_quantization(model)
-    model = model.to(device) if device is not None else model
-    return model if lora is None else attach_lora(model, lora, seed)
+    placed: PreTrainedModel = model if device is None else model.to(device)
+    return placed if lora is None else attach_lora(placed, lora, seed)
 
 
 def attach_lora(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.Module:
@@ -98,13 +98,9 @@ def attach_lora(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.Mod
             "`lora` needs the package peft, which is not installed; run `pip install qtarget[lora]`", field="train.lora"
         ) from error
     targets = lora.target_modules
-    config = peft.LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
+    options: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    options["target_modules"] = targets if isinstance(targets, str) else list(targets)
+    config = peft.LoraConfig(task_type="CAUSAL_LM", **options)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed("lora", seed))
@@ -191,10 +187,10 @@ def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    auto_class: Any = AutoModelForCausalLM
+    plain: PreTrainedModel = auto_class.from_config(config, dtype=model.dtype)
     plain.load_state_dict(model.state_dict())
     plain.generation_config = model.generation_config
-    assert isinstance(plain, PreTrainedModel)
     return plain
 
 

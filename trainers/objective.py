@@ -43,7 +43,7 @@ class Objective:
     ) -> LossSum:
         """Sums over the T positions of the batch that carry a loss; differentiable in the model."""
         hidden, labels = batch.select(hidden_states(self.model, batch.inputs)), batch.flat_labels
-        sources = {
+        sources: dict[str, Any] = {
             "teacher": self.teacher.rows(batch) if self.teacher and "teacher" in target.needs else None,
             "reference": self.reference.rows(batch) if self.reference and "reference" in target.needs else None,
             "previous": previous,
@@ -72,7 +72,7 @@ class Objective:
             return total
         logits = self.head.logits(hidden)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        rows = {f"{name}_logits": _logits(source) for name, source in sources.items()}
+        rows: dict[str, Any] = {f"{name}_logits": _logits(source) for name, source in sources.items()}
         return replace(total, loss_sum=dense_target_loss(logits, labels, target, **rows, **columns))
 
     def check_needs(self, target: TargetSpec, data: Demonstrations) -> None:

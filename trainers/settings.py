@@ -53,6 +53,17 @@ class DataSettings(Settings):
     """Keep this many demonstrations, drawn by a seeded hash of their content."""
 
 
+class CacheSettings(Settings):
+    """What is kept on disk of a teacher's or reference's distribution at each labelled token."""
+
+    k: Annotated[int, Field(ge=1, le=2**16 - 1)] = 64
+    """Most entries kept for a token; the vocabulary's size keeps everything."""
+    tail_mass: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Keep only as many entries as leave this much probability in the tail; 0 keeps k entries for every token."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Storage of log-probs."""
+
+
 class TrainingSettings(Settings):
     """One fine-tune."""
 

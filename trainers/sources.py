@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -46,8 +46,10 @@ class FrozenModel:
         bias = None if head.bias is None else head.bias.detach()
         return HiddenHead(hidden, head.weight.detach(), bias, head.softcap, head.logit_scale)
 
-    def _base(self):  # type: ignore[no-untyped-def]  # a context manager of peft's or none
-        return self.model.disable_adapter() if self.adapters_off else nullcontext()
+    def _base(self) -> AbstractContextManager[None]:
+        model: Any = self.model
+        base: AbstractContextManager[None] = model.disable_adapter() if self.adapters_off else nullcontext()
+        return base
 
 
 @dataclass(frozen=True, eq=False)

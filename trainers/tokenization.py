@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,8 @@ def render(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> RenderedTurn:
     """Text of a turn. Conversations go through the chat template; plain text ends with the end-of-sequence token."""
     if isinstance(turn.prompt, str):
         text = turn.prompt + turn.completion + (tokenizer.eos_token or "")
-        return RenderedTurn(text, len(turn.prompt), _shifted(turn.critical, len(turn.prompt)))
+        critical = None if turn.critical is None else _shifted(turn.critical, len(turn.prompt))
+        return RenderedTurn(text, len(turn.prompt), critical)
     messages = [dict(message) for message in turn.prompt]
     prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     answer = {"role": "assistant", "content": turn.completion}
@@ -124,7 +125,7 @@ class _Encoder:
         answer = self([item.text[item.prompt_end :]], add_special_tokens=False)[0]
         offsets = None
         if prompt.offsets is not None and answer.offsets is not None:
-            offsets = [*prompt.offsets, *_shifted(tuple(answer.offsets), item.prompt_end)]
+            offsets = [*prompt.offsets, *_shifted(answer.offsets, item.prompt_end)]
         return _Encoding(prompt.ids + answer.ids, offsets)
 
 
@@ -136,8 +137,8 @@ def _critical_in_text(turn: Turn, text: str, prompt_end: int) -> tuple[Span, ...
     return _shifted(turn.critical, start)
 
 
-def _shifted(spans: tuple[Span, ...] | None, by: int) -> Any:
-    return None if spans is None else tuple((start + by, end + by) for start, end in spans)
+def _shifted(spans: Iterable[Span], by: int) -> tuple[Span, ...]:
+    return tuple((start + by, end + by) for start, end in spans)
 
 
 def _overlaps(token: Span, spans: tuple[Span, ...]) -> bool:
