@@ -14,7 +14,7 @@ from ..spaces.identity import content_id
 from .cache_format import CacheKey, file_sha256
 from .demonstrations import Demonstrations
 from .paths import local_path
-from .settings import ModelSettings
+from .settings import CacheSettings, ModelSettings
 
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
@@ -27,14 +27,13 @@ def cache_key(
     *,
     max_length: int,
     precision: Literal["fp32", "bf16"] = "fp32",
-    k: int = 64,
-    tail_mass: float = 0.0,
-    dtype: Literal["float16", "float32"] = "float16",
+    cache: CacheSettings | None = None,
 ) -> CacheKey:
     """Key of the cache of `model` over `data`; relative paths start at `base`.
 
-    Raises UserError when the model is not there, ValidationError for k, tail_mass or dtype out of range.
+    Raises UserError when the model is not there.
     """
+    cache = cache or CacheSettings()
     vocabulary = tokenizer.get_vocab()
     return CacheKey(
         model=model_content(model, base),
@@ -43,9 +42,9 @@ def cache_key(
         template=content_id({"chat_template": tokenizer.chat_template}),
         max_length=max_length,
         vocab=max(vocabulary.values()) + 1,
-        k=k,
-        tail_mass=tail_mass,
-        dtype=dtype,
+        k=cache.k,
+        tail_mass=cache.tail_mass,
+        dtype=cache.dtype,
         precision=precision,
     )
 

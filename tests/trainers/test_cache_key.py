@@ -9,7 +9,7 @@ from tiny_llama import character_tokenizer, tiny_llama
 
 from qtarget.spaces.errors import UserError
 from qtarget.trainers.cache_key import cache_key, model_content
-from qtarget.trainers.settings import ModelSettings
+from qtarget.trainers.settings import CacheSettings, ModelSettings
 
 
 def saved(folder: Path, seed: int = 0) -> ModelSettings:
@@ -68,7 +68,9 @@ def test_the_key_follows_template_data_and_vocabulary(tmp_path: Path) -> None:
     assert cache_key(model, tmp_path, character_tokenizer(), data, max_length=64) == first
     other = cache_key(model, tmp_path, character_tokenizer("{{ messages }}"), data, max_length=64)
     assert first.differences(other) == ["template"]
-    other = cache_key(model, tmp_path, tokenizer, demonstrations(seed=1), max_length=64, k=8, precision="bf16")
+    other = cache_key(
+        model, tmp_path, tokenizer, demonstrations(seed=1), max_length=64, cache=CacheSettings(k=8), precision="bf16"
+    )
     assert first.differences(other) == ["data", "k", "precision"]
     tokenizer.add_tokens(["<new>"])
     assert first.differences(cache_key(model, tmp_path, tokenizer, data, max_length=64)) == ["tokenizer", "vocab"]

@@ -1,0 +1,88 @@
+"""The cached distribution of a model that a study names: opened when it is there, built first when it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .cache import TeacherCache
+from .cache_build import Progress, Ranks, build
+from .cache_format import CacheError, CacheKey
+from .cache_key import cache_key
+from .cache_store import cache_folder, default_root
+from .demonstrations import Demonstrations
+from .models import Precision, check_vocabulary, load_model, load_tokenizer, pad_token_id
+from .settings import CacheSettings, DataSettings, ModelSettings
+from .sources import CachedModel, FrozenModel
+
+
+class CachedModels:
+    """Teachers and references over the demonstrations of a study; each is loaded only when its cache must be built."""
+
+    def __init__(
+        self,
+        data: Demonstrations,
+        data_settings: DataSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        base: Path,
+        *,
+        settings: CacheSettings | None = None,
+        precision: Precision = "fp32",
+        root: Path | None = None,
+    ) -> None:
+        """`tokenizer` is the student's; relative paths start at `base`; `root` defaults to `default_root()`."""
+        self.data, self.tokenizer, self.base, self.precision = data, tokenizer, base, precision
+        self.max_length = data_settings.max_length
+        self.settings = settings or CacheSettings()
+        self.root = root or default_root()
+
+    def open(self, model: ModelSettings) -> CachedModel:
+        """The cache of `model`. Raises CacheError with the command that builds it: missing, unfinished, stale, torn."""
+        key = self._key(model)
+        return CachedModel(TeacherCache.open(cache_folder(self.root, key), key))
+
+    def open_or_build(
+        self, model: ModelSettings, *, device: torch.device | None = None, on_progress: Progress | None = None
+    ) -> CachedModel:
+        """The cache of `model`, after building, continuing or repairing it if need be. Every rank calls this.
+
+        Raises CacheError and UserError as `build` and the loaders do.
+        """
+        try:
+            found = self.open(model)
+        except CacheError:
+            found = None
+        if not _everywhere(found is not None):
+            self._build(model, device, on_progress)
+            found = self.open(model)
+        assert found is not None
+        return found
+
+    def _build(self, model: ModelSettings, device: torch.device | None, on_progress: Progress | None) -> None:
+        theirs = load_tokenizer(model, self.base, field="teacher")
+        check_vocabulary(self.tokenizer, theirs)
+        loaded = load_model(model, self.base, self.precision, device=device, field="teacher")
+        pad = pad_token_id(self.tokenizer)
+        build(FrozenModel(loaded), self.data, self._key(model), self.root, pad_token_id=pad, on_progress=on_progress)
+
+    def _key(self, model: ModelSettings) -> CacheKey:
+        return cache_key(
+            model,
+            self.base,
+            self.tokenizer,
+            self.data,
+            max_length=self.max_length,
+            precision=self.precision,
+            cache=self.settings,
+        )
+
+
+def _everywhere(found: bool) -> bool:
+    """Whether all ranks found it: they must build together or not at all."""
+    if Ranks.current().world == 1:
+        return found
+    everyone = [False] * Ranks.current().world
+    torch.distributed.all_gather_object(everyone, found)
+    return all(everyone)
