@@ -121,7 +121,9 @@ def run_call(
         gradients = _gradients(call, wanted, len(specs), shared=shared)
         results = ChunkLoop(call, specs, gradients).run(max_chunk_bytes)
         values = torch.stack([result.loss.sum() for result in results]) + poison
-    losses = _SumWithGradient.apply(rows, head.weight, head.bias, values, gradients) if wanted else values
+    losses = values
+    if wanted:
+        losses = _SumWithGradient.apply(rows, head.weight, head.bias, values, gradients)  # type: ignore[no-untyped-call]
     sums = [_loss_sum(losses[number], result, positions, len(labels)) for number, result in enumerate(results)]
     if looks:
         for one in sums:
@@ -174,7 +176,7 @@ class _SumWithGradient(torch.autograd.Function):
         return values.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:

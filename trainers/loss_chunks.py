@@ -22,7 +22,7 @@ from .loss_head import Head, compute_dtype
 from .loss_inputs import ValidTokens
 from .residual_source import TopEntries
 from .row_form import CoarseRows, has_row_form, row_form
-from .tail_softmax import Tail, tail_softmax
+from .tail_softmax import Tail, runs_in_place, tail_softmax
 
 CPU_CHUNK_ROWS = 256
 """More rows a chunk fall out of the cache; fewer starve the GEMMs."""
@@ -65,6 +65,8 @@ class Call:
         if plan.dense:
             return DENSE_BUFFERS + 2 * len(self.tokens.sources)
         rows = any(spec.gamma.sees == "rows" for _, spec in plan.row_form)
+        if runs_in_place(self.hidden.device, self.dtype):
+            return 1 + 4 * rows
         half = self.hidden.dtype != self.dtype
         return 2 + (self.head.softcap is not None) + half + 4 * rows
 
@@ -189,7 +191,8 @@ class ChunkLoop:
         chunks = list(call.chunks(self.plan, max_bytes))
         rows = max((chunk.stop - chunk.start for chunk in chunks), default=0)
         logits = call.hidden.new_empty((rows, call.head.vocab), dtype=call.dtype)
-        spare = torch.empty_like(logits) if self.plan.row_form else logits
+        in_place = runs_in_place(logits.device, logits.dtype) or not self.plan.row_form
+        spare = logits if in_place else torch.empty_like(logits)
         batch = self._batch_trust(chunks, logits, spare)
         for index in chunks:
             known = {number: _Trust(gamma[index]) for number, gamma in batch.items()}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,13 +87,11 @@ class CoarseRows:
 
     def rows(self, scalars: LabelRows, source: str | None) -> Rows:
         """What `design` looks at: the tokens' `scalars`, and the cached distribution under the name `source`."""
-        return Rows(
-            **{field.name: getattr(scalars, field.name) for field in fields(LabelRows)},
-            logits=self.logprobs,
-            logprobs=self.logprobs,
-            labels=torch.zeros(len(self.logprobs), dtype=torch.long, device=self.logprobs.device),
-            **({} if source is None else {f"{source}_logprobs": self.source_logprobs()}),
-        )
+        columns: dict[str, Any] = {field.name: getattr(scalars, field.name) for field in fields(LabelRows)}
+        if source is not None:
+            columns[f"{source}_logprobs"] = self.source_logprobs()
+        labels = torch.zeros(len(self.logprobs), dtype=torch.long, device=self.logprobs.device)
+        return Rows(logits=self.logprobs, logprobs=self.logprobs, labels=labels, **columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +117,7 @@ class RowForm:
         small = self.scale.abs() < SMALLEST_SCALE
         scale = torch.where(small, SMALLEST_SCALE, self.scale)
         values = torch.where(entries.used, values, values[:, :1])
-        shape.scatter_(1, entries.ids, values / scale[:, None])
+        shape.scatter_(1, entries.ids, (values / scale[:, None]).to(shape.dtype))
         return shape, scale.masked_fill(small & (values == 0).all(1), 0.0)
 
 

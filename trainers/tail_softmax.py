@@ -28,8 +28,22 @@ class Tail:
     mean: Tensor  # (R,) Σ t·z over the tail
 
 
-def tail_softmax(linear: Tensor, ids: Tensor, head: Head, out: Tensor) -> Tail:
-    """The pass in torch; overwrites `linear` (R, V), the logits before the cap. `ids` (R, C), `out` (R, V)."""
+def runs_in_place(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the Triton kernel takes logits of this kind, and so needs no second (R, V) tensor."""
+    return device.type == "cuda" and dtype == torch.float32
+
+
+def tail_softmax(linear: Tensor, ids: Tensor, head: Head, spare: Tensor) -> Tail:
+    """Overwrites `linear` (R, V), the logits before the cap. `ids` (R, C); `spare` (R, V) is used unless in place."""
+    if runs_in_place(linear.device, linear.dtype):
+        from .row_kernel import tail_softmax_kernel
+
+        return tail_softmax_kernel(linear, ids, head)
+    return tail_softmax_torch(linear, ids, head, spare)
+
+
+def tail_softmax_torch(linear: Tensor, ids: Tensor, head: Head, out: Tensor) -> Tail:
+    """The pass in plain torch, the reference of the kernel."""
     logits = head.cap_(linear)
     top = logits.gather(1, ids)
     logits.scatter_(1, ids, LOWEST_LOGIT)
