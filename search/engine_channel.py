@@ -37,16 +37,12 @@ class Channel:
         """The next command, waiting for it."""
         return self._commands.get()
 
-    def decision(self, number: int, step: int) -> Message | None:
-        """The supervisor's word on a rung, or None when it asked for a stop instead."""
-        while not self.stop.is_set():
-            try:
-                message = self._commands.get(timeout=0.2)
-            except queue.Empty:
-                continue
+    def decision(self, number: int, step: int) -> Message:
+        """The supervisor's word on a rung. It always answers, also when it has asked for a stop."""
+        while True:
+            message = self._commands.get()
             if message["type"] == "decision" and (message["number"], message["step"]) == (number, step):
                 return message
-        return None
 
     def _listen(self) -> None:
         """Commands arrive while a trial runs. Their end means that the supervisor is gone."""

@@ -28,7 +28,7 @@ class Run:
         self._number: int = command["number"]
         self._spec = TrialSpec.model_validate(command["spec"])
         self._folder = TrialFolder(command["folder"])
-        self._rungs = {rung.step: rung for rung in self._spec.rungs if rung.step not in command["done_rungs"]}
+        self._rungs = {rung.step: rung for rung in self._spec.rungs}
         self._settings = self._spec.training.model_copy(update={"micro_batch": command["micro_batch"]})
         self._model = engine.resident.fresh(self._settings.lora, seed=self._spec.seed)
         self._pruned: Evaluation | None = None
@@ -93,8 +93,7 @@ class Run:
         self._channel.send(
             "rung", number=self._number, step=step, score=evaluation.score, standard_error=evaluation.standard_error
         )
-        decision = self._channel.decision(self._number, step)
-        return decision is not None and bool(decision["prune"])
+        return bool(self._channel.decision(self._number, step)["prune"])
 
     def _evaluate(self, problems: Sequence[Problem], step: int, items: Path) -> Evaluation | None:
         """Score the model as it is; None when asked to stop, with the items so far kept."""

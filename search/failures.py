@@ -32,10 +32,8 @@ class Decision:
     """Facts to keep with the trial."""
 
 
-def decide(
-    failure: Failure, attributes: Mapping[str, Any], micro_batch: int, effective_batch: int, retries: int
-) -> Decision:
-    """What to do after `failure` of a trial with these attributes.
+def decide(failure: Failure, crashes: int, micro_batch: int, effective_batch: int, retries: int) -> Decision:
+    """What to do after `failure` of a trial; `crashes`: how often it crashed in a row, this time included.
 
     oom: the same trial at half the micro-batch, so that effective batch and token order stay; at one sequence it is
     infeasible, which the sampler learns from. crash: again, up to `retries` times in a row.
@@ -47,8 +45,7 @@ def decide(
     if failure.kind in ("diverged", "timeout"):
         return Decision("infeasible")
     if failure.kind == "crash":
-        crashes = int(attributes.get("crashes", 0)) + 1
-        return Decision("retry" if crashes <= retries else "failed", {"crashes": crashes})
+        return Decision("retry" if crashes <= retries else "failed")
     return Decision("stop")
 
 

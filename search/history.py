@@ -77,7 +77,7 @@ def load_history(study: StudyConfig | Path | str) -> list[TrialRecord]:
         loaded = optuna.load_study(study_name=config.study, storage=storage.backend)
     except KeyError:
         raise UserError(
-            f"study {config.study!r} must exist, but {storage.shown} does not hold it; run it first"
+            f"study {config.study!r} must exist, but {storage.shown} has no such study; run it first"
         ) from None
     trials = [trial for trial in loaded.get_trials(deepcopy=False) if not trial.user_attrs.get(WITHDRAWN)]
     return read_records(trials, config.study_folder)

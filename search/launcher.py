@@ -22,12 +22,18 @@ Message = dict[str, Any]
 class EngineProcess:
     """One engine as its supervisor sees it. Needs POSIX pipes."""
 
-    def __init__(self, study_folder: Path, index: int, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        study_folder: Path,
+        index: int,
+        environment: Mapping[str, str] | None = None,
+        module: str = "qtarget.search.engine",
+    ) -> None:
         self.log = study_folder / f"engine-{index}.log"
         self._kernel_kills = _kernel_kills()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "qtarget.search.engine", str(study_folder)],
+                [sys.executable, "-m", module, str(study_folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -81,6 +81,6 @@ def _alive(pid: int, started: float) -> bool:
     try:
         process = psutil.Process(pid)
         # create_time is derived from the boot clock and jitters by hundredths of a second
-        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+        return bool(abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False

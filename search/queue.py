@@ -184,6 +184,11 @@ class Queue:
         counts = self.counts()
         return counts["waiting"] + counts["running"]
 
+    def is_done(self, trials: int) -> bool:
+        """Whether there are `trials` slots and all are finished."""
+        slots = self.slots()
+        return len(slots) == trials and all(trial.state.is_finished() for trial in slots)
+
     def reap(self) -> list[int]:
         """Put trials whose supervisor is gone back among the waiting ones; their numbers."""
         with self._storage.lock():

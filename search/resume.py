@@ -8,6 +8,7 @@ from typing import Any
 
 from ..spaces.errors import UserError
 from .config import StudyConfig
+from .config_file import parse_study
 
 FREE = (
     "search.trials",
@@ -39,9 +40,17 @@ class Change:
 
 def compare(stored: Mapping[str, Any], new: StudyConfig) -> list[Change]:
     """Fields that differ between the stored configuration (JSON data) and the new one, in the file's order."""
-    before, after = dict(_leaves(stored)), dict(_leaves(new.model_dump(mode="json")))
+    before, after = dict(_leaves(_in_todays_form(stored))), dict(_leaves(new.model_dump(mode="json")))
     names = [*after, *(name for name in before if name not in after)]
     return [Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+
+
+def _in_todays_form(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings that came with a later version have their defaults; what cannot be read any more stays as it is."""
+    try:
+        return parse_study(stored).model_dump(mode="json")
+    except UserError:
+        return stored
 
 
 def refuse_changes(stored: Mapping[str, Any], new: StudyConfig) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import psutil
@@ -119,6 +120,7 @@ def _open_sqlite(url: str, database: str | None) -> StudyStorage:
     with lock:  # two processes creating the tables at once fail
         _write_ahead(path)
         backend = _rdb(url, {"connect_args": {"timeout": LOCK_SECONDS}})
+        _sync_at_checkpoints(_engine(backend))
     return StudyStorage(url, backend, lambda: _held(lock))
 
 
@@ -137,6 +139,26 @@ def _write_ahead(path: Path) -> None:
         connection.close()
 
 
+def _sync_at_checkpoints(engine: sqlalchemy.Engine) -> None:
+    """Flush the write-ahead log to disk now and then instead of at every commit (8 ms each, dozens a trial).
+
+    The death of a process loses nothing. A power cut may undo the last commits, never tear the file: a result that was
+    told lies in the trial's folder and is told again.
+    """
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def set_mode(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    engine.dispose()  # connections from before would go on as they are
+
+
+def _engine(backend: BaseStorage) -> sqlalchemy.Engine:
+    """Of the RDBStorage under Optuna's cache."""
+    engine: sqlalchemy.Engine = vars(backend)["_backend"].engine
+    return engine
+
+
 def file_system(path: Path) -> str:
     """Type of the file system that `path` lies on, e.g. `ext4`; empty when unknown."""
     real = path.resolve()
@@ -151,7 +173,7 @@ def _with_installed_driver(url: str) -> str:
 
 def _server_lock(backend: BaseStorage, name: str) -> Lock:
     """A lock that the database server holds for one connection and frees when that connection dies."""
-    engine: sqlalchemy.Engine = getattr(backend, "_backend", backend).engine
+    engine = _engine(backend)
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
     if engine.dialect.name == "postgresql":
         take, give, values = "SELECT pg_advisory_lock(:key)", "SELECT pg_advisory_unlock(:key)", {"key": key}

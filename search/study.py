@@ -9,12 +9,12 @@ from typing import Any
 import optuna
 
 from .. import __version__
+from ..spaces.errors import UserError
 from .config import StudyConfig
-from .config_file import write_folder
+from .config_file import parse_study, write_folder
 from .resume import refuse_changes, refuse_other_inputs
 from .storage import StudyStorage, open_storage, redact, sqlite_url
 
-DIRECTION = "maximize"
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # events say what happens; its own lines would break progress bars
 
 
@@ -43,7 +43,7 @@ class Study:
         """Make the study, or check that an existing one saw the same inputs; raises UserError when it did not."""
         with self.storage.lock():
             study = optuna.create_study(
-                study_name=self.name, storage=self.storage.backend, direction=DIRECTION, load_if_exists=True
+                study_name=self.name, storage=self.storage.backend, direction="maximize", load_if_exists=True
             )
             before = study.user_attrs.get("fingerprints")
             if before is not None:
@@ -67,6 +67,24 @@ def open_study(config: StudyConfig) -> Study:
     study = Study(config, folder, storage, stored)
     write_folder(config)
     return study
+
+
+def joined_config(url: str, name: str, base: Path | None = None) -> StudyConfig:
+    """The configuration of an existing study at `url`, as this process is to run it.
+
+    Raises UserError when there is no such study, or it was created by another version.
+    """
+    storage = open_storage(url, name)
+    stored = stored_attributes(storage, name)
+    if "config" not in stored:
+        raise UserError(f"the study to join must exist, but {storage.shown} has none named {name!r}; run it first")
+    if stored["version"] != __version__:
+        raise UserError(
+            f"all workers of study {name!r} must run the same version, but it was created by qtarget "
+            f"{stored['version']} and this is {__version__}; install that version here"
+        )
+    here = {"storage": url} | ({"base": str(base)} if base is not None else {})
+    return parse_study({**stored["config"], **here}, source=f"study {name!r}")
 
 
 def storage_url(config: StudyConfig) -> str:

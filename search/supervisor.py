@@ -5,12 +5,14 @@ Never imports torch: a CUDA fault, an OOM kill or a hang takes an engine, not th
 
 from __future__ import annotations
 
+import math
 import select
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial
@@ -22,11 +24,13 @@ from .launcher import EngineProcess
 from .plan import Planned, Planner, first_slots
 from .queue import Claim, Queue
 from .signals import StopSignals
-from .study import Study, open_study
-from .trial import TrialFolder, trial_folder
+from .study import Study, joined_config, open_study
+from .trial import trial_folder
 from .worker import Launch, Worker
 
 POLL_SECONDS = 0.5
+CLAIM_SECONDS = 2.0
+"""Pause after a claim that found nothing: what is left runs elsewhere, and may come back."""
 REAP_SECONDS = 15.0
 
 
@@ -69,11 +73,33 @@ def run_study(
     """
     if trials is not None:
         config = config.with_trials(trials)
-    study = open_study(config)
-    supervisor = Supervisor(study, listeners, workers, until, launch)
+    return _supervise(open_study(config), listeners, workers, until, launch)
+
+
+def join_study(
+    url: str,
+    study: str,
+    listeners: Sequence[Listener] = (),
+    *,
+    base: Path | None = None,
+    workers: int = 1,
+    until: datetime | None = None,
+    launch: Launch = EngineProcess,
+) -> Summary:
+    """Work on a study that another process or host has created, until no slot is left.
+
+    `base`: the folder that the study's relative paths start from on this host, where it is another one.
+    Raises UserError when there is no such study, or this host would compute something else: other version, data, model.
+    """
+    return _supervise(open_study(joined_config(url, study, base)), listeners, workers, until, launch)
+
+
+def _supervise(
+    study: Study, listeners: Sequence[Listener], workers: int, until: datetime | None, launch: Launch
+) -> Summary:
     try:
         with StopSignals() as signals:
-            return supervisor.run(signals)
+            return Supervisor(study, listeners, workers, until, launch).run(signals)
     finally:
         for listener in listeners:
             listener.close()
@@ -92,14 +118,21 @@ class Supervisor:
             for index in range(workers)
         ]
         self._planner: Planner | None = None
-        self._reaped = 0.0
+        self._announced = False
+        self._reaped = self._claimed = -math.inf
         self._begun = time.monotonic()
 
     def run(self, signals: StopSignals) -> Summary:
         state: Literal["finished", "stopped", "failed"] = "failed"
         try:
-            self._start_engines(signals)
-            state = self._work(signals)
+            if self._study.stored:
+                self._queue.reap()
+            if self._study.stored and self._queue.is_done(self._study.config.search.trials):
+                self._announce()
+                state = "finished"
+            else:
+                self._start_engines(signals)
+                state = self._work(signals)
         finally:
             self._leave(state)
         return self._summary("finished" if state == "finished" else "stopped")
@@ -115,12 +148,12 @@ class Supervisor:
         self._study.create(first.inputs["fingerprints"])
         self._planner = Planner(self._study.config, first.inputs["fingerprints"])
         self._queue.fill(first_slots(self._study.config), self._study.config.search.trials)
-        self._queue.reap()
         self._announce()
         for worker in others:
             worker.start_engine()
 
     def _announce(self) -> None:
+        self._announced = True
         counts = self._queue.counts()
         finished = counts["complete"] + counts["pruned"] + counts["fail"]
         config = self._study.shown_config
@@ -131,11 +164,12 @@ class Supervisor:
             if time.monotonic() - self._reaped > REAP_SECONDS:
                 self._reaped = time.monotonic()
                 self._queue.reap()
-            for worker in self._workers:
-                if worker.idle:
+            idle = [worker for worker in self._workers if worker.idle]
+            if idle and time.monotonic() - self._claimed > CLAIM_SECONDS:
+                for worker in idle:
                     self._next_trial(worker)
-            if not any(worker.task for worker in self._workers) and not self._queue.unfinished():
-                return "finished"
+                if not any(worker.task for worker in self._workers) and not self._queue.unfinished():
+                    return "finished"
             self._listen(signals)
         self._stop_all(signals)
         return "stopped"
@@ -153,20 +187,21 @@ class Supervisor:
                     return
             else:
                 self._credit(claim, planned, twin)
+        self._claimed = time.monotonic()
 
     def _credit(self, claim: Claim, planned: Planned, twin: FrozenTrial) -> None:
         """The trial is provably the same gradient as a finished one: same outcome, no training."""
-        folder = str(trial_folder(self._study.folder, twin.number).path)
+        folder = trial_folder(self._study.folder, twin.number)
         spec, steps = planned.spec.model_dump(mode="json"), self._study.config.training.steps
-        self._emit(TrialStarted(claim.number, planned.title, spec, folder, claim.attempt, steps))
+        self._emit(TrialStarted(claim.number, planned.title, spec, str(folder.path), claim.attempt, steps))
         self._queue.credit(claim, twin)
-        state = end_state(twin)
-        self._emit(TrialEnded(claim.number, state, TrialFolder(folder).result, f"same as trial {twin.number}"))
+        self._emit(TrialEnded(claim.number, end_state(twin), folder.result, f"same as trial {twin.number}"))
 
     def _listen(self, signals: StopSignals) -> None:
         """Wait for the engines, a signal or the next tick."""
-        engines = [worker.engine for worker in self._workers if worker.engine is not None]
-        readable, _, _ = select.select([*engines, signals], [], [], POLL_SECONDS)
+        sources: list[EngineProcess | StopSignals] = [signals]
+        sources += [worker.engine for worker in self._workers if worker.engine is not None]
+        readable, _, _ = select.select(sources, [], [], POLL_SECONDS)
         if signals in readable:
             signals.drain()
         for worker in self._workers:
@@ -183,12 +218,12 @@ class Supervisor:
     def _leave(self, state: Literal["finished", "stopped", "failed"]) -> None:
         for worker in self._workers:
             worker.abandon() if worker.task is not None else worker.close()
-        if self._planner is not None:
+        if self._announced:
             self._emit(StudyEnded(state, self._summary("stopped" if state != "finished" else state).as_dict()))
 
     def _summary(self, state: Literal["finished", "stopped"]) -> Summary:
-        records = read_records(self._queue.slots(), self._study.folder) if self._planner else []
-        counts = self._queue.counts() if self._planner else {}
+        records = read_records(self._queue.slots(), self._study.folder) if self._announced else []
+        counts = self._queue.counts() if self._announced else {}
         seconds = time.monotonic() - self._begun
         return Summary(
             state, self._study.name, str(self._study.folder), counts, best(records), plain_sft(records), seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -86,9 +87,23 @@ class TrialFolder:
     def write_result(self, result: dict[str, Any]) -> None:
         write_json(self.path / "result.json", result)
 
-    def write_spec(self, spec: TrialSpec) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+    def prepare(self, spec: TrialSpec) -> None:
+        """Make the folder hold `spec`; what another spec has left there (of a deleted study) is moved aside."""
+        before = read_json(self.path / "spec.json")
+        if before is not None and TrialSpec.model_validate(before).id != spec.id:
+            self.path.rename(self._free_name())
         write_json(self.path / "spec.json", spec.model_dump(mode="json"))
+
+    def _free_name(self) -> Path:
+        names = (self.path.with_name(f"{self.path.name}.replaced-{number}") for number in itertools.count(1))
+        return next(name for name in names if not name.exists())
+
+    def progress(self) -> str:
+        """Changes whenever something was saved that a next attempt need not do again."""
+        checkpoints = (self.path / "checkpoint").glob("*.safetensors")
+        kept = [*checkpoints, self.items, *(self.path / "rungs").glob("*.jsonl")]
+        found = ((path, path.stat()) for path in sorted(kept) if path.exists())
+        return content_id([[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in found])
 
     def cut_metrics(self, first_step: int) -> None:
         """Forget the steps from `first_step` on, which are about to be done again."""

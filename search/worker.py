@@ -36,11 +36,10 @@ class Task:
 
     claim: Claim
     spec: TrialSpec
+    title: str
     folder: TrialFolder
     begun: float = field(default_factory=time.monotonic)
     renewed: float = field(default_factory=time.monotonic)
-    first_step: int | None = None
-    """First step that the current engine did: above it on the next attempt, a checkpoint was made in between."""
     stopping: Literal["interrupted", "timeout"] | None = None
     stop_asked: float = 0.0
 
@@ -72,6 +71,7 @@ class Worker:
         self.inputs: Message | None = None
         """What the engine reported when it was ready: fingerprints and counts. None: not ready."""
         self.task: Task | None = None
+        self._idle_deaths = 0
         self._last_sign = time.monotonic()
 
     @property
@@ -86,19 +86,21 @@ class Worker:
     def begin(self, claim: Claim, spec: TrialSpec, title: str) -> None:
         """Start, or go on with, a claimed trial."""
         folder = trial_folder(self._folder, claim.number)
-        folder.write_spec(spec)
-        self.task = Task(claim, spec, folder)
-        data = spec.model_dump(mode="json")
-        self._emit(TrialStarted(claim.number, title, data, str(folder.path), claim.attempt, spec.training.steps))
-        result = folder.result
-        if result is not None and result["id"] == spec.id:  # a supervisor died between the result and its telling
+        folder.prepare(spec)
+        self.task = Task(claim, spec, title, folder)
+        self._announce(self.task)
+        if (result := folder.result) is not None:  # a supervisor died between the result and its telling
             self._conclude(self.task, result)
         else:
             self._send_trial(self.task)
 
+    def _announce(self, task: Task) -> None:
+        spec, number = task.spec.model_dump(mode="json"), task.claim.number
+        folder, steps = str(task.folder.path), task.spec.training.steps
+        self._emit(TrialStarted(number, task.title, spec, folder, task.claim.attempt, steps))
+
     def _send_trial(self, task: Task) -> None:
         assert self.engine is not None
-        task.first_step = None
         self._last_sign = time.monotonic()
         self.engine.send(
             {
@@ -107,7 +109,6 @@ class Worker:
                 "folder": str(task.folder.path),
                 "spec": task.spec.model_dump(mode="json"),
                 "micro_batch": task.micro_batch,
-                "done_rungs": sorted(self._queue.rungs(task.claim)),
             }
         )
 
@@ -128,6 +129,7 @@ class Worker:
         kind = message["type"]
         if kind == "ready":
             self.inputs = message
+            self._idle_deaths = 0
             if self.task is not None:
                 self._send_trial(self.task)
         elif kind == "failed":
@@ -136,26 +138,18 @@ class Worker:
             getattr(self, f"_on_{kind}")(self.task, message)
 
     def _on_step(self, task: Task, message: Message) -> None:
-        if task.first_step is None:
-            task.first_step = message["step"]
-            self._note_progress(task, message["step"])
         self._emit(StepDone(task.claim.number, message["step"], message["steps"], message["metrics"]))
-
-    def _note_progress(self, task: Task, step: int) -> None:
-        """A crash after a new checkpoint is not the crash before it again."""
-        attributes = task.claim.attributes
-        if attributes.get("crashes") and step > int(attributes.get("crash_step", 0)):
-            self._queue.note(task.claim, crashes=0)
 
     def _on_problems(self, task: Task, message: Message) -> None:
         self._emit(ProblemsDone(task.claim.number, message["step"], message["done"], message["total"]))
 
     def _on_rung(self, task: Task, message: Message) -> None:
         assert self.engine is not None
-        score, error = message["score"], message["standard_error"]
-        self._emit(RungScored(task.claim.number, message["step"], score, error, final=False))
-        prune = self._queue.report(task.claim, message["step"], score)
-        self.engine.send({"type": "decision", "number": task.claim.number, "step": message["step"], "prune": prune})
+        step, score, error = message["step"], message["score"], message["standard_error"]
+        if step not in self._queue.rungs(task.claim):  # else passed again after a resume
+            self._emit(RungScored(task.claim.number, step, score, error, final=False))
+        prune = self._queue.report(task.claim, step, score)
+        self.engine.send({"type": "decision", "number": task.claim.number, "step": step, "prune": prune})
 
     def _on_result(self, task: Task, message: Message) -> None:
         self._conclude(task, message["result"])
@@ -185,29 +179,46 @@ class Worker:
         task = self.task
         if task is not None and task.stopping == "interrupted":
             self._give_back(task)
-        elif task is None or failure.kind in ("bug", "user"):
+        elif failure.kind in ("bug", "user"):
             self._end_study(failure)
-        else:
+        elif task is not None:
             self._decide(task, failure)
+        else:
+            self._restart_idle(failure)
+
+    def _restart_idle(self, failure: Failure) -> None:
+        """An engine that dies between trials is replaced; one that never gets ready is a fault of the study."""
+        self._idle_deaths += 1
+        if self._idle_deaths > self._limits.retries:
+            self._end_study(failure)
+        log.warning("engine %d: %s; starting another", self.index, failure.message)
+        self.start_engine()
 
     def _decide(self, task: Task, failure: Failure) -> None:
         claim = task.claim
-        batch = task.spec.training.effective_batch
-        decision = decide(failure, claim.attributes, task.micro_batch, batch, self._limits.retries)
-        self._queue.note(claim, **decision.attributes, crash_step=task.first_step or 0)
+        crashes = self._crashes_in_a_row(task) if failure.kind == "crash" else 0
+        decision = decide(failure, crashes, task.micro_batch, task.spec.training.effective_batch, self._limits.retries)
+        self._queue.note(claim, **decision.attributes)
+        self.start_engine()
         if decision.then == "retry":
             log.warning("trial %d: %s: %s; trying again", claim.number, failure.kind, failure.message)
             self._queue.note_attempt(claim, failure.kind)
-            self.start_engine()  # sends the trial when it is ready
-            return
+            self._announce(task)
+            return  # it is sent when the engine is ready
         reason = f"{failure.kind}: {failure.message.splitlines()[0]}"
         facts = {"seconds": task.seconds, "failure": {"kind": failure.kind, "message": failure.message}}
-        self.start_engine()
         if decision.then == "infeasible":
             verdict = Verdict(TrialState.COMPLETE, 0.0, facts, violated=failure.kind)
             self._finish(task, verdict, "infeasible", None, reason)
         else:
             self._finish(task, Verdict(TrialState.FAIL, attributes=facts), "failed", None, reason)
+
+    def _crashes_in_a_row(self, task: Task) -> int:
+        """This crash counted with those before it that found the same checkpoint and items."""
+        before, progress = task.claim.attributes.get("crash", {}), task.folder.progress()
+        crashes = int(before["count"]) + 1 if before.get("progress") == progress else 1
+        self._queue.note(task.claim, crash={"count": crashes, "progress": progress})
+        return crashes
 
     def _finish(
         self, task: Task, verdict: Verdict, state: EndState, result: Mapping[str, Any] | None, reason: str | None
@@ -272,10 +283,11 @@ class Worker:
         if task is None or self.engine is None or task.stopping is not None:
             return
         task.stopping, task.stop_asked = why, time.monotonic()
-        if self.inputs is None:  # not started yet
-            self._on_failure(Failure(kind="crash", message="stopped before it started"))
-        else:
+        if self.inputs is not None:
             self.engine.send({"type": "stop", "number": task.claim.number})
+        else:  # the engine is still loading and has not been given the trial
+            self.discard_engine()
+            self._on_stopped(task, {})
 
     def abandon(self) -> None:
         """Kill the engine and put the trial back: it goes on from its last checkpoint."""

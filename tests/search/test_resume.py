@@ -42,7 +42,7 @@ def test_what_decides_no_trial_may_change(changes) -> None:
     ],
 )
 def test_what_decides_trials_may_not(changes, field: str) -> None:
-    with pytest.raises(UserError, match="Free to change: search.trials") as raised:
+    with pytest.raises(UserError, match=r"Free to change: search\.trials") as raised:
         refuse_changes(STORED, parse_study(small_config(**changes)))
     assert raised.value.field == field
     assert f"`{field}`" in str(raised.value)

@@ -1,0 +1,92 @@
+"""An engine without a model: does in milliseconds what a script tells it, trial by trial and attempt by attempt.
+
+`script.json` in the study's folder maps a trial's number to the behaviours of its attempts; the last one repeats.
+Attempts are counted in the trial's folder, so that they survive the engine's death.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+FINGERPRINTS = {"data": "d", "model": "m", "evaluation": "e"}
+
+
+def send(kind: str, **fields: object) -> None:
+    print(json.dumps({"type": kind, **fields}), flush=True)
+
+
+def main(study: Path) -> None:
+    script = json.loads((study / "script.json").read_text()) if (study / "script.json").exists() else {}
+    if script.get("start") == "user":
+        send("failed", number=None, failure={"kind": "user", "message": "`path` must exist", "field": "data.path"})
+        return
+    if script.get("start") == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("words from a library", file=sys.stderr)
+    send("ready", fingerprints=FINGERPRINTS | script.get("fingerprints", {}), inputs={})
+    while line := sys.stdin.readline():
+        command = json.loads(line)
+        if command["type"] == "run":
+            run(command, script)
+
+
+def run(command: dict, script: dict) -> None:
+    folder, number, spec = Path(command["folder"]), command["number"], command["spec"]
+    attempts = folder / "attempts"
+    attempt = len(attempts.read_text()) if attempts.exists() else 0
+    attempts.write_text("x" * (attempt + 1))
+    (folder / "micro_batches").open("a").write(f"{command['micro_batch']}\n")
+    behaviours = script.get(str(number), ["finish"])
+    behaviour = behaviours[min(attempt, len(behaviours) - 1)]
+    steps = spec["training"]["steps"]
+    send("step", number=number, step=1, steps=steps, metrics={"loss": 1.0})
+    if behaviour == "save":  # leave a checkpoint, then die
+        (folder / "checkpoint").mkdir(exist_ok=True)
+        (folder / "checkpoint" / "state.safetensors").write_text("x" * (attempt + 1))
+    if behaviour in ("kill", "save"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if behaviour == "hang":
+        time.sleep(3600)
+    if behaviour in ("oom", "diverged", "bug", "user"):
+        failure = {"kind": behaviour, "message": f"{behaviour} in trial", "traceback": "line 1\nline 2"}
+        send("failed", number=number, failure=failure)
+        sys.exit(1)
+    if behaviour == "wait":
+        wait_for_stop(number)
+        return
+    score = float(script.get("scores", {}).get(str(number), spec["training"]["learning_rate"]))
+    for rung in spec["rungs"]:
+        send("rung", number=number, step=rung["step"], score=score, standard_error=0.1)
+        if json.loads(sys.stdin.readline())["prune"]:
+            finish(folder, number, score, "pruned")
+            return
+    finish(folder, number, score, "complete")
+
+
+def wait_for_stop(number: int) -> None:
+    while line := sys.stdin.readline():
+        if json.loads(line)["type"] == "stop":
+            send("stopped", number=number, step=1)
+            return
+
+
+def finish(folder: Path, number: int, score: float, state: str) -> None:
+    result = {
+        "state": state,
+        "score": score,
+        "standard_error": 0.01,
+        "num_problems": 16,
+        "samples": 1,
+        "verdicts": {"correct": round(16 * score), "wrong": 16 - round(16 * score)},
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    send("result", number=number, result=result)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
