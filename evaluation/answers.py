@@ -154,7 +154,7 @@ def _hashed(text: str) -> Answer | None:
 
 _FINAL = re.compile(r"\bfinal answer\b[*_\s]{0,4}(?:(?:is|are)\b\s*:?|[:=]|\n)", re.I)
 _ANSWER = re.compile(
-    r"\banswers?\b(?:[*_\s]{0,4}[:=]|(?:[^\n.:=]{0,60}\s)?(?:is|are|would be|should be|must be)\b\s*:?)", re.I
+    r"\banswers?\b(?:[*_\s]{0,4}[:=]|(?:[^\n.:=]{0,60}?\s)?(?:is|are|would be|should be|must be)\b\s*:?)", re.I
 )
 _SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z(\\$]|[\s*$)]*$|[\s*$)]*\n)|\n")
 _OPENERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
@@ -190,7 +190,7 @@ def _answer_phrase(text: str) -> Answer | None:
 
 # --- liberal rules ---------------------------------------------------------------------------------------------------
 
-_LEADING_OPTION = re.compile(r"\W*([A-Z])\W*(?:$|\n)|[\s*(]*([A-Z])[*]*[).:]")
+_LEADING_OPTION = re.compile(r"\W*(?:[A-Z]|[a-z]\W*$)\W*(?:$|\n)|[\s*(]*[A-Z]\**[).:]")
 _NAMED_OPTION = re.compile(r"\(([A-J])\)|\b(?:option|choice)\s+\(?([A-J])\b", re.I)
 _FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\(((?:[^\\]|\\[^)])+)\\\)|\\\[((?:[^\\]|\\[^\]])+)\\\]")
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
@@ -200,10 +200,9 @@ _GLUED_AFTER = re.compile(r"[A-Za-z]?\s*[-+*/^×÷]|[a-z]\b(?<![mgsh°])|\(|\\|\
 
 
 def _choice(text: str) -> Answer | None:
-    leading = _LEADING_OPTION.match(text)
-    if leading:
-        return Answer(leading.group(1) or leading.group(2), "leading")
     lines = text.strip().splitlines() or [""]
+    if _LEADING_OPTION.match(text):
+        return Answer(clean(lines[0]), "leading", closed=len(lines) > 1)
     named = {(a or b).upper() for a, b in _NAMED_OPTION.findall(lines[-1])}
     return Answer(named.pop(), "named", closed=False) if len(named) == 1 else None
 

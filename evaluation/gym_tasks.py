@@ -1,14 +1,19 @@
 """reasoning-gym tasks (extra `gym`): generated problems, and their own scorers made strict.
 
 Its items of neighbouring seeds overlap (item i of seed s is item i - 1 of seed s + 1), so streams are seeded by hashed
-names and repeated questions are dropped. Its scorers pay partial credit, for the answer as a substring for instance,
-and compare some integers loosely; here only full marks count, answers that are numbers or fixed strings are compared
-by `compare.py` instead, and the scorers that accept wrong answers are tightened.
+names and repeated questions are dropped. Some tasks iterate over sets of strings, so items are made in worker processes
+with a fixed hash seed, here and when an answer is scored: the same seed gives the same problems on every run.
+
+Its scorers pay partial credit, for the answer as a substring for instance, and compare some integers loosely; here only
+full marks count, answers that are numbers or fixed strings are compared by `compare.py` instead, and the scorers that
+accept wrong answers are tightened.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -17,13 +22,18 @@ from ..spaces.errors import UserError
 from ..spaces.identity import canonical_json, derive_seed
 from ..spaces.settings import Settings
 from .settings import Kind, TaskSettings
+from .verify_pool import shared_pool
 
 CHUNK = 500
 """Items drawn from one seed."""
 
+_BATCH_SECONDS = 0.5  # a worker answers with what it has made by then
+_MAKE_LIMIT = 600.0  # seconds; far more than the slowest item takes
+
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _ROUNDED = frozenset({"power_function"})  # asks for significant figures, which only its own scorer knows
 _FIXED = frozenset({"game_of_life_halting"})  # its scorer accepts every answer: bool("False") is True
+_EVERY_DIGIT = frozenset({"number_format"})  # the number is given; writing it is the task
 
 
 class GymEntry(Settings):
@@ -44,41 +54,102 @@ class GymItem(Settings):
     kind: Kind
     entry: GymEntry | None
     """Given when the task's own scorer judges."""
-    solution: str | None
+    exact: bool = False
+    """Every digit counts, whatever the tolerance."""
+    solution: str | None = None
     """Worked solution, for tasks that carry one."""
 
 
 def stream(task: TaskSettings, seed: int) -> Iterator[GymItem]:
-    """Items without repeated questions, until a whole chunk brings nothing new."""
-    _check(task)
+    """Items without repeated questions, until a whole chunk brings nothing new.
+
+    Raises UserError for an unknown task or invalid options, and when reasoning-gym is not installed.
+    """
     seen: set[str] = set()
     for chunk in range(2**31):
         before = len(seen)
-        chunk_seed = derive_seed("gym", task.path, canonical_json(task.config), seed, chunk) % 2**32
-        for index in range(CHUNK):
-            item = _item(GymEntry(task=task.path, config=task.config, seed=chunk_seed, index=index))
-            if item.question not in seen:
-                seen.add(item.question)
-                yield item
+        start = 0
+        while start < CHUNK:
+            made = _made(task, chunk, seed, start)
+            start += len(made)
+            for item in made:
+                if item.question not in seen:
+                    seen.add(item.question)
+                    yield item
         if len(seen) == before:
             return
 
 
-def score_entry(answer: str, entry: dict[str, Any]) -> bool:
-    """Whether the task's own scorer gives full marks. Deterministic: the item is generated again from `entry`."""
+def _made(task: TaskSettings, chunk: int, seed: int, start: int) -> list[GymItem]:
+    """Some items of one chunk, made in a worker process."""
+    job = {
+        "do": "make",
+        "module": "reasoning_gym",
+        "task": task.path,
+        "config": task.config,
+        "seed": derive_seed("gym", task.path, canonical_json(task.config), seed, chunk) % 2**32,
+        "start": start,
+    }
+    verdict, detail = shared_pool().ask(job, _MAKE_LIMIT)
+    if verdict == "correct":
+        return [GymItem.model_validate(item) for item in json.loads(detail)]
+    if "No module named 'reasoning_gym'" in detail:
+        raise UserError("`source: gym` needs reasoning-gym; install it with `pip install qtarget[gym]`", field="source")
+    if verdict == "wrong":
+        raise UserError(detail, field="path")
+    raise RuntimeError(f"reasoning-gym failed while it made items of {task.path} (config {task.config}): {detail}")
+
+
+def make_items(task: str, config: dict[str, Any], seed: int, start: int) -> tuple[str, str]:
+    """The worker's side of `stream`: ("correct", items as JSON), or ("wrong", the rule that was broken)."""
+    if start == 0 and (rule := _broken_rule(task, config)):
+        return "wrong", rule
+    items: list[dict[str, Any]] = []
+    ends = time.monotonic() + _BATCH_SECONDS
+    while start + len(items) < CHUNK and (not items or time.monotonic() < ends):
+        entry = GymEntry(task=task, config=config, seed=seed, index=start + len(items))
+        items.append(_item(entry).model_dump())
+    return "correct", json.dumps(items)
+
+
+def score_entry(answer: str, gold: str, entry: dict[str, Any]) -> bool:
+    """Whether the task's own scorer gives full marks. The item is generated again from `entry`.
+
+    Raises RuntimeError when that gives another item than the one that was asked, and what the scorer raises when it
+    cannot even score the gold.
+    """
     source = GymEntry.model_validate(entry)
     dataset = _dataset(source)
     item = dataset[source.index]
+    if _gold(item) != gold:
+        raise RuntimeError(f"item {source.index} of {source.task} came out different: another reasoning-gym version?")
     stricter = _STRICTER.get(source.task)
-    if stricter is not None and not stricter(answer, item["metadata"]):
+    if not _is_plain(answer, gold) or (stricter is not None and not stricter(answer, item["metadata"])):
         return False
-    return float(dataset.score_answer(answer, item)) >= 1.0
+    try:
+        return float(dataset.score_answer(answer, item)) >= 1.0
+    except Exception:  # a scorer may choke on a malformed answer; that it can score at all is shown by the gold
+        if not gold or dataset.score_answer(gold, item) < 1.0:
+            raise
+        return False
+
+
+_CODE = re.compile(r"__|\b(?:import|lambda|eval|exec|open|getattr)\b")  # several scorers evaluate the answer
+_HEDGE = re.compile(r"\b(?:or|either)\b", re.I)
+_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
+
+
+def _is_plain(answer: str, gold: str) -> bool:
+    """No code, no hedge, and no words around an answer that has none."""
+    if _CODE.search(answer) or (_HEDGE.search(answer) and not _HEDGE.search(gold)):
+        return False
+    return not gold or bool(_LETTER.search(gold)) or not _LETTER.search(answer)
 
 
 def _item(entry: GymEntry) -> GymItem:
     dataset = _dataset(entry)
     item = dataset[entry.index]
-    gold = "" if item["answer"] is None else str(item["answer"])
+    gold = _gold(item)
     kind, own = _kind(entry.task, gold, dataset)
     solution = item["metadata"].get("answer_cot")
     return GymItem(
@@ -86,8 +157,13 @@ def _item(entry: GymEntry) -> GymItem:
         gold=gold,
         kind=kind,
         entry=entry if own else None,
+        exact=entry.task in _EVERY_DIGIT,
         solution=None if solution is None else str(solution),
     )
+
+
+def _gold(item: dict[str, Any]) -> str:
+    return "" if item["answer"] is None else str(item["answer"])
 
 
 def _kind(task: str, gold: str, dataset: Any) -> tuple[Kind, bool]:
@@ -115,20 +191,19 @@ def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
-def _check(task: TaskSettings) -> None:
-    try:
-        from reasoning_gym.factory import DATASETS
-    except ImportError:
-        raise UserError("`source: gym` needs reasoning-gym; install it with `pip install qtarget[gym]`") from None
-    if task.path not in DATASETS:
-        raise UserError(f"`path` of a gym task must be a reasoning-gym task, but got {task.path!r}", field="path")
-    taken = {"seed", "size"} & task.config.keys()
+def _broken_rule(task: str, config: dict[str, Any]) -> str | None:
+    from reasoning_gym.factory import DATASETS
+
+    if task not in DATASETS:
+        return f"`path` of a gym task must be a reasoning-gym task, but got {task!r}"
+    taken = {"seed", "size"} & config.keys()
     if taken:
-        raise UserError(f"`config` must not set {', '.join(sorted(taken))}: seeds come from the study; remove it")
+        return f"`config` must not set {', '.join(sorted(taken))}: seeds come from the study; remove it"
     try:
-        _dataset(GymEntry(task=task.path, config=task.config, seed=0, index=0))
+        _dataset(GymEntry(task=task, config=config, seed=0, index=0))
     except (TypeError, ValueError, AssertionError) as error:  # reasoning-gym checks its options by assertion
-        raise UserError(f"`config` of the gym task {task.path!r} is not valid: {error}", field="config") from error
+        return f"`config` of the gym task {task!r} is not valid: {error}"
+    return None
 
 
 def _puzzle24(answer: str, metadata: dict[str, Any]) -> bool:
@@ -147,4 +222,5 @@ _STRICTER: dict[str, Callable[[str, dict[str, Any]], bool]] = {
     "puzzle24": _puzzle24,
     "sokoban": lambda answer, _: bool(re.fullmatch(r"[UDLR\s]+", answer)),
     "quantum_lock": lambda answer, _: bool(re.fullmatch(r"[A-Ca-c\s,>→-]+", answer)),
+    "knights_knaves": lambda answer, _: bool(re.fullmatch(r"(?:\W*(?:\band\s+)?\w+ is an? \w+)+\W*", answer, re.I)),
 }

@@ -53,7 +53,7 @@ def same_number(gold: Fraction, answer: Fraction, tolerance: float = DEFAULT_TOL
     """Integers: equality. Other golds: |answer - gold| <= tolerance * |gold|, in exact arithmetic."""
     if gold.denominator == 1:
         return gold == answer
-    return abs(answer - gold) <= Fraction(tolerance) * abs(gold)
+    return abs(answer - gold) <= Fraction(str(tolerance)) * abs(gold)
 
 
 def _plain_text(text: str) -> str:

@@ -175,11 +175,13 @@ def _check_gold(task: TaskSettings, gold: str, place: str) -> None:
 
 
 def _gym_problems(task: TaskSettings, seed: int) -> Iterator[Problem]:
+    task = task.model_copy(update={"question_column": "question"})
     for item in stream(task, seed):
         if not is_for_training(content_hash(item.question)):
-            prompt = message(task.model_copy(update={"question_column": "question"}), {"question": item.question})
+            prompt = message(task, {"question": item.question})
             entry = item.entry.model_dump() if item.entry is not None else None
-            yield _problem(task, item.question, prompt, item.gold, item.kind, entry)
+            exacter = task.model_copy(update={"tolerance": 0.0}) if item.exact else task
+            yield _problem(exacter, item.question, prompt, item.gold, item.kind, entry)
 
 
 def _problem(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from ..spaces.identity import derive_seed
 
 _LABEL = re.compile(r"^\W*[A-Za-z]+\s*:\s*")
-_MIN_PART = 24  # characters; shorter lines ("Answer:", "Yes.") recur in texts that have nothing else in common
+_MIN_PART = 16  # characters; shorter lines ("Answer:", "Yes.") recur in texts that have nothing else in common
 
 
 def content_hash(text: str) -> str:

@@ -173,7 +173,7 @@ def _cluster_sums(values: Array, clusters: ArrayLike) -> Array:
     if names.shape != values.shape:
         raise ValueError(f"`clusters` must name one cluster per value, but got {names.shape} for {values.shape}")
     _, index = np.unique(names, return_inverse=True)
-    return np.bincount(index, weights=values)
+    return np.bincount(index, weights=values).astype(np.float64)
 
 
 def _log_binomial(n: Array, k: int) -> Array:

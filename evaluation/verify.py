@@ -95,7 +95,7 @@ def _prepare(claim: Claim) -> Judgement | Pending:
         return COMPARISONS[claim.kind](answer, gold, claim.tolerance)
     if answer is None:
         return Judgement(Verdict.NO_ANSWER)
-    gym_job = {"do": "gym", "answer": answer.text, "entry": claim.entry, "module": "reasoning_gym"}
+    gym_job = {"do": "gym", "answer": answer.text, "gold": claim.gold, "entry": claim.entry, "module": "reasoning_gym"}
     return Pending(gym_job, answer.text)
 
 

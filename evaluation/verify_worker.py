@@ -69,11 +69,18 @@ def _function(verifier: str) -> Callable[[str, str], object]:
     return function
 
 
-def score_gym(answer: str, entry: dict[str, Any]) -> Reply:
+def score_gym(answer: str, gold: str, entry: dict[str, Any]) -> Reply:
     """The task's own scorer, where anything below full marks is wrong."""
     from .gym_tasks import score_entry
 
-    return ("correct" if score_entry(answer, entry) else "wrong"), ""
+    return ("correct" if score_entry(answer, gold, entry) else "wrong"), ""
+
+
+def make_gym_items(request: dict[str, Any]) -> Reply:
+    """Problems of a reasoning-gym task: made here because this process has a fixed hash seed."""
+    from .gym_tasks import make_items
+
+    return make_items(request["task"], request["config"], request["seed"], request["start"])
 
 
 def answer_request(request: dict[str, Any]) -> Reply:
@@ -83,12 +90,14 @@ def answer_request(request: dict[str, Any]) -> Reply:
             case "load":
                 importlib.import_module(request["module"])
                 return "correct", ""
+            case "make":
+                return make_gym_items(request)
             case "math":
                 return compare_math(request["answer"], request["gold"])
             case "verifier":
                 return run_verifier(request["verifier"], request["completion"], request["gold"])
             case "gym":
-                return score_gym(request["answer"], request["entry"])
+                return score_gym(request["answer"], request["gold"], request["entry"])
         return "error", f"unknown request {request['do']!r}"
     except (MemoryError, RecursionError) as error:
         return "timeout", f"out of resources: {type(error).__name__}"
