@@ -116,7 +116,7 @@ def _open_sqlite(url: str, database: str | None) -> StudyStorage:
             "there and the file gets corrupted; use a local disk, or PostgreSQL for several hosts",
             field="storage",
         )
-    lock = FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
+    lock = FileLock(f"{path}.lock", timeout=LOCK_SECONDS, poll_interval=0.01)
     with lock:  # two processes creating the tables at once fail
         _write_ahead(path)
         backend = _rdb(url, {"connect_args": {"timeout": LOCK_SECONDS}})
