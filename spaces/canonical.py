@@ -6,32 +6,35 @@ over the distributions R_k that are not the student's own (which moves nothing).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
+from .canonical_gamma import constant, factored, is_binary, round_off, same_gamma
 from .contrast import Gem
-from .gamma import Gamma
-from .gamma_confidence import Anchored, Bump, Constant, Focal, Power, Threshold, Tilt
-from .gamma_ratio import Critical, LikelihoodRatio
-from .gamma_shape import Mass, SurprisePower, TopkEntropy
+from .gamma_confidence import Anchored, Bump, Constant, Power
+from .gamma_shape import TopkEntropy
 from .residual import Geometric, Mixture, Previous, Reference, Residual, Student, Teacher, Uniform
 from .target import TargetSpec, Weight, drops_tokens
 
-DIGITS = 12
-"""Significant digits of a canonical number: two ways to compute the same knob may differ in the last bits."""
-
-NAMED: dict[str, type[Residual]] = {
-    "student": Student,
-    "uniform": Uniform,
-    "reference": Reference,
-    "previous": Previous,
-    "teacher": Teacher,
+NAMED: dict[str, Residual] = {
+    "student": Student(),
+    "uniform": Uniform(),
+    "reference": Reference(),
+    "previous": Previous(),
+    "teacher": Teacher(),
 }
+Model = TypeVar("Model", bound=BaseModel)
+NOTHING = TargetSpec(gamma=Constant(value=0.0))
+"""The design that teaches nothing."""
 
 
 def canonical(spec: TargetSpec) -> TargetSpec:
-    """The canonical way to write `spec`: equal results are equal gradients, and every known identity is applied."""
+    """The canonical way to write `spec`: equal results are equal gradients, and every known identity is applied.
+
+    It is a name, not a design to train: its knobs may lie outside the validity that is asked of people.
+    """
     current = _rounded(spec)
     while True:
         simpler = current
@@ -43,79 +46,30 @@ def canonical(spec: TargetSpec) -> TargetSpec:
         current = simpler
 
 
-def values_train_nothing(spec: TargetSpec) -> TargetSpec:
-    """The form of the logged value does not reach the gradient."""
-    gamma = spec.gamma
-    if isinstance(gamma, Power):
-        gamma = gamma.model_copy(update={"stopped": True})
-    return _with(spec, gamma=gamma, residual_loss="kl")
-
-
-def gamma_has_one_family(spec: TargetSpec) -> TargetSpec:
-    """p⁰ = 1 and its like; tilt(β) = anchored at λ = 1/(e^β − 1); a capped ratio's ceiling is its cap."""
-    gamma = spec.gamma
-    match gamma:
-        case Power(exponent=0.0) | Focal(exponent=0.0) | TopkEntropy(exponent=0.0):
-            return _with(spec, gamma=_constant(gamma, 1.0))
-        case Anchored(lam=0.0) if spec.weight.kind != "anchored":
-            return _with(spec, gamma=_constant(gamma, 1.0))
-        case Tilt(beta=0.0):
-            return _with(spec, gamma=_constant(gamma, 0.0))
-        case Tilt():
-            anchored = Anchored(lam=_round(1 / math.expm1(gamma.beta)), source=gamma.source)
-            return _with(spec, gamma=_modified_as(gamma, anchored))
-        case SurprisePower(low=1.0, high=1.0):
-            return _with(spec, gamma=_modified_as(gamma, Power(source=gamma.source)))
-        case LikelihoodRatio() if gamma.ceiling is not None and 0 < gamma.ceiling < gamma.cap:
-            return _with(spec, gamma=gamma.model_copy(update={"cap": gamma.ceiling, "ceiling": None}))
-        case _:
-            return spec
-
-
-def modifiers_act_or_go(spec: TargetSpec) -> TargetSpec:
-    """A floor below the family's range or a ceiling above it does nothing; beyond its other end it makes a constant."""
-    gamma = spec.gamma
-    low, high = gamma.bounds()
-    if isinstance(gamma, Constant) or gamma.mix == 0:
-        return _with(spec, gamma=_constant(gamma, low))
-    if spec.weight.kind != "anchored":  # whose rule needs its family
-        if gamma.ceiling is not None and gamma.ceiling <= min(1, max(gamma.floor, low)):
-            return _with(spec, gamma=_constant(gamma, gamma.ceiling))
-        if gamma.floor >= high:
-            return _with(spec, gamma=_constant(gamma, gamma.floor))
-    floor = 0.0 if gamma.floor <= low else gamma.floor
-    ceiling = None if gamma.ceiling is None or gamma.ceiling >= high else gamma.ceiling
-    return _with(spec, gamma=gamma.model_copy(update={"floor": floor, "ceiling": ceiling}))
-
-
-def masks_have_two_values(spec: TargetSpec) -> TargetSpec:
-    """A 0/1 mask with floor, ceiling and mix takes two values: write them as floor and ceiling."""
-    gamma = spec.gamma
-    if not _is_binary(gamma) or gamma.mix == 1 or gamma.schedule is not None:
-        return spec
-    top = 1.0 if gamma.ceiling is None else gamma.ceiling
-    low, high = (1 - gamma.mix * (1 - value) for value in (gamma.floor, top))
-    return _with(spec, gamma=gamma.model_copy(update={"floor": low, "ceiling": high if high < 1 else None, "mix": 1.0}))
+def trust_has_one_writing(spec: TargetSpec) -> TargetSpec:
+    """The rules of γ; a mix of 0 settles an anchored weight too, at 1."""
+    gamma, weight = spec.gamma, spec.weight
+    anchored = weight.kind == "anchored" and isinstance(gamma, Anchored)
+    if isinstance(gamma, Anchored) and anchored and (gamma.mix == 0 or gamma.lam == gamma.exponent == 0):
+        spec, anchored = _weighted(spec, "unit", weight.scale), False
+    return _with(spec, gamma=same_gamma(gamma, anchored), residual_loss="kl")
 
 
 def anchored_weight_is_a_sum(spec: TargetSpec) -> TargetSpec:
-    """w = p^α + λ: A = p^α and B = λ. At λ = 0, and where only the label teaches, p^α is left; α = 0 is constant."""
+    """w = p^α + λ: A = p^α and B = λ. Where only the label teaches, p^α is left; α = 0 makes constants of both."""
     gamma, scale = spec.gamma, spec.weight.scale
-    if (
-        spec.weight.kind != "anchored"
-        or not isinstance(gamma, Anchored)
-        or gamma.schedule is not None
-        or gamma.mix != 1
-    ):
+    if spec.weight.kind != "anchored" or not isinstance(gamma, Anchored):
+        return spec
+    low, high = gamma.ends()
+    movable = gamma.schedule is None or (gamma.lam == 0 and low == 1)
+    if movable and low == high and (low == 1 or _only_label(spec)):
+        return _anchored_constant(spec, gamma, low)
+    if gamma.schedule is not None or gamma.mix != 1:
         return spec
     if gamma.exponent == 0:
-        constant = _constant(gamma, 1 / (1 + gamma.lam))
-        return _with(spec, gamma=constant, weight=Weight(scale=scale * (1 + gamma.lam)))
-    power = Power(exponent=gamma.exponent, source=gamma.source)
-    if gamma.lam == 0 and not gamma.modified:
-        return _with(spec, gamma=power, weight=Weight(kind="trust", scale=scale))
+        return _weighted(spec, "unit", scale * (1 + gamma.lam), gamma=constant(gamma, 1 / (1 + gamma.lam)))
     if not gamma.modified and _only_label(spec):
-        return _with(spec, gamma=power, weight=Weight(scale=scale))
+        return _weighted(spec, "unit", scale, gamma=Power(exponent=gamma.exponent, source=gamma.source))
     return spec
 
 
@@ -134,25 +88,53 @@ def one_source_has_one_name(spec: TargetSpec) -> TargetSpec:
     return _with(spec, residual=residual)
 
 
-def idle_residuals_go(spec: TargetSpec) -> TargetSpec:
-    """Mass that no token gives away, or that goes to the student itself, has no residual.
+def idle_parts_go(spec: TargetSpec) -> TargetSpec:
+    """A residual that no mass reaches or that is the student itself; a contrast that is zero."""
+    residual = spec.residual if spec.residual_acts else Student()
+    return _with(spec, residual=residual, contrast=spec.contrast if spec.contrast_acts else None)
 
-    DFT with the label excluded from the student's residual is p·δ + (1 − p)·π₋y = π: nothing is taught.
+
+def labels_put_back_in(spec: TargetSpec) -> TargetSpec:
+    """p·δ + (1 − p)·R₋y = R where p = R(y): trusting a source by its own p, and it for the rest, is that source.
+
+    The student without the label is a re-weighting by (γ − p)/(1 − p): p^½ makes it p^½/(p^½ + 1), and a bump
+    c·p(1 − p) makes it what an anchor of 1/c does.
     """
-    if not spec.residual_acts:
-        return _with(spec, residual=Student())
     gamma, residual = spec.gamma, spec.residual
-    itself = gamma == Power() and residual == Student(exclude_label=True)
-    return _with(spec, gamma=Constant(value=0.0), residual=Student()) if itself else spec
+    whole = residual.model_copy(update={"exclude_label": False})
+    if spec.weight.kind != "unit" or not residual.exclude_label or whole.modified:
+        return spec
+    if isinstance(gamma, Power) and gamma == Power(source=gamma.source) and gamma.source == residual.kind:
+        return _with(spec, gamma=Constant(value=0.0), residual=whole)
+    if residual.kind != "student":
+        return spec
+    if gamma == Power(exponent=0.5):
+        return _with(spec, gamma=Anchored(lam=1.0, exponent=0.5), residual=whole)
+    if isinstance(gamma, Bump) and gamma == Bump(scale=gamma.scale) and spec.contrast is None:
+        return _weighted(spec, "anchored", spec.weight.scale * gamma.scale, gamma=Anchored(lam=1 / gamma.scale))
+    return spec
 
 
-def idle_contrasts_go(spec: TargetSpec) -> TargetSpec:
-    """A coefficient of 0; GEM's linear form at β = 1, where q = π."""
-    contrast = spec.contrast
-    idle = contrast is not None and (
-        contrast.coefficient == 0 or (isinstance(contrast, Gem) and contrast.link == "linear" and contrast.beta == 1)
-    )
-    return _with(spec, contrast=None) if idle else spec
+def denominators_that_count_alike(spec: TargetSpec) -> TargetSpec:
+    """Kept tokens are all tokens unless a mask drops some; a sum of equal weights is a count; a scale cancels."""
+    gamma, weight = spec.gamma, spec.weight
+    if spec.denominator == "kept" and not drops_tokens(spec):
+        return _with(spec, denominator="all")
+    if spec.denominator != "weights":
+        return spec
+    if _only_label(spec):
+        return _normalised_label(spec)
+    spec = _weighted(spec, weight.kind, 1.0)
+    if weight.kind == "trust" and is_binary(gamma) and not gamma.modified:
+        return _with(spec, denominator="kept")
+    if weight.kind != "unit":
+        return spec
+    if spec.contrast is not None or spec.residual.student_share == 0:
+        return _with(spec, denominator="all")
+    if isinstance(gamma, Constant) and not gamma.modified:
+        total = gamma.value + (1 - gamma.value) * (1 - spec.residual.student_share)
+        return _weighted(spec, "unit", 1 / total, denominator="all")
+    return spec
 
 
 def student_share_is_weight(spec: TargetSpec) -> TargetSpec:
@@ -164,10 +146,26 @@ def student_share_is_weight(spec: TargetSpec) -> TargetSpec:
     others = residual.model_copy(update={"student": 0.0})
     if isinstance(gamma, Constant) and not gamma.modified:
         total = gamma.value + (1 - gamma.value) * (1 - share)
-        return _scaled(spec, total, gamma=Constant(value=_round(gamma.value / total)), residual=others)
+        return _scaled(spec, total, gamma=constant(gamma, gamma.value / total), residual=others)
     if weight.kind == "anchored" and isinstance(gamma, Anchored) and not gamma.modified:
         return _with(spec, gamma=gamma.model_copy(update={"lam": gamma.lam * (1 - share)}), residual=others)
     return spec
+
+
+def contrasts_that_are_residuals(spec: TargetSpec) -> TargetSpec:
+    """c·(π − q) takes away from a residual q = π^(1/β): with B = 1 − γ − c left, one of the two goes."""
+    gamma, residual, contrast = spec.gamma, spec.residual, spec.contrast
+    pulls = isinstance(contrast, Gem) and contrast.link == "linear" and spec.weight.kind == "unit"
+    if not pulls or not isinstance(contrast, Gem) or residual != Student(temperature=contrast.beta):
+        return spec
+    if not isinstance(gamma, Constant) or gamma.modified:
+        return spec
+    left = round_off(1 - gamma.value - contrast.coefficient)
+    if left <= 0:
+        kept = contrast.model_copy(update={"coefficient": -left})
+        return _with(spec, residual=Student(), contrast=kept)
+    total = gamma.value + left
+    return _weighted(spec, "unit", spec.weight.scale * total, gamma=constant(gamma, gamma.value / total), contrast=None)
 
 
 def constants_are_scales(spec: TargetSpec) -> TargetSpec:
@@ -178,57 +176,46 @@ def constants_are_scales(spec: TargetSpec) -> TargetSpec:
     gamma, weight = spec.gamma, spec.weight
     if spec.residual_acts or weight.kind == "anchored":
         return spec
-    factor, unit = _factored(gamma)
-    if weight.kind == "trust":
-        if spec.contrast is None or isinstance(gamma, Constant):
-            return _with(spec, gamma=unit, weight=Weight(scale=weight.scale * factor))
-        return _with(spec, gamma=unit, weight=Weight(kind="trust", scale=weight.scale * factor))
+    factor, unit = factored(gamma)
     if factor == 0:
         return _nothing_from_the_label(spec)
+    if weight.kind == "trust":
+        kind = "unit" if spec.contrast is None or isinstance(gamma, Constant) else "trust"
+        return _weighted(spec, kind, weight.scale * factor, gamma=unit)
     return _scaled(spec, factor, gamma=unit)
 
 
-def denominators_that_count_alike(spec: TargetSpec) -> TargetSpec:
-    """Kept tokens are all tokens unless a mask drops some; a sum of equal weights is a count."""
-    gamma, weight = spec.gamma, spec.weight
-    if spec.denominator == "kept" and not drops_tokens(spec):
-        return _with(spec, denominator="all")
-    if spec.denominator != "weights":
-        return spec
-    spec = _with(spec, weight=weight.model_copy(update={"scale": 1.0}))
-    if weight.kind == "unit" and isinstance(gamma, Constant) and not gamma.modified:
-        total = gamma.value + (1 - gamma.value) * (1 - _share(spec))
-        return _with(spec, denominator="all", weight=Weight(scale=1 / total if total else 1.0))
-    if weight.kind == "unit" and spec.residual_acts and _share(spec) == 0:
-        return _with(spec, denominator="all")
-    if _only_label(spec) and _is_binary(gamma) and not gamma.modified:
+def _normalised_label(spec: TargetSpec) -> TargetSpec:
+    """Σ(w·γ·loss)/Σ(w·γ): what is constant over a batch cancels; a mask is a count of the kept."""
+    gamma = spec.gamma
+    low, high = gamma.ends()
+    weight_is_constant = not isinstance(gamma, Anchored) or gamma.exponent == 0 or spec.weight.kind != "anchored"
+    if low == high > 0 and weight_is_constant:
+        return TargetSpec()
+    spec = _weighted(spec, spec.weight.kind, 1.0)
+    if is_binary(gamma) and not gamma.modified:
         return _with(spec, denominator="kept")
+    if isinstance(gamma, TopkEntropy) and not gamma.modified:
+        return _with(spec, gamma=gamma.model_copy(update={"normalizer": 1.0}))
     return spec
 
 
+def _anchored_constant(spec: TargetSpec, gamma: Anchored, value: float) -> TargetSpec:
+    """γ = value with w = 1 + mix·(p^α + λ − 1) = total·(1 − m·(1 − p^α)), total = 1 + mix·λ and m = mix/total."""
+    if value == 0:
+        return NOTHING
+    total = 1 + gamma.mix * gamma.lam
+    power = Power(exponent=gamma.exponent, source=gamma.source)
+    moved = power.model_copy(update={"mix": gamma.mix / total, "schedule": gamma.schedule})
+    return _weighted(spec, "trust", spec.weight.scale * total * value, gamma=moved)
+
+
 def _nothing_from_the_label(spec: TargetSpec) -> TargetSpec:
-    """γ = 0 on the student's own mass: only a contrast is left, with one scale."""
-    if spec.contrast is None:
-        return TargetSpec(gamma=Constant(value=0.0))
+    """γ = 0 on the student's own mass: at most a contrast is left, with one scale."""
+    if spec.contrast is None or spec.weight.kind == "trust":
+        return NOTHING
     contrast = spec.contrast.model_copy(update={"coefficient": 1.0})
-    scale = spec.weight.scale * spec.contrast.coefficient
-    return _with(spec, contrast=contrast, weight=Weight(scale=scale))
-
-
-def _factored(gamma: Gamma) -> tuple[float, Gamma]:
-    """γ = factor·unit with the factor as large as it gets; (1, γ) when there is none."""
-    if gamma.schedule is not None or gamma.mix != 1:
-        return 1.0, gamma
-    if isinstance(gamma, Constant):
-        return gamma.value, Constant() if gamma.value else gamma
-    if _is_binary(gamma) and gamma.ceiling is not None:
-        floor = gamma.floor / gamma.ceiling
-        return gamma.ceiling, gamma.model_copy(update={"floor": floor, "ceiling": None})
-    if isinstance(gamma, Bump) and not gamma.modified:
-        return gamma.scale, gamma.model_copy(update={"scale": 1.0})
-    if isinstance(gamma, TopkEntropy) and not gamma.modified and gamma.normalizer != "log_k":
-        return gamma.normalizer**-gamma.exponent, gamma.model_copy(update={"normalizer": 1.0})
-    return 1.0, gamma
+    return _weighted(spec, "unit", spec.weight.scale * spec.contrast.coefficient, contrast=contrast)
 
 
 def _pooled(residual: Geometric) -> Residual:
@@ -237,7 +224,7 @@ def _pooled(residual: Geometric) -> Residual:
     if len(active) > 1:
         return residual.model_copy(update={**exponents, "temperature": 1.0})
     (name,) = active
-    return _as(residual, NAMED[name], temperature=1 / exponents[name])
+    return _as(residual, name, temperature=1 / exponents[name])
 
 
 def _mixed(residual: Mixture) -> Residual:
@@ -245,35 +232,13 @@ def _mixed(residual: Mixture) -> Residual:
     if len(shares) > 1 or (residual.truncated and "uniform" in shares):
         return residual.model_copy(update={name: shares.get(name, 0.0) for name in NAMED})
     (name,) = shares
-    return _as(residual, NAMED[name])
+    return _as(residual, name)
 
 
-def _as(source: Residual, family: type[Residual], **update: Any) -> Residual:
-    """A member of `family` with the modifiers of `source`, and `update`."""
-    modifiers = {name: getattr(source, name) for name in Residual.model_fields if name != "kind"}
-    return family.model_validate(modifiers | update)
-
-
-def _modified_as(source: Gamma, target: Gamma) -> Gamma:
-    """`target` with the modifiers of `source`."""
-    return target.model_copy(update={name: getattr(source, name) for name in Gamma.model_fields if name != "kind"})
-
-
-def _constant(gamma: Gamma, value: float) -> Gamma:
-    """The constant that `gamma` is when its family is `value`, its modifiers worked in and its schedule kept."""
-    value = max(gamma.floor, value)
-    value = value if gamma.ceiling is None else min(gamma.ceiling, value)
-    mixed = _round(1 - gamma.mix * (1 - value))
-    return Constant() if mixed == 1 else Constant(value=mixed, schedule=gamma.schedule)
-
-
-def _is_binary(gamma: Gamma) -> bool:
-    """Whether the unmodified family is 0 or 1 everywhere."""
-    return isinstance(gamma, Critical | Mass) or (isinstance(gamma, Threshold) and gamma.exponent == 0)
-
-
-def _share(spec: TargetSpec) -> float:
-    return spec.residual.student_share if spec.residual_acts else 1.0
+def _as(source: Residual, name: str, **update: Any) -> Residual:
+    """The family `name` with the modifiers of `source`, and `update`."""
+    modifiers = {field: getattr(source, field) for field in Residual.model_fields if field != "kind"}
+    return NAMED[name].model_copy(update=modifiers | update)
 
 
 def _only_label(spec: TargetSpec) -> bool:
@@ -282,39 +247,36 @@ def _only_label(spec: TargetSpec) -> bool:
 
 def _scaled(spec: TargetSpec, factor: float, **update: Any) -> TargetSpec:
     """`spec` with its loss times `factor` and its contrast as it was."""
-    weight = spec.weight.model_copy(update={"scale": spec.weight.scale * factor})
     contrast = spec.contrast and spec.contrast.model_copy(update={"coefficient": spec.contrast.coefficient / factor})
-    return _with(spec, weight=weight, contrast=contrast, **update)
+    return _weighted(spec, spec.weight.kind, spec.weight.scale * factor, contrast=contrast, **update)
+
+
+def _weighted(spec: TargetSpec, kind: str, scale: float, **update: Any) -> TargetSpec:
+    return _with(spec, weight=Weight().model_copy(update={"kind": kind, "scale": scale}), **update)
 
 
 def _with(spec: TargetSpec, **update: Any) -> TargetSpec:
     return spec.model_copy(update=update)
 
 
-def _round(value: float) -> float:
-    return float(f"{value:.{DIGITS - 1}e}")
+def _rounded(model: Model) -> Model:
+    return model.model_copy(update={name: _rounded_value(value) for name, value in model})
 
 
-def _rounded(spec: TargetSpec) -> TargetSpec:
-    return TargetSpec.model_validate(_rounded_content(spec.model_dump()))
-
-
-def _rounded_content(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _rounded_content(value) for key, value in content.items()}
-    return _round(content) if isinstance(content, float) else content
+def _rounded_value(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return _rounded(value)
+    return round_off(value) if isinstance(value, float) else value
 
 
 RULES: tuple[Callable[[TargetSpec], TargetSpec], ...] = (
-    values_train_nothing,
-    gamma_has_one_family,
-    modifiers_act_or_go,
-    masks_have_two_values,
+    trust_has_one_writing,
     anchored_weight_is_a_sum,
     one_source_has_one_name,
-    idle_contrasts_go,
-    idle_residuals_go,
+    idle_parts_go,
+    labels_put_back_in,
     denominators_that_count_alike,
     student_share_is_weight,
+    contrasts_that_are_residuals,
     constants_are_scales,
 )

@@ -34,12 +34,17 @@ class Contrast(Settings):
     """A signed term scaled by `coefficient`."""
 
     kind: str
-    coefficient: Annotated[float, Field(ge=0), Searched(0.01, 1.0, log=True)] = 1.0
+    coefficient: Annotated[float, Field(ge=0, le=1e6), Searched(0.01, 1.0, log=True)] = 1.0
 
     @property
     def needs(self) -> frozenset[str]:
         """Inputs beyond the student's logits and the labels."""
         return frozenset()
+
+    @property
+    def acts(self) -> bool:
+        """Whether the term is anything but zero."""
+        return self.coefficient > 0
 
     def signed(self, rows: Rows) -> Signed:
         """The term at these rows, detached."""
@@ -70,6 +75,10 @@ class Gem(Contrast):
     beta: Annotated[float, Field(ge=0.05, le=20), Searched(0.3, 1.0)] = 0.7
     """Temperature of q."""
     link: Literal["linear", "logsigmoid"] = "linear"
+
+    @property
+    def acts(self) -> bool:
+        return self.coefficient > 0 and not (self.link == "linear" and self.beta == 1)  # where q = π
 
     def signed(self, rows: Rows) -> Signed:
         import torch

@@ -83,6 +83,14 @@ class Gamma(Settings):
         """Smallest and largest γ of the unmodified family."""
         return 0.0, 1.0
 
+    def ends(self) -> tuple[float, float]:
+        """Smallest and largest γ once the modifiers have acted, before any schedule."""
+        if self.mix == 0:
+            return 1.0, 1.0
+        top = math.inf if self.ceiling is None else self.ceiling
+        low, high = (1 - self.mix * (1 - min(top, max(self.floor, end))) for end in self.bounds())
+        return low, high
+
     def statistic(self, rows: LabelRows) -> Tensor:
         """γ of the unmodified family, shape (T,)."""
         raise TypeError(f"`{type(self).__name__}` is a base class and has no γ of its own")

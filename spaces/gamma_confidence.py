@@ -151,7 +151,7 @@ class Anchored(SourcedGamma):
     """
 
     kind: Literal["anchored"] = "anchored"
-    lam: Annotated[float, Field(ge=0), Searched(0.01, 1.0, log=True)] = 0.1
+    lam: Annotated[float, Field(ge=0, le=1e6), Searched(0.01, 1.0, log=True)] = 0.1
     """λ, the coefficient of the divergence to the residual."""
     exponent: Annotated[float, Field(ge=0, le=32)] = 1.0
 

@@ -105,7 +105,7 @@ class SurprisePower(SourcedGamma):
 
 
 class Mass(SourcedGamma):
-    """γ = 1[y lies in the smallest set of tokens with cumulative mass ≥ mass]. PriFT-mass (2606.09396): the reference's.
+    """γ = 1[y lies in the smallest set of tokens with cumulative mass ≥ mass]. PriFT-mass (2606.09396), of π_ref.
 
     The paper's threshold could not be read; the default is ours. Tokens as likely as the label are not ahead of it.
     """

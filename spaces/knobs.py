@@ -136,8 +136,9 @@ def _parsed(value: Any) -> Any:
 
 
 def _check(path: str, field: FieldInfo, value: Any) -> None:
+    annotation: Any = field.annotation
     try:
-        create_model("Knob", knob=(field.annotation, field)).model_validate({"knob": value})
+        create_model("Knob", knob=(annotation, field)).model_validate({"knob": value})
     except ValidationError as error:
         raise ValueError(
             f"`{path}` must lie inside its validity, but got {value!r}: {error.errors()[0]['msg']}"

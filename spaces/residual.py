@@ -18,7 +18,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-Exponent = Annotated[float, Field(ge=0, le=1e4)]
+Exponent = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Tail = Literal["renormalise", "student", "uniform", "drop"]
 
@@ -27,7 +27,7 @@ class Residual(Settings):
     """A residual family and its modifiers."""
 
     kind: str
-    temperature: Annotated[float, Field(ge=1e-3, le=1e3), Searched(0.5, 2.0, log=True)] = 1.0
+    temperature: Annotated[float, Field(ge=0.01, le=100), Searched(0.5, 2.0, log=True)] = 1.0
     """R^(1/temperature) renormalised; below 1 sharpens."""
     top_k: Annotated[int, Field(ge=1)] | None = None
     """Keep this many of the most probable tokens."""
@@ -135,7 +135,8 @@ class Student(Residual):
 
     @property
     def student_share(self) -> float:
-        return 0.0 if self.modified else 1.0
+        own_tail = not self.truncated or self.tail == "student"
+        return 1.0 if own_tail and self.temperature == 1 and not self.exclude_label else 0.0
 
     def scores(self, rows: Rows) -> Tensor:
         return rows.logprobs_of("student")
@@ -204,8 +205,8 @@ class Geometric(Residual):
     """
 
     kind: Literal["geometric"] = "geometric"
-    teacher: Annotated[float, Field(ge=0, le=1e4), Searched(0.0, 1.0)] = 0.5
-    reference: Annotated[float, Field(ge=0, le=1e4), Searched(0.0, 1.0)] = 0.0
+    teacher: Annotated[float, Field(ge=0, le=100), Searched(0.0, 1.0)] = 0.5
+    reference: Annotated[float, Field(ge=0, le=100), Searched(0.0, 1.0)] = 0.0
     student: Exponent | None = None
     """None: what the others leave of 1, at least 0."""
 
@@ -221,6 +222,10 @@ class Geometric(Residual):
         """The exponent of each source."""
         student = max(0.0, 1 - self.teacher - self.reference) if self.student is None else self.student
         return {"student": student, "reference": self.reference, "teacher": self.teacher}
+
+    @property
+    def student_share(self) -> float:
+        return 1.0 if self.exponents() == {"student": 1, "reference": 0, "teacher": 0} and not self.modified else 0.0
 
     @property
     def needs(self) -> frozenset[str]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from .choosers import Chooser, FixedChooser, RandomChooser, Value, draw
 from .equivalents import writings
 from .identity import canonical_id
 from .knobs import FAMILIES, Knobs, Options, corners, family_knobs, inside, is_integer, is_searched, text_of
@@ -24,18 +25,6 @@ from .target import TargetSpec
 PARTS = ("gamma", "residual", "contrast", "weight")
 LEVELS = 10
 """Values of a real knob that count as distinguishable when the size of a space is estimated."""
-
-Value = float | int | str
-
-
-class Chooser(Protocol):
-    """Whoever draws the knobs: an Optuna trial, a random generator, or fixed parameters."""
-
-    def real(self, name: str, low: float, high: float, log: bool) -> float: ...
-
-    def integer(self, name: str, low: int, high: int) -> int: ...
-
-    def choice(self, name: str, options: Sequence[str]) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -111,18 +100,20 @@ class SearchSpace(Settings):
             names = self._allowed(part, content.get("gamma", {}).get("kind", ""))
             family = chooser.choice(part, names) if len(names) > 1 else names[0]
             knobs = {
-                knob: _draw(f"{part}.{family}.{knob}", rule, is_integer(part, family, knob), chooser)
+                knob: draw(f"{part}.{family}.{knob}", rule, is_integer(part, family, knob), chooser)
                 for knob, rule in self._rules(part, family).items()
             }
             content[part] = None if family == "none" else {"kind": family, **knobs}
-        training = {
-            name: float(_draw(f"training.{name}", rule, False, chooser)) for name, rule in self.training.items()
-        }
+        training = {name: float(draw(f"training.{name}", rule, False, chooser)) for name, rule in self.training.items()}
         return Point(TargetSpec.model_validate(content), training)
 
     def sample(self, seed: int) -> Point:
         """A point drawn uniformly (each real knob on its own scale)."""
-        return self.suggest(_RandomChooser(random.Random(seed)))
+        return self.suggest(RandomChooser(random.Random(seed)))
+
+    def point(self, parameters: Mapping[str, Value]) -> Point:
+        """The point of flat parameters; ValueError when one is missing or outside its range."""
+        return self.suggest(FixedChooser(parameters))
 
     def parameters(self, point: Point) -> dict[str, Value] | None:
         """The flat parameters that `suggest` turns into `point`, or None when it lies outside the space.
@@ -247,7 +238,7 @@ class SearchSpace(Settings):
     def _same(self, target: TargetSpec, parameters: Mapping[str, Value]) -> bool:
         """Whether `suggest` turns `parameters` into a design with the gradient of `target`."""
         try:
-            found = self.suggest(_FixedChooser(parameters)).target
+            found = self.point(parameters).target
         except ValueError:
             return False
         return found == target or canonical_id(found) == canonical_id(target)
@@ -268,44 +259,6 @@ class SearchSpace(Settings):
         yield from (LEVELS for rule in self.training.values() if isinstance(rule, Range))
 
 
-@dataclass(frozen=True)
-class _RandomChooser:
-    generator: random.Random
-
-    def real(self, name: str, low: float, high: float, log: bool = False) -> float:
-        return Range(low=low, high=high, log=log).at(self.generator.random())
-
-    def integer(self, name: str, low: int, high: int) -> int:
-        return self.generator.randint(low, high)
-
-    def choice(self, name: str, options: Sequence[str]) -> str:
-        return self.generator.choice(list(options))
-
-
-@dataclass(frozen=True)
-class _FixedChooser:
-    parameters: Mapping[str, Value]
-
-    def real(self, name: str, low: float, high: float, log: bool = False) -> float:
-        return float(self.parameters.get(name, low))
-
-    def integer(self, name: str, low: int, high: int) -> int:
-        return int(self.parameters.get(name, low))
-
-    def choice(self, name: str, options: Sequence[str]) -> str:
-        return str(self.parameters.get(name, options[0]))
-
-
 def _needs(part: str, family: str, rules: dict[str, Any]) -> frozenset[str]:
     """Inputs that some member of a family looks at."""
     return frozenset().union(*(getattr(corner, "needs", ()) for corner in corners(part, family, rules)))
-
-
-def _draw(name: str, rule: Any, integer: bool, chooser: Chooser) -> Any:
-    if isinstance(rule, Options):
-        return chooser.choice(name, rule.options)
-    if not isinstance(rule, Range):
-        return rule
-    if integer:
-        return chooser.integer(name, int(rule.low), int(rule.high))
-    return chooser.real(name, rule.low, rule.high, rule.log)

@@ -55,7 +55,7 @@ class Weight(Settings):
     """
 
     kind: Literal["unit", "anchored", "trust"] = "unit"
-    scale: Annotated[float, Field(gt=0), Searched(0.1, 10.0, log=True)] = 1.0
+    scale: Annotated[float, Field(gt=0, le=1e6), Searched(0.1, 10.0, log=True)] = 1.0
 
 
 class TargetSpec(Settings):
@@ -87,7 +87,7 @@ class TargetSpec(Settings):
         Any of teacher, reference, previous, old_logprobs, critical, sequence_ids.
         """
         residual = self.residual.needs if self.residual_acts else frozenset()
-        contrast = self.contrast.needs if self.contrast else frozenset()
+        contrast = self.contrast.needs if self.contrast and self.contrast_acts else frozenset()
         return self.gamma.needs | residual | contrast
 
     def missing(self, available: frozenset[str] | set[str]) -> frozenset[str]:
@@ -97,8 +97,12 @@ class TargetSpec(Settings):
     @property
     def residual_acts(self) -> bool:
         """Whether any mass can reach the residual, and moves the student if it does."""
-        settled = isinstance(self.gamma, Constant) and min(self.gamma.bounds()) >= 1 and not self.gamma.modified
-        return not (settled or self.residual.student_share == 1 or self.weight.kind == "trust")
+        return not (self.gamma.ends() == (1, 1) or self.residual.student_share == 1 or self.weight.kind == "trust")
+
+    @property
+    def contrast_acts(self) -> bool:
+        """Whether there is a signed term that is not zero."""
+        return self.contrast is not None and self.contrast.acts
 
     def at(self, progress: float) -> TargetSpec:
         """The design in force at `progress` ∈ [0, 1] of the training; itself when nothing is scheduled."""
@@ -174,14 +178,17 @@ def count(spec: TargetSpec, gamma: Tensor, weight: Tensor) -> Tensor:
     """What each token adds to the denominator of a batch, shape (T,).
 
     A trainer divides the summed loss by the sum of this over the valid tokens of the whole effective batch. all: 1.
-    kept: 1 where the token carries a gradient. weights: w·(γ + (1 − γ)·m), m the share of the residual that is not the
-    student's own: the coefficient of all that moves the student, so w·γ for a re-weighting and w for a mixture.
+    kept: 1 where the token carries a gradient. weights: w·(γ + (1 − γ)·m), m the share of the residual that is not
+    the student's own: the coefficient of all that moves the student, so w·γ for a re-weighting and w for a mixture or
+    with a signed term. The sum can be 0 when a mask keeps nothing: such a batch teaches nothing.
     """
     import torch
 
     if spec.denominator == "weights":
+        if spec.weight.kind == "trust" or spec.contrast_acts:
+            return weight
         share = spec.residual.student_share if spec.residual_acts else 1.0
-        return weight if spec.weight.kind == "trust" else weight * (gamma + (1 - gamma) * (1 - share))
+        return weight * (gamma + (1 - gamma) * (1 - share))
     if spec.denominator == "kept" and drops_tokens(spec):
         return (gamma != 0).to(gamma.dtype)
     return torch.ones_like(gamma)
@@ -189,8 +196,8 @@ def count(spec: TargetSpec, gamma: Tensor, weight: Tensor) -> Tensor:
 
 def drops_tokens(spec: TargetSpec) -> bool:
     """Whether a mask of γ can leave tokens without any gradient."""
-    teaches_anyway = spec.residual_acts or (spec.contrast is not None and spec.weight.kind != "trust")
-    return spec.gamma.masks and not teaches_anyway
+    teaches_anyway = spec.residual_acts or (spec.contrast_acts and spec.weight.kind != "trust")
+    return spec.gamma.masks and spec.gamma.ends()[0] == 0 and not teaches_anyway
 
 
 def design(spec: TargetSpec, rows: Rows, gamma: Tensor | None = None) -> Design:
@@ -204,7 +211,7 @@ def design(spec: TargetSpec, rows: Rows, gamma: Tensor | None = None) -> Design:
         gamma, label_value = torch.ones_like(gamma), -rows.label_logprobs
     rest = 1 - gamma
     spread = _residual(spec, rows, rest)
-    signed = spec.contrast.signed(rows) if spec.contrast else None
+    signed = spec.contrast.signed(rows) if spec.contrast and spec.contrast_acts else None
     return Design(
         rows=rows,
         label=gamma if signed is None else gamma + signed.label,
