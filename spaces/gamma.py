@@ -114,11 +114,11 @@ class Gamma(Settings):
         """γ and its modifiers as a short text."""
         text = self.formula()
         if self.floor > 0:
-            text = f"max({self.floor:.4g}, {text})"
+            text = f"max({self.floor:.2g}, {text})"
         if self.ceiling is not None:
-            text = f"min({self.ceiling:.4g}, {text})"
+            text = f"min({self.ceiling:.2g}, {text})"
         if self.mix != 1:
-            text = f"1−{self.mix:.4g}(1−{text})"
+            text = f"1−{self.mix:.2g}(1−{text})"
         if self.schedule is not None:
             text += f", {self.schedule.direction.replace('_', ' ')} {self.schedule.shape}"
         return text

@@ -29,7 +29,7 @@ class Constant(Gamma):
         return rows.label_logprobs.new_full(rows.label_logprobs.shape, self.value)
 
     def formula(self) -> str:
-        return f"{self.value:.4g}"
+        return f"{self.value:.2g}"
 
 
 class Power(SourcedGamma):
@@ -69,7 +69,7 @@ class Power(SourcedGamma):
         return box_cox(rows.label_logprobs, self.exponent)
 
     def formula(self) -> str:
-        return f"{self.symbol()}^{self.exponent:.4g}"
+        return f"{self.symbol()}^{self.exponent:.2g}"
 
 
 class Threshold(SourcedGamma):

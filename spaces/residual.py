@@ -109,7 +109,7 @@ class Residual(Settings):
         """R and its modifiers as a short text."""
         text = self.formula()
         if self.temperature != 1:
-            text = f"({text})^(1/{self.temperature:.4g})"
+            text = f"({text})^(1/{self.temperature:.2g})"
         marks = [
             "label excluded" if self.exclude_label else "",
             "" if self.top_k is None else f"top-{self.top_k}",
@@ -236,7 +236,7 @@ class Geometric(Residual):
         return sum(factors[1:], start=factors[0])
 
     def formula(self) -> str:
-        return "·".join(f"{name}^{exponent:.4g}" for name, exponent in self.exponents().items() if exponent)
+        return "·".join(f"{name}^{exponent:.2g}" for name, exponent in self.exponents().items() if exponent)
 
 
 class Mixture(Residual):
@@ -275,4 +275,4 @@ class Mixture(Residual):
         return sum(parts[1:], start=parts[0]).log()
 
     def formula(self) -> str:
-        return "+".join(f"{share:.4g}·{name}" for name, share in self.shares().items())
+        return "+".join(f"{share:.2g}·{name}" for name, share in self.shares().items())
