@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..spaces.target import TargetSpec
@@ -31,6 +32,7 @@ __all__ = [
 DEFAULT_CHUNK_BYTES = 2**29
 
 
+@torch.compiler.disable
 def fused_target_loss(
     hidden: Tensor,
     head_weight: Tensor,
@@ -88,6 +90,7 @@ def fused_target_loss(
     return run_call(hidden, head, labels, [spec], inputs, max_chunk_bytes, num_valid, check_finite, shared=False)[0]
 
 
+@torch.compiler.disable
 def fused_target_losses(
     hidden: Tensor,
     head_weight: Tensor,

@@ -90,7 +90,6 @@ class HeadArguments:
         )
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def run_call(
     hidden: Tensor,
     head: HeadArguments,
@@ -121,7 +120,7 @@ def run_call(
         gradients = _gradients(call, wanted, len(specs), shared=shared)
         results = ChunkLoop(call, specs, gradients).run(max_chunk_bytes)
         values = torch.stack([result.loss.sum() for result in results]) + poison
-    losses = values
+    losses = values.unbind()
     if wanted:
         losses = _SumWithGradient.apply(rows, head.weight, head.bias, values, gradients)  # type: ignore[no-untyped-call]
     sums = [_loss_sum(losses[number], result, positions, len(labels)) for number, result in enumerate(results)]
@@ -160,7 +159,7 @@ def _loss_sum(loss: Tensor, result: TokenResults, positions: Tensor | None, num_
 
 
 class _SumWithGradient(torch.autograd.Function):
-    """The sums (D,) of D designs, whose gradients are already known."""
+    """The sums of D designs as D scalars, whose gradients are already known."""
 
     @staticmethod
     def forward(
@@ -170,10 +169,10 @@ class _SumWithGradient(torch.autograd.Function):
         bias: Tensor | None,
         values: Tensor,
         gradients: HeadGradients | SharedGradients,
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
         ctx.gradients = gradients
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
-        return values.clone()
+        return tuple(value.clone() for value in values)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -182,7 +181,8 @@ class _SumWithGradient(torch.autograd.Function):
         if gradients is None:
             raise RuntimeError("the gradient of a fused target loss is handed out once; compute the loss again")
         if isinstance(gradients, SharedGradients):
-            hidden = torch.einsum("d,dth->th", upstream[0].to(gradients.hidden.dtype), gradients.hidden)
+            factors = torch.stack(upstream).to(gradients.hidden.dtype)
+            hidden = torch.einsum("d,dth->th", factors, gradients.hidden)
             return hidden, None, None, None, None
         parts = (gradients.hidden, gradients.weight, gradients.bias)
         scaled = (_scaled(part, upstream[0], dtype) for part, dtype in zip(parts, ctx.dtypes, strict=True))

@@ -1,4 +1,4 @@
-"""The pass of `tail_softmax` as one Triton kernel: a program a row, two sweeps over it, the logits overwritten in place.
+"""The pass of `tail_softmax` as one Triton kernel: a program a row, two sweeps over it, in place.
 
 The first sweep keeps the maximum, sum and mean of the tail (online softmax), the second writes the tail's softmax. The
 entries have been read before and stand at LOWEST_LOGIT in both. Where hidden states are half precision, so is the

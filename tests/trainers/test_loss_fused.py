@@ -142,3 +142,120 @@ def test_equals_the_dense_loss_on_what_the_cache_stands_for(name: str, k: int) -
     slices = {key: cached(problem.source_logprobs(key), problem.labels, k) for key in ("teacher", "reference")}
     dense = {key: completed(one, student, problem.labels) for key, one in slices.items()}
     assert_equal(problem.fused(SPECS[name], slices), problem.dense(SPECS[name], dense))
+
+
+HEADS: dict[str, dict[str, Any]] = {
+    "softcap": {"softcap": 4.0},
+    "logit scale": {"logit_scale": 0.3},
+    "both": {"softcap": 4.0, "logit_scale": -1.7},
+    "padded": {"real_vocab": VOCAB - 3},
+    "padded and capped": {"real_vocab": VOCAB - 3, "softcap": 4.0},
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", ["sft", "label_smoothing", "eaft", "target_sft", "gem"])
+def test_heads_of_all_families_are_exact(head: str, name: str) -> None:
+    problem = Problem.make(2, **HEADS[head])
+    student = problem.logits(problem.hidden, problem.weight, problem.bias)
+    source = cached(problem.source_logprobs("teacher"), problem.labels, 5)
+    dense = {"teacher": completed(source, student, problem.labels)}
+    assert_equal(problem.fused(SPECS[name], {"teacher": source}), problem.dense(SPECS[name], dense))
+    assert_equal(problem.fused(SPECS[name]), problem.dense(SPECS[name]))
+
+
+GAMMAS: list[dict[str, Any]] = [
+    {"kind": "power", "exponent": 0.5, "floor": 0.1, "mix": 0.7},
+    {"kind": "power", "exponent": 2.0, "source": "reference"},
+    {"kind": "concentration_power"},
+    {"kind": "surprise_power", "source": "teacher"},
+    {"kind": "median_power", "source": "teacher"},
+    {"kind": "likelihood_ratio", "level": "sum"},
+    {"kind": "anchored", "lam": 0.3},
+    {"kind": "constant", "value": 0.0},
+]
+RESIDUALS: list[dict[str, Any]] = [
+    {"kind": "student", "exclude_label": True},
+    {"kind": "uniform"},
+    {"kind": "uniform", "exclude_label": True},
+    {"kind": "reference"},
+    {"kind": "teacher", "exclude_label": True},
+    {"kind": "teacher", "temperature": 0.7},
+    {"kind": "reference", "top_k": 3, "tail": "drop"},
+    {"kind": "geometric", "teacher": 0.3, "reference": 0.2},
+    {"kind": "geometric", "teacher": 0.8, "reference": 0.7},
+    {"kind": "mixture", "teacher": 0.5, "reference": 0.0, "student": 0.2},
+    {"kind": "mixture", "teacher": 0.2, "reference": 0.3, "uniform": 0.2},
+    {"kind": "previous"},
+]
+REST: list[dict[str, Any]] = [
+    {"residual_loss": "ce"},
+    {"weight": {"kind": "trust", "scale": 0.5}},
+    {"contrast": {"kind": "reverse_kl", "coefficient": 0.2}},
+    {"contrast": {"kind": "entropy_bonus", "coefficient": 0.1}, "denominator": "kept"},
+]
+
+
+@pytest.mark.parametrize("gamma", GAMMAS, ids=lambda gamma: gamma["kind"])
+@pytest.mark.parametrize("residual", RESIDUALS, ids=lambda residual: "-".join(map(str, residual.values())))
+def test_every_combination_of_trust_and_residual_is_exact(gamma: dict[str, Any], residual: dict[str, Any]) -> None:
+    """Whether it has a row form or not; the rest of the design varies along."""
+    rest = REST[(GAMMAS.index(gamma) + RESIDUALS.index(residual)) % len(REST)]
+    if gamma["kind"] == "anchored":
+        rest = {"weight": {"kind": "anchored"}, "residual_loss": "ce"}
+    spec = TargetSpec.model_validate({"gamma": gamma, "residual": residual, **rest})
+    problem = Problem.make(3)
+    assert_equal(problem.fused(spec), problem.dense(spec))
+    student = problem.logits(problem.hidden, problem.weight, problem.bias)
+    slices = {key: cached(problem.source_logprobs(key), problem.labels, 4) for key in ("teacher", "reference")}
+    dense = {key: completed(one, student, problem.labels) for key, one in slices.items()}
+    assert_equal(problem.fused(spec, slices), problem.dense(spec, dense))
+
+
+def test_dense_tensors_may_stand_in_for_models() -> None:
+    problem = Problem.make(4)
+    sources = {name: problem.source_logprobs(name) for name in problem.sources}
+    for name in ("target_sft", "asft", "prift"):
+        assert_equal(problem.fused(SPECS[name], sources), problem.dense(SPECS[name]))
+
+
+def test_a_teacher_with_other_padding_counts_on_the_real_vocabulary_only() -> None:
+    problem = Problem.make(5, real_vocab=VOCAB - 3)
+    wide = HiddenHead(torch.randn(TOKENS, 5).double(), torch.randn(VOCAB + 9, 5).double())
+    logits = wide.hidden @ wide.weight.T
+    spec = SPECS["target_sft"]
+    expected = problem.dense(spec, {"teacher": logits})
+    assert_equal(problem.fused(spec, {"teacher": wide}), expected)
+    assert_equal(problem.fused(spec, {"teacher": logits}), expected)
+
+
+def test_a_cache_row_may_keep_fewer_entries_than_others() -> None:
+    problem = Problem.make(6)
+    full = cached(problem.source_logprobs("teacher"), problem.labels, 6)
+    short = torch.arange(TOKENS) % 2 == 0
+    ids, logprobs = full.ids.clone().int(), full.logprobs.clone()
+    ids[short, 2:], logprobs[short, 2:] = -1, -torch.inf
+    ragged = CachedSlice(ids, logprobs, full.label_logprob)
+    student = problem.logits(problem.hidden, problem.weight, problem.bias)
+    dense = {"teacher": completed(ragged, student, problem.labels)}
+    assert_equal(problem.fused(SPECS["target_sft"], {"teacher": ragged}), problem.dense(SPECS["target_sft"], dense))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 100])
+def test_the_result_does_not_depend_on_the_chunks(rows: int) -> None:
+    problem = Problem.make(7)
+    source = {"teacher": cached(problem.source_logprobs("teacher"), problem.labels, 5)}
+    for name in ("target_sft", "talr", "gem"):
+        expected = problem.fused(SPECS[name], source, max_chunk_bytes=2**30)
+        assert_equal(problem.fused(SPECS[name], source, max_chunk_bytes=rows * 20 * VOCAB * 8), expected)
+
+
+@pytest.mark.parametrize("vocab", [2, 3])
+def test_tiny_vocabularies(vocab: int) -> None:
+    hidden, weight = torch.randn(5, 4).double().requires_grad_(), torch.randn(vocab, 4).double().requires_grad_()
+    labels = torch.arange(5) % vocab
+    for name in ("sft", "label_smoothing", "eaft", "dft"):
+        found = fused_target_loss(hidden, weight, labels, SPECS[name]).loss_sum
+        expected = dense_target_loss(hidden @ weight.T, labels, SPECS[name])
+        grads = (torch.autograd.grad(loss, (hidden, weight)) for loss in (found, expected))
+        assert_equal([found.detach(), *next(grads)], [expected.detach(), *next(grads)])

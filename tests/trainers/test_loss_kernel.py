@@ -1,4 +1,4 @@
-"""The Triton kernel on CPU, through Triton's interpreter. A child process, because the interpreter is chosen at import."""
+"""The Triton kernel on CPU, through Triton's interpreter: in a child process, since it is chosen at import."""
 
 from __future__ import annotations
 

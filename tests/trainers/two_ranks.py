@@ -1,0 +1,102 @@
+"""Run by torchrun on two gloo ranks: the fused loss inside a model that DDP, FSDP 1 or FSDP 2 wraps.
+
+Each rank takes every second sequence and divides its summed loss by the tokens of all ranks, so the summed gradients
+must be those of one process. Rank 0 prints, for each wrapper, the largest relative difference over all parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from qtarget.spaces import presets
+from qtarget.trainers.loss import HiddenHead, LossSum, fused_target_loss
+
+VOCAB, WIDTH, SEQUENCES, LENGTH = 53, 16, 6, 7
+SPEC = presets.get("target_sft")
+
+
+class Model(nn.Module):
+    """Embedding, two layers and a head tied to the embedding; the loss is part of the forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(VOCAB, WIDTH)
+        self.layers = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+        self.head = nn.Linear(WIDTH, VOCAB, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, inputs: Tensor, labels: Tensor, teacher: HiddenHead) -> LossSum:
+        hidden = self.layers(self.embedding(inputs)).flatten(0, 1)
+        return fused_target_loss(
+            hidden, self.head.weight, labels.flatten(), SPEC, teacher=teacher, max_chunk_bytes=2**16
+        )
+
+
+def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inputs and labels (sequences, positions); a teacher's states (sequences, positions, width) and head."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randint(VOCAB, (SEQUENCES, LENGTH), generator=generator)
+    labels = torch.randint(VOCAB, (SEQUENCES, LENGTH), generator=generator)
+    labels[0, :4] = labels[3] = -100
+    states = torch.randn(SEQUENCES, LENGTH, WIDTH, generator=generator)
+    return inputs, labels, states, torch.randn(VOCAB, WIDTH, generator=generator)
+
+
+def gradients(model: nn.Module, share: slice, factor: float) -> dict[str, Tensor]:
+    """Of factor · loss/tokens of the whole batch, from the sequences in `share`, by the names of the bare model."""
+    inputs, labels, states, weight = data()
+    teacher = HiddenHead(states[share].flatten(0, 1), weight)
+    loss = model(inputs[share], labels[share], teacher).loss_sum
+    (factor * loss / (labels != -100).sum()).backward()
+    gather = isinstance(model, FullyShardedDataParallel)
+    with FullyShardedDataParallel.summon_full_params(model, with_grads=True) if gather else nullcontext():
+        return {_bare(name): whole(parameter.grad) for name, parameter in model.named_parameters()}
+
+
+def whole(gradient: Any) -> Tensor:
+    result: Tensor = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient.clone()
+    return result
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("module.").removeprefix("_fsdp_wrapped_module.")
+
+
+def wrapped(kind: str) -> nn.Module:
+    model = Model()
+    if kind == "ddp":
+        return DistributedDataParallel(model)
+    if kind == "fsdp1":
+        return FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    for layer in (model.layers[0], model.layers[2]):
+        fully_shard(layer)
+    fully_shard(model)
+    return model
+
+
+def main() -> None:
+    dist.init_process_group("gloo")
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    expected = gradients(Model(), slice(None), 1.0)
+    report = {}
+    for kind in ("ddp", "fsdp1", "fsdp2"):
+        # The wrappers average over ranks, so each rank's share counts `ranks` times.
+        found = gradients(wrapped(kind), slice(rank, None, ranks), float(ranks))
+        assert found.keys() == expected.keys(), (found.keys(), expected.keys())
+        report[kind] = max(float((found[key] - one).abs().max() / one.abs().max()) for key, one in expected.items())
+    if rank == 0:
+        print(json.dumps(report))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
