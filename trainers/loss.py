@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..spaces.target import TargetSpec
-from .loss_call import HeadArguments, LossSum, run_call
+from .loss_call import HeadArguments, LossSum, outside_compile, run_call
 from .loss_dense import IGNORE_INDEX, dense_target_loss
 from .loss_inputs import TokenInputs
 from .residual_source import CachedSlice, HiddenHead, ResidualSource
@@ -32,7 +31,7 @@ __all__ = [
 DEFAULT_CHUNK_BYTES = 2**29
 
 
-@torch.compiler.disable
+@outside_compile
 def fused_target_loss(
     hidden: Tensor,
     head_weight: Tensor,
@@ -90,7 +89,7 @@ def fused_target_loss(
     return run_call(hidden, head, labels, [spec], inputs, max_chunk_bytes, num_valid, check_finite, shared=False)[0]
 
 
-@torch.compiler.disable
+@outside_compile
 def fused_target_losses(
     hidden: Tensor,
     head_weight: Tensor,

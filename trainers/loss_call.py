@@ -5,8 +5,9 @@ Letters: N tokens given, T valid ones, V vocabulary, H width, D designs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from .loss_dense import IGNORE_INDEX
 from .loss_gradients import HeadGradients, NoGradients, SharedGradients, Wanted
 from .loss_head import Head, compute_dtype
 from .loss_inputs import TokenInputs, ValidTokens, check_finite_hidden, check_labels, valid_positions
+
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,11 @@ class LossSum:
                 f"the logits must be finite, but those of token {int(bad.nonzero()[0])} are not "
                 f"({int(bad.sum())} of {self.num_tokens} tokens); hidden states or the head hold NaN or inf"
             )
+
+
+def outside_compile(function: Function) -> Function:
+    """`function` ends the graph of a compiled model around it; it is no part of one."""
+    return cast(Function, torch.compiler.disable(function))  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, eq=False)
