@@ -76,7 +76,9 @@ def main() -> int:
     reply = answer(arguments.folder, QUESTION)
     print(f"{QUESTION} -> {reply}")
     if ANSWER not in reply:
-        print(f"the converted model must answer {ANSWER!r}; it is broken, do not use {arguments.folder}", file=sys.stderr)
+        print(
+            f"the converted model must answer {ANSWER!r}; it is broken, do not use {arguments.folder}", file=sys.stderr
+        )
         return 1
     return 0
 

@@ -1,0 +1,76 @@
+"""Write worked solutions and problems of reasoning-gym's `gsm_symbolic` as JSONL, disjoint by content.
+
+    python studies/make_gsm_symbolic.py FOLDER [--demonstrations N] [--problems N] [--max-characters N] [--seed N]
+
+FOLDER/demonstrations.jsonl has the columns prompt and completion (the working, then `#### answer`), FOLDER/problems.jsonl
+question and answer. Which side a question belongs to is decided by the hash of its text, so another seed or size never
+moves a question across; a worked solution that does not end in the item's own answer is left out. Needs the `gym` extra.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from qtarget.evaluation import Verdict, verify
+from qtarget.evaluation.gym_tasks import GymItem, stream
+from qtarget.evaluation.settings import TaskSettings
+from qtarget.evaluation.splits import content_hash, is_for_training
+
+TASK = TaskSettings(source="gym", path="gsm_symbolic")
+
+
+def draw(
+    demonstrations: int, problems: int, max_characters: int, seed: int
+) -> tuple[list[GymItem], list[GymItem], int]:
+    """Items for training, items for problems, and how many were left out for a wrong or long solution."""
+    training: list[GymItem] = []
+    held_out: list[GymItem] = []
+    left_out = 0
+    for item in stream(TASK, seed):
+        if not is_for_training(content_hash(item.question)):
+            held_out.append(item)
+        elif is_usable(item, max_characters):
+            training.append(item)
+        else:
+            left_out += 1
+        if len(training) >= demonstrations and len(held_out) >= problems:
+            break
+    return training[:demonstrations], held_out[:problems], left_out
+
+
+def is_usable(item: GymItem, max_characters: int) -> bool:
+    """Whether the item's working is short enough and ends in its answer."""
+    solution = item.solution or ""
+    short = len(item.question) + len(solution) <= max_characters
+    return short and verify(solution, item.gold, "numeric") is Verdict.CORRECT
+
+
+def write(path: Path, rows: Iterable[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--demonstrations", type=int, default=4000)
+    parser.add_argument("--problems", type=int, default=2000, help="search and report problems together")
+    parser.add_argument("--max-characters", type=int, default=2000, help="question and solution together")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    training, held_out, left_out = draw(
+        arguments.demonstrations, arguments.problems, arguments.max_characters, arguments.seed
+    )
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    write(
+        arguments.folder / "demonstrations.jsonl",
+        ({"prompt": item.question, "completion": item.solution or ""} for item in training),
+    )
+    write(arguments.folder / "problems.jsonl", ({"question": item.question, "answer": item.gold} for item in held_out))
+    print(f"{len(training)} demonstrations, {len(held_out)} problems; {left_out} wrong or long solutions left out")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
