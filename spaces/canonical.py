@@ -180,7 +180,7 @@ def constants_are_scales(spec: TargetSpec) -> TargetSpec:
     if factor == 0:
         return _nothing_from_the_label(spec)
     if weight.kind == "trust":
-        kind = "unit" if spec.contrast is None or isinstance(gamma, Constant) else "trust"
+        kind = "unit" if spec.contrast is None or unit == Constant() else "trust"
         return _weighted(spec, kind, weight.scale * factor, gamma=unit)
     return _scaled(spec, factor, gamma=unit)
 

@@ -65,6 +65,15 @@ class Residual(Settings):
     @property
     def student_share(self) -> float:
         """How much of R is the student's own distribution, which moves nothing."""
+        share = self._student_part()
+        if self.temperature != 1 or self.exclude_label:
+            return 0.0
+        if self.truncated:  # cut off and given back as it was
+            return float(share == 1 and self.tail == "student")
+        return share
+
+    def _student_part(self) -> float:
+        """The student's share of the unmodified family."""
         return 0.0
 
     def scores(self, rows: Rows) -> Tensor:
@@ -133,10 +142,8 @@ class Student(Residual):
 
     kind: Literal["student"] = "student"
 
-    @property
-    def student_share(self) -> float:
-        own_tail = not self.truncated or self.tail == "student"
-        return 1.0 if own_tail and self.temperature == 1 and not self.exclude_label else 0.0
+    def _student_part(self) -> float:
+        return 1.0
 
     def scores(self, rows: Rows) -> Tensor:
         return rows.logprobs_of("student")
@@ -223,9 +230,8 @@ class Geometric(Residual):
         student = max(0.0, 1 - self.teacher - self.reference) if self.student is None else self.student
         return {"student": student, "reference": self.reference, "teacher": self.teacher}
 
-    @property
-    def student_share(self) -> float:
-        return 1.0 if self.exponents() == {"student": 1, "reference": 0, "teacher": 0} and not self.modified else 0.0
+    def _student_part(self) -> float:
+        return float(self.exponents() == {"student": 1, "reference": 0, "teacher": 0})
 
     @property
     def needs(self) -> frozenset[str]:
@@ -263,9 +269,8 @@ class Mixture(Residual):
     def needs(self) -> frozenset[str]:
         return frozenset(self.shares()) - {"student", "uniform"}
 
-    @property
-    def student_share(self) -> float:
-        return 0.0 if self.modified else self.shares().get("student", 0.0)
+    def _student_part(self) -> float:
+        return self.shares().get("student", 0.0)
 
     def scores(self, rows: Rows) -> Tensor:
         parts = [

@@ -1,7 +1,7 @@
 """The published losses, each written from its paper with its own stop-gradients and left to autograd.
 
-Nothing here knows of targets, residuals or weights: these are the oracles that the target space is checked against. A loss
-is a sum over valid tokens. Conventions: `z` (T, V) float64 logits of the student, `sg` = stop-gradient.
+Nothing here knows of targets, residuals or weights: these are the oracles that the target space is checked against. A
+loss is a sum over valid tokens. Conventions: `z` (T, V) float64 logits of the student, `sg` = stop-gradient.
 """
 
 from __future__ import annotations
