@@ -3,8 +3,8 @@
     python studies/make_gsm_symbolic.py FOLDER [--demonstrations N] [--problems N] [--max-characters N] [--seed N]
 
 FOLDER/demonstrations.jsonl has the columns prompt and completion (the working, then `#### answer`),
-FOLDER/problems.jsonl question and answer. Which side a question belongs to is decided by the hash of its text, so another
-seed or size never moves a question across; a worked solution that does not end in the item's own answer is left out.
+FOLDER/problems.jsonl question and answer. Which side a question belongs to is decided by the hash of its text, so
+another seed or size never moves it across; a worked solution that does not end in the item's own answer is left out.
 Needs the `gym` extra.
 """
 
