@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ..spaces.errors import UserError
 from .config import StudyConfig
 from .config_file import load_study
+from .helper_process import run_module
 
 
 def check_study(path: Path, console: Console) -> dict[str, Any]:
@@ -23,8 +19,8 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     Raises UserError for what the user can mend, RuntimeError for anything else that would fail.
     """
     config = load_study(path)
-    with console.status("Loading model and data, one worst-case step for each kind of design ..."):
-        facts = try_inputs(path)
+    console.print("Loading model and data, then one worst-case step for each kind of design ...")
+    facts = dict(run_module("qtarget.search.engine_check", [str(path)], console)["facts"])
     facts |= {
         "study": config.study,
         "trials": config.search.trials,
@@ -50,30 +46,6 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         f"The study takes {_hours(facts['estimate_seconds'])} at most, if every step is a worst case. All is well."
     )
     return facts
-
-
-def try_inputs(path: Path) -> dict[str, Any]:
-    """Run the engine's checks in a process of their own and return its facts."""
-    command = [sys.executable, "-m", "qtarget.search.engine_check", str(path)]
-    pipe = subprocess.PIPE
-    with (
-        tempfile.TemporaryFile("w+", errors="replace") as errors,
-        # standard input stays open until it has answered: its end would tell the engine to leave
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process,
-    ):
-        assert process.stdout is not None
-        out = process.stdout.readline()
-        errors.seek(0)
-        last_words = errors.read()[-3000:]
-    message = json.loads(out) if out else {"type": "died"}
-    if message["type"] == "checked":
-        return dict(message["facts"])
-    failure = message.get("failure", {})
-    if failure.get("kind") == "user":
-        raise UserError(failure["message"], field=failure.get("field"))
-    raise RuntimeError(
-        f"the engine failed: {failure.get('message', 'it died')}\n{failure.get('traceback') or last_words}"
-    )
 
 
 def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:

@@ -24,6 +24,8 @@ app = typer.Typer(
 StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials, instead of the file's.")]
+Workers = Annotated[int, typer.Option(min=1, help="Engines on this host.")]
+Until = Annotated[str | None, typer.Option(help="Stop at this time, e.g. 07:00 or 2030-01-31T07:00+01:00.")]
 
 
 def main() -> NoReturn:
@@ -81,11 +83,28 @@ def check(study: StudyFile, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def run(study: StudyFile, trials: Trials = None, as_json: AsJson = False) -> None:
+def run(
+    study: StudyFile, trials: Trials = None, workers: Workers = 1, until: Until = None, as_json: AsJson = False
+) -> None:
     """Create a study or resume it: one command, safe to repeat."""
     from .session import run_file
 
-    _finish(run_file(study, _console(as_json), trials=trials), as_json)
+    _finish(run_file(study, _console(as_json), trials=trials, workers=workers, until=until), as_json)
+
+
+@app.command()
+def join(
+    storage_url: Annotated[str, typer.Argument(help="Storage of the study.", metavar="STORAGE_URL")],
+    study: Annotated[str, typer.Argument(help="Name of the study.", metavar="STUDY")],
+    base: Annotated[Path | None, typer.Option(help="Folder that the study's relative paths start from here.")] = None,
+    workers: Workers = 1,
+    until: Until = None,
+    as_json: AsJson = False,
+) -> None:
+    """Work on a study that another process or host created."""
+    from .session import join_and_show
+
+    _finish(join_and_show(storage_url, study, _console(as_json), base=base, workers=workers, until=until), as_json)
 
 
 @app.command()
@@ -129,6 +148,64 @@ def export(
 
     path = export_winner(study, directory)
     _print_json({"winner": str(path)}) if as_json else print(f"Winner written to {path}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model folder, hub id or GGUF file.", metavar="MODEL")],
+    tasks: Annotated[Path, typer.Argument(help="YAML with an `evaluation` section.", metavar="TASKS.yaml")],
+    out: Annotated[Path | None, typer.Option(help="Folder for items and result; a second call goes on there.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on tasks."""
+    from .evaluate_command import evaluate_model
+
+    result = evaluate_model(model, tasks, out, _console(as_json))
+    if as_json:
+        _print_json(result)
+
+
+cache = typer.Typer(help="Answers of teachers and references, kept on disk for all studies.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
+
+@cache.command("build")
+def cache_build(study: StudyFile, as_json: AsJson = False) -> None:
+    """Ask the study's teacher and reference once; continues or repairs what is there."""
+    from .cache_commands import build
+
+    folders = build(study, _console(as_json))
+    if as_json:
+        _print_json(folders)
+
+
+@cache.command("verify")
+def cache_verify() -> None:
+    """Read every byte of every cache; exit 1 when one is torn."""
+    from .cache_commands import verify_all
+
+    if not verify_all(_console()):
+        raise SystemExit(1)
+
+
+@cache.command("list")
+def cache_list(as_json: AsJson = False) -> None:
+    """What there is, and how large."""
+    from .cache_commands import show
+
+    infos = show(_console(as_json))
+    if as_json:
+        _print_json(infos)
+
+
+@cache.command("prune")
+def cache_prune(
+    unused_days: Annotated[float, typer.Option(min=0, help="Spare what was used within so many days.")] = 30.0,
+) -> None:
+    """Remove caches that nothing has used lately."""
+    from .cache_commands import remove_unused
+
+    remove_unused(unused_days, _console())
 
 
 if __name__ == "__main__":

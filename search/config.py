@@ -12,7 +12,7 @@ from ..evaluation.settings import EvaluationSettings
 from ..spaces import SearchSpace, TargetSpec, presets
 from ..spaces.errors import UserError
 from ..spaces.settings import Settings
-from ..trainers.settings import DataSettings, ModelSettings, TrainingSettings
+from ..trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
 
 PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft")
 """Baselines of a study that names none, as far as its inputs allow."""
@@ -80,6 +80,23 @@ class LimitSettings(Settings):
     """A supervisor on another host that is silent for so long has lost its trials."""
 
 
+class ConfirmationSettings(Settings):
+    """How the best designs are confirmed: retrained with fresh seeds, scored on the untouched report problems."""
+
+    seeds: Annotated[int, Field(ge=2)] = 3
+    """Fresh seeds for each design; the same ones for all."""
+    designs: Annotated[int, Field(ge=1)] = 2
+    """Best designs of the search, compared with plain SFT; Target-SFT's default joins where there is a teacher."""
+
+
+class Candidate(Settings):
+    """A design under confirmation."""
+
+    title: str
+    target: TargetSpec
+    training: dict[str, float] = Field(default_factory=dict)
+
+
 class StudyConfig(Settings):
     """One study: a model, its data, the space of targets and how they are scored."""
 
@@ -87,6 +104,8 @@ class StudyConfig(Settings):
     """Name in the storage, and of the study's folder."""
     model: ModelSettings
     teacher: ModelSettings | None = None
+    cache: CacheSettings | None = None
+    """Ask teacher and reference once, keep their answers on disk for all trials and studies. Default: ask them live."""
     data: DataSettings
     training: TrainingSettings = TrainingSettings()
     space: SearchSpace = SearchSpace()
@@ -95,6 +114,10 @@ class StudyConfig(Settings):
     """Published objectives, run first: a preset's name, or preset, knobs, training. Default: those the inputs allow."""
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings
+    confirmation: ConfirmationSettings = ConfirmationSettings()
+    """Needs `evaluation.report_problems`."""
+    candidates: tuple[Candidate, ...] = ()
+    """Designs to retrain with every fresh seed, instead of a search: how a confirmation is written down."""
     storage: str | None = None
     """Database URL; default: an SQLite file in the study's folder."""
     tracking: TrackingSettings = TrackingSettings()

@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ..evaluation.settings import EvaluationSettings
 from ..spaces.errors import UserError
 from .config import StudyConfig
 from .trial import write_json
@@ -26,11 +27,18 @@ def load_study(path: str | Path) -> StudyConfig:
     Raises UserError that lists every fault of the file: dotted path, rule, value, remedy.
     """
     file = Path(path).absolute()
-    if not file.is_file():
-        raise UserError(f"the study must be a YAML file, but there is none at {file}; check the path")
     read = _parse(file)
     read.setdefault("base", str(file.parent))
     return parse_study(read, source=str(path))
+
+
+def load_evaluation(path: Path) -> EvaluationSettings:
+    """The `evaluation` section of a YAML file, which may be a study's. Raises UserError like `load_study`."""
+    read = _parse(path.absolute())
+    try:
+        return EvaluationSettings.model_validate(read.get("evaluation"))
+    except ValidationError as error:
+        raise _refusal(error, str(path), within=("evaluation",)) from None
 
 
 def parse_study(read: Mapping[str, Any], source: str = "the study") -> StudyConfig:
@@ -38,9 +46,14 @@ def parse_study(read: Mapping[str, Any], source: str = "the study") -> StudyConf
     try:
         return StudyConfig.model_validate(read)
     except ValidationError as error:
-        faults = list(dict.fromkeys(_fault(dict(each)) for each in error.errors(include_url=False)))
-        lines = "\n".join(fault.line for fault in faults)
-        raise UserError(f"{source}: {lines}", field=faults[0].field) from None
+        raise _refusal(error, source) from None
+
+
+def _refusal(error: ValidationError, source: str, within: tuple[str, ...] = ()) -> UserError:
+    """Every fault of a file, its path starting at `within`."""
+    found = ({**each, "loc": (*within, *each["loc"])} for each in error.errors(include_url=False))
+    faults = list(dict.fromkeys(_fault(each) for each in found))
+    return UserError(f"{source}: " + "\n".join(fault.line for fault in faults), field=faults[0].field)
 
 
 def write_folder(config: StudyConfig) -> None:
@@ -73,6 +86,8 @@ class _OneOfEach(yaml.SafeLoader):
 
 
 def _parse(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise UserError(f"the study must be a YAML file, but there is none at {file}; check the path")
     try:
         # a subclass of SafeLoader: builds plain data only
         read = yaml.load(file.read_text("utf-8"), Loader=_OneOfEach)

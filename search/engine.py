@@ -16,13 +16,16 @@ import torch
 
 from ..evaluation.problems import load_problems
 from ..evaluation.splits import training_hashes
+from ..spaces import TargetSpec
 from ..spaces.errors import UserError
 from ..spaces.identity import content_id
+from ..trainers.cache_source import CachedModels
 from ..trainers.data import load_demonstrations, load_rows, turn_reader
 from ..trainers.models import model_fingerprint
 from ..trainers.resident import ResidentModel, needs_frozen_copy
-from ..trainers.settings import DataSettings
+from ..trainers.settings import DataSettings, ModelSettings
 from ..trainers.sft import DivergedError
+from ..trainers.sources import CachedModel, Source
 from .config import StudyConfig
 from .config_file import read_folder
 from .engine_channel import Channel, die_with_parent
@@ -35,29 +38,61 @@ class Engine:
 
     def __init__(self, config: StudyConfig) -> None:
         base = config.base_folder
-        needs = config.needs
+        self._config = config
+        self._opened: dict[ModelSettings, CachedModel] = {}
+        needs, live = config.needs, config.cache is None
         self.resident = ResidentModel(
             config.model,
             base,
             precision=config.training.precision,
-            reference=needs_frozen_copy(needs, config.training.lora),
-            teacher=config.teacher if "teacher" in needs else None,
+            reference=live and needs_frozen_copy(needs, config.training.lora),
+            teacher=config.teacher if live and "teacher" in needs else None,
         )
         self.tokenizer = self.resident.tokenizer
         self.data = load_demonstrations(config.data, self.tokenizer, base)
         seen = training_hashes(training_prompts(config.data, base))
         self.splits = load_problems(config.evaluation, base, config.search.seed, seen)
-        self.problems = self.splits.search
+        self.problems = {"search": self.splits.search, "report": self.splits.report}
+
+    def sources(self, target: TargetSpec) -> dict[str, Source | None]:
+        """Reference and teacher of a design, live or from the cache that all trials share; None where it needs none."""
+        resident, config, needs = self.resident, self._config, target.needs
+        if config.cache is not None:
+            return {
+                "reference": self._cached(config.model) if "reference" in needs else None,
+                "teacher": self._cached(config.teacher) if "teacher" in needs and config.teacher else None,
+            }
+        return {
+            "reference": resident.reference() if "reference" in needs else None,
+            "teacher": resident.teacher if "teacher" in needs else None,
+        }
+
+    def _cached(self, model: ModelSettings) -> CachedModel:
+        """Opened once an engine; built first when it is not there."""
+        if model not in self._opened:
+            config = self._config
+            caches = CachedModels(
+                self.data,
+                config.data,
+                self.tokenizer,
+                config.base_folder,
+                settings=config.cache,
+                precision=config.training.precision,
+            )
+            self._opened[model] = caches.open_or_build(model, device=self.resident.device)
+        return self._opened[model]
 
     def fingerprints(self) -> dict[str, str]:
         """Content of all inputs: equal fingerprints and settings give equal trials."""
         found = {
             "model": self.resident.fingerprint,
             "data": self.data.fingerprint,
-            "evaluation": content_id([problem.id for problem in self.problems]),
+            "evaluation": content_id([[problem.id for problem in problems] for problems in self.problems.values()]),
         }
         if self.resident.teacher is not None:
             found["teacher"] = model_fingerprint(self.resident.teacher.model)
+        elif "teacher" in self._config.needs and self._config.teacher is not None:
+            found["teacher"] = self._cached(self._config.teacher).cache.manifest.key.id
         return found
 
     def describe(self) -> dict[str, str]:
@@ -65,7 +100,7 @@ class Engine:
         left_out = self.splits.in_training
         return {
             "data": self.data.summary(),
-            "problems": f"{len(self.problems)} to search with, {len(self.splits.report)} kept for the report, "
+            "problems": f"{len(self.splits.search)} to search with, {len(self.splits.report)} kept for the report, "
             f"{left_out} left out because the demonstrations contain them",
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         }

@@ -31,7 +31,7 @@ def check(config: StudyConfig) -> dict[str, Any]:
     answered = evaluate(
         resident.fresh(config.training.lora, seed=0),
         engine.tokenizer,
-        engine.problems[:PROBLEMS],
+        engine.splits.search[:PROBLEMS],
         config.evaluation,
         seed=0,
     )
@@ -61,8 +61,7 @@ def _worst_case(engine: Engine, config: StudyConfig, target: TargetSpec) -> dict
         engine.data,
         target,
         config.training,
-        reference=resident.reference() if "reference" in target.needs else None,
-        teacher=resident.teacher if "teacher" in target.needs else None,
+        **engine.sources(target),
         pad_token_id=resident.pad_token_id,
         real_vocab=resident.real_vocab,
     )

@@ -28,6 +28,7 @@ class Run:
         self._number: int = command["number"]
         self._spec = TrialSpec.model_validate(command["spec"])
         self._folder = TrialFolder(command["folder"])
+        self._problems = engine.problems[self._spec.split]
         self._rungs = {rung.step: rung for rung in self._spec.rungs}
         self._settings = self._spec.training.model_copy(update={"micro_batch": command["micro_batch"]})
         self._model = engine.resident.fresh(self._settings.lora, seed=self._spec.seed)
@@ -43,7 +44,7 @@ class Run:
             return
         evaluation = None
         if outcome.status == "finished":
-            evaluation = self._evaluate(self._engine.problems, outcome.step, self._folder.items)
+            evaluation = self._evaluate(self._problems, outcome.step, self._folder.items)
         if evaluation is None:
             self._channel.send("stopped", number=self._number, step=outcome.step)
         else:
@@ -59,8 +60,7 @@ class Run:
             self._settings,
             seed=self._spec.seed,
             folder=self._folder.path,
-            reference=resident.reference() if "reference" in target.needs else None,
-            teacher=resident.teacher if "teacher" in target.needs else None,
+            **engine.sources(target),
             on_step=self._on_step,
             pad_token_id=resident.pad_token_id,
             real_vocab=resident.real_vocab,
@@ -71,7 +71,7 @@ class Run:
         self._record(report)
         rung = self._rungs.get(report.step)
         if rung is not None:
-            problems = self._engine.problems[: rung.problems]
+            problems = self._problems[: rung.problems]
             evaluation = self._evaluate(problems, report.step, self._folder.rung_items(report.step))
             if evaluation is None:
                 return True

@@ -9,7 +9,7 @@ from ..spaces import TargetSpec
 from ..spaces.identity import derive_seed
 from ..spaces.search_space import Point
 from ..trainers.settings import TrainingSettings
-from .config import BaselineSettings, StudyConfig
+from .config import BaselineSettings, Candidate, StudyConfig
 from .queue import Claim, Slot
 from .sampling import Chooser
 from .trial import Rung, TrialSpec
@@ -25,7 +25,13 @@ class Planned:
 
 
 def first_slots(config: StudyConfig) -> list[Slot]:
-    """The baselines. A point of the searched space is enqueued as its parameters: the sampler learns from it."""
+    """The baselines, or every candidate with every fresh seed.
+
+    A baseline that is a point of the searched space is enqueued as its parameters: the sampler learns from it.
+    """
+    if config.candidates:
+        seeds = range(config.confirmation.seeds)
+        return [_replicate(candidate, seed) for seed in seeds for candidate in config.candidates]
     return [_slot(config, baseline) for baseline in config.baseline_settings()]
 
 
@@ -39,6 +45,11 @@ def _slot(config: StudyConfig, baseline: BaselineSettings) -> Slot:
         "training": training,
     }
     return Slot(parameters or {}, attributes)
+
+
+def _replicate(candidate: Candidate, seed: int) -> Slot:
+    facts = {"title": candidate.title, "target": candidate.target.model_dump(mode="json"), "replicate": seed}
+    return Slot(attributes={**facts, "training": dict(candidate.training)})
 
 
 class Planner:
@@ -61,11 +72,10 @@ class Planner:
             teacher=config.teacher if "teacher" in target.needs else None,
             data=config.data,
             evaluation=config.evaluation,
-            rungs=self._rungs,
-            seed=derive_seed("study", config.search.seed),
             fingerprints=self._fingerprints,
+            **self._role(claim.attributes.get("replicate")),
         )
-        title = str(claim.attributes.get("baseline") or target.title())
+        title = str(claim.attributes.get("title") or claim.attributes.get("baseline") or target.title())
         facts = {
             "title": title,
             "target": target.model_dump(mode="json"),
@@ -74,6 +84,13 @@ class Planner:
             "canonical": spec.canonical_id,
         }
         return Planned(spec, title, facts)
+
+    def _role(self, replicate: int | None) -> dict[str, Any]:
+        """A trial of the search shares its seed with all others; a replicate of a confirmation has a fresh one."""
+        seed = self._config.search.seed
+        if replicate is None:
+            return {"seed": derive_seed("study", seed), "rungs": self._rungs}
+        return {"seed": derive_seed("confirmation", seed, replicate), "split": "report"}
 
     def _design(self, claim: Claim) -> tuple[TargetSpec, dict[str, float]]:
         attached = claim.attributes

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from .progress import bars
+from .helper_process import run_module
 from .session import run_file
 
 
@@ -31,18 +28,4 @@ def run_quickstart(folder: Path, seed: int, console: Console, trials: int | None
 
 def build_world(world: Path, seed: int, console: Console) -> None:
     """Run the world builder and show its progress; it reuses a finished world and rebuilds a torn one."""
-    world.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "qtarget.evaluation.tiny_world", str(world), "--seed", str(seed)]
-    log = world / "build.log"
-    with log.open("w") as errors, bars(console) as progress:
-        tasks: dict[str, Any] = {}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                report = json.loads(line)
-                phase = report["phase"]
-                if phase not in tasks:
-                    tasks[phase] = progress.add_task(phase, total=report["total"], note="")
-                progress.update(tasks[phase], completed=report["done"], total=report["total"])
-    if process.returncode:
-        raise RuntimeError(f"the tiny world could not be built; {log} says:\n{log.read_text()[-2000:]}")
+    run_module("qtarget.evaluation.tiny_world", [str(world), "--seed", str(seed)], console)

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from ..spaces.errors import UserError
 from .config import StudyConfig
 from .config_file import load_study, read_folder
 from .events import Listener
 from .history import best, load_history, plain_sft
 from .progress import ProgressDisplay
-from .supervisor import run_study
+from .study import joined_config
+from .supervisor import Summary, join_study, run_study
 from .tables import trials_table, winner_sentence
 from .tracking import MlflowTracking
 
 
-def run_file(path: Path, console: Console, trials: int | None = None) -> dict[str, Any]:
+def run_file(
+    path: Path, console: Console, *, trials: int | None = None, workers: int = 1, until: str | None = None
+) -> dict[str, Any]:
     """Create or resume the study of a YAML file, show it while it runs, and sum it up."""
     config = load_study(path)
-    summary = run_study(config, listeners(config, console), trials=trials)
+    deadline = parse_until(until)
+    summary = run_study(config, listeners(config, console), trials=trials, workers=workers, until=deadline)
+    return _sum_up(config, summary, console)
+
+
+def join_and_show(
+    url: str, name: str, console: Console, *, base: Path | None = None, workers: int = 1, until: str | None = None
+) -> dict[str, Any]:
+    """Work on a study that exists, show it, and sum it up."""
+    config = joined_config(url, name, base)
+    heard = listeners(config, console, config.study_folder / f"joined-{socket.gethostname()}-{os.getpid()}")
+    summary = join_study(url, name, heard, base=base, workers=workers, until=parse_until(until))
+    return _sum_up(config, summary, console)
+
+
+def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str, Any]:
     console.print(trials_table(load_history(config), f"Study {config.study}"))
     console.print(winner_sentence(summary.winner, summary.sft), soft_wrap=True)
     if summary.state == "stopped":
@@ -29,12 +51,36 @@ def run_file(path: Path, console: Console, trials: int | None = None) -> dict[st
     return summary.as_dict()
 
 
-def listeners(config: StudyConfig, console: Console) -> list[Listener]:
+def parse_until(text: str | None, now: datetime | None = None) -> datetime | None:
+    """The next moment a clock shows `07:00` here, or an ISO date and time (local where it names no zone).
+
+    Raises UserError for anything else, and for a moment that has passed.
+    """
+    if text is None:
+        return None
+    now = now or datetime.now().astimezone()
+    try:
+        if "T" in text or "-" in text:
+            moment = datetime.fromisoformat(text)
+            moment = moment if moment.tzinfo else moment.astimezone()
+        else:
+            clock = time.fromisoformat(text)
+            moment = datetime.combine(now.date(), clock).astimezone()
+            if moment <= now:
+                moment = datetime.combine(now.date() + timedelta(days=1), clock).astimezone()
+    except ValueError:
+        raise UserError(f"`--until` must be a time like 07:00 or 2030-01-31T07:00, but got {text!r}") from None
+    if moment <= now:
+        raise UserError(f"`--until` must lie ahead, but got {moment.isoformat()}, and it is {now.isoformat()}")
+    return moment
+
+
+def listeners(config: StudyConfig, console: Console, spool: Path | None = None) -> list[Listener]:
     """Progress on the terminal, and MLflow unless it is switched off."""
     found: list[Listener] = [ProgressDisplay(console)]
     if config.tracking.uri != "none":
         experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
-        found.append(MlflowTracking(tracking_uri(config), experiment, config.study, config.study_folder))
+        found.append(MlflowTracking(tracking_uri(config), experiment, config.study, config.study_folder, spool=spool))
     return found
 
 

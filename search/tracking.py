@@ -43,8 +43,18 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 class MlflowTracking:
     """Listener that spools every event and delivers it to MLflow from a thread of its own."""
 
-    def __init__(self, uri: str, experiment: str, study: str, folder: Path, *, drain_seconds: float = 60.0) -> None:
-        self._spool = EventSpool(folder)
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        study: str,
+        folder: Path,
+        *,
+        spool: Path | None = None,
+        drain_seconds: float = 60.0,
+    ) -> None:
+        """`spool`: folder of this process's journal, where several processes work on the study of `folder`."""
+        self._spool = EventSpool(spool or folder)
         self._writer = MlflowWriter(uri, experiment, study, folder)
         self._drain_seconds = drain_seconds
         self._wake, self._closing = threading.Event(), threading.Event()

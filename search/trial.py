@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..evaluation.settings import EvaluationSettings
 from ..spaces.identity import canonical, content_id
@@ -41,6 +41,8 @@ class TrialSpec(Settings):
     rungs: tuple[Rung, ...] = ()
     seed: int
     """The study's seed: data order, initialisation and sampling noise are the same in every trial."""
+    split: Literal["search", "report"] = "search"
+    """Problems that score it: `report` for confirmation only."""
     fingerprints: dict[str, str]
     """Content of data, model, teacher, problems as the engine found them."""
 

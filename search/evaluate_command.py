@@ -1,0 +1,26 @@
+"""`qtarget evaluate`: the score of a finished model on the tasks of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .helper_process import run_module
+
+
+def evaluate_model(model: str, tasks: Path, out: Path | None, console: Console) -> dict[str, Any]:
+    """Score a model folder, hub id or GGUF file; prints score, standard error and the count of every verdict.
+
+    Raises UserError for a model or tasks that cannot be used.
+    """
+    arguments = [model, str(tasks), *([str(out)] if out else [])]
+    result = dict(run_module("qtarget.search.engine_evaluate", arguments, console)["result"])
+    verdicts = ", ".join(f"{count} {name}" for name, count in result["verdicts"].items() if count)
+    console.print(
+        f"{result['score']:.3f} ± {result['standard_error']:.3f} on {result['num_problems']} problems, "
+        f"{result['samples']} sample(s) each: {verdicts}; {result['seconds']:.1f} s",
+        soft_wrap=True,
+    )
+    return result
