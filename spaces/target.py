@@ -158,7 +158,10 @@ class Design:
 
 def trust(spec: TargetSpec, rows: LabelRows) -> Tensor:
     """γ of each token, shape (T,), detached. A family whose `scope` is `batch` wants the scalars of the whole batch."""
-    return spec.gamma.trust(rows)
+    import torch
+
+    with torch.no_grad():
+        return spec.gamma.trust(rows)
 
 
 def weights(spec: TargetSpec, rows: LabelRows, gamma: Tensor) -> Tensor:
@@ -204,14 +207,20 @@ def design(spec: TargetSpec, rows: Rows, gamma: Tensor | None = None) -> Design:
     """The target at `rows`; `gamma` (T,) is given when it was computed over a larger batch, else `trust` is asked."""
     import torch
 
-    gamma = trust(spec, rows) if gamma is None else gamma.detach()
+    with torch.no_grad():
+        return _design(spec, rows, trust(spec, rows) if gamma is None else gamma)
+
+
+def _design(spec: TargetSpec, rows: Rows, gamma: Tensor) -> Design:
+    import torch
+
     weight = weights(spec, rows, gamma)
     label_value = spec.gamma.label_loss(rows, gamma)
     if spec.weight.kind == "trust":
         gamma, label_value = torch.ones_like(gamma), -rows.label_logprobs
     rest = 1 - gamma
     spread = _residual(spec, rows, rest)
-    signed = spec.contrast.signed(rows) if spec.contrast and spec.contrast_acts else None
+    signed = spec.contrast.signed(rows) if spec.contrast and spec.contrast.coefficient else None
     return Design(
         rows=rows,
         label=gamma if signed is None else gamma + signed.label,
@@ -219,7 +228,7 @@ def design(spec: TargetSpec, rows: Rows, gamma: Tensor | None = None) -> Design:
         even=spread.even,
         dense=_sum(spread.dense, None if signed is None else signed.dense),
         weight=weight,
-        value=product(weight, _value(gamma, label_value, product(rest, spread.loss), signed, rows)),
+        value=product(weight, _value(label_value, product(rest, spread.loss), signed, rows)),
         q_sum=gamma + rest * spread.total,
     )
 
@@ -251,15 +260,14 @@ def _residual(spec: TargetSpec, rows: Rows, rest: Tensor) -> _Spread:
     return _Spread(student=zero, even=None, dense=rest[:, None] * probs, loss=loss, total=probs.sum(-1))
 
 
-def _value(gamma: Tensor, label: Tensor, residual: Tensor, signed: Signed | None, rows: Rows) -> Tensor:
-    """The summed value (T,); an impossible label (p = 0) is priced once, by its whole coefficient."""
+def _value(label: Tensor, residual: Tensor, signed: Signed | None, rows: Rows) -> Tensor:
+    """The summed value (T,); what has no finite price (mass on impossible tokens, of whatever sign) costs +∞."""
     import torch
 
-    if signed is None:
-        return label + residual
-    surprise = -rows.label_logprobs
-    finite = label + product(signed.label, surprise)
-    return torch.where(surprise.isinf(), product(gamma + signed.label, surprise), finite) + residual + signed.value
+    value = label + residual
+    if signed is not None:
+        value = value + product(signed.label, -rows.label_logprobs) + signed.value
+    return torch.where(value.isfinite(), value, torch.inf)
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
