@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -72,15 +73,15 @@ def load_history(study: StudyConfig | Path | str) -> list[TrialRecord]:
     Raises UserError when the folder, the storage or the study is not there.
     """
     config = study if isinstance(study, StudyConfig) else read_folder(Path(study))
-    storage = open_storage(storage_url(config), config.study)
-    try:
-        loaded = optuna.load_study(study_name=config.study, storage=storage.backend)
-    except KeyError:
-        raise UserError(
-            f"study {config.study!r} must exist, but {storage.shown} has no such study; run it first"
-        ) from None
-    trials = [trial for trial in loaded.get_trials(deepcopy=False) if not trial.user_attrs.get(WITHDRAWN)]
-    return read_records(trials, config.study_folder)
+    with closing(open_storage(storage_url(config), config.study)) as storage:
+        try:
+            loaded = optuna.load_study(study_name=config.study, storage=storage.backend)
+        except KeyError:
+            raise UserError(
+                f"study {config.study!r} must exist, but {storage.shown} has no such study; run it first"
+            ) from None
+        trials = [trial for trial in loaded.get_trials(deepcopy=False) if not trial.user_attrs.get(WITHDRAWN)]
+        return read_records(trials, config.study_folder)
 
 
 def read_records(trials: Iterable[FrozenTrial], folder: Path) -> list[TrialRecord]:

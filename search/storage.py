@@ -63,6 +63,11 @@ class StudyStorage:
         """The URL with its password hidden, for messages, reports and logs."""
         return redact(self.url)
 
+    def close(self) -> None:
+        """Give the connections back; the next use opens new ones."""
+        self.backend.remove_session()
+        _engine(self.backend).dispose()
+
 
 def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path.absolute()}"

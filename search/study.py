@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,8 @@ def joined_config(url: str, name: str, base: Path | None = None) -> StudyConfig:
 
     Raises UserError when there is no such study, or it was created by another version.
     """
-    storage = open_storage(url, name)
-    stored = stored_attributes(storage, name)
+    with closing(open_storage(url, name)) as storage:
+        stored = stored_attributes(storage, name)
     if "config" not in stored:
         raise UserError(f"the study to join must exist, but {storage.shown} has none named {name!r}; run it first")
     if stored["version"] != __version__:

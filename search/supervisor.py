@@ -5,6 +5,7 @@ Never imports torch: a CUDA fault, an OOM kill or a hang takes an engine, not th
 
 from __future__ import annotations
 
+import logging
 import math
 import select
 import shutil
@@ -28,10 +29,10 @@ from .study import Study, joined_config, open_study
 from .trial import trial_folder
 from .worker import Launch, Worker
 
+log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 CLAIM_SECONDS = 2.0
 """Pause after a claim that found nothing: what is left runs elsewhere, and may come back."""
-REAP_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def _supervise(
         with StopSignals() as signals:
             return Supervisor(study, listeners, workers, until, launch).run(signals)
     finally:
+        study.storage.close()
         for listener in listeners:
             listener.close()
 
@@ -161,9 +163,7 @@ class Supervisor:
 
     def _work(self, signals: StopSignals) -> Literal["finished", "stopped"]:
         while not (signals.count or self._past_deadline):
-            if time.monotonic() - self._reaped > REAP_SECONDS:
-                self._reaped = time.monotonic()
-                self._queue.reap()
+            self._reap_now_and_then()
             idle = [worker for worker in self._workers if worker.idle]
             if idle and time.monotonic() - self._claimed > CLAIM_SECONDS:
                 for worker in idle:
@@ -173,6 +173,12 @@ class Supervisor:
             self._listen(signals)
         self._stop_all(signals)
         return "stopped"
+
+    def _reap_now_and_then(self) -> None:
+        if time.monotonic() - self._reaped > self._study.config.limits.lease_seconds / 4:
+            self._reaped = time.monotonic()
+            for number in self._queue.reap():
+                log.warning("trial %d was left by a supervisor that is gone; it waits again", number)
 
     def _next_trial(self, worker: Worker) -> None:
         """Claim until a trial needs an engine: repetitions of finished ones are told at once."""

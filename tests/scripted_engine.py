@@ -59,6 +59,7 @@ def run(command: dict, script: dict) -> None:
     if behaviour == "wait":
         wait_for_stop(number)
         return
+    time.sleep(script.get("seconds", 0))
     score = float(script.get("scores", {}).get(str(number), spec["training"]["learning_rate"]))
     for rung in spec["rungs"]:
         send("rung", number=number, step=rung["step"], score=score, standard_error=0.1)
