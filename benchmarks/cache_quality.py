@@ -10,7 +10,7 @@ the shape of its tail differs from the teacher's as it does in training. Per kin
     KL          KL(exact || cached) in nats a token; the cached tail takes the student's shape; infinite for zero fill
     cosine      between the gradients of distillation (gamma = 0) towards the exact and towards the cached teacher, at
                 the hidden states and at the head, by the fused loss: the smaller of the two, mean and worst
-                micro-batch. Any mixture with labels lies nearer to 1
+                micro-batch. Any mixture with labels lies nearer to 1; meaningless while student and teacher are one
     zero fill   the same entries without a tail: logit gradient m*pi - q, m = the kept mass
 
 Then one optimiser step of distillation with the live teacher against one with the cache, interleaved.
@@ -25,23 +25,20 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from qtarget.spaces.target import TargetSpec
-from qtarget.trainers.batches import Batch, collate
+from qtarget.trainers.batches import collate
 from qtarget.trainers.cache import TeacherCache
+from qtarget.trainers.cache_bias import DISTILLATION, CacheBias, cache_bias
 from qtarget.trainers.cache_build import build
 from qtarget.trainers.cache_key import cache_key
 from qtarget.trainers.data import load_demonstrations
 from qtarget.trainers.demonstrations import Demonstrations
-from qtarget.trainers.head import OutputHead, hidden_states, output_head
-from qtarget.trainers.loss import fused_target_loss
 from qtarget.trainers.models import load_model, load_tokenizer, pad_token_id
-from qtarget.trainers.residual_source import CachedSlice, HiddenHead, ResidualSource, top_entries, widen
 from qtarget.trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
 from qtarget.trainers.sft import train
 from qtarget.trainers.sources import CachedModel, FrozenModel, Source
@@ -51,34 +48,6 @@ KINDS = {
     "top-16": CacheSettings(k=16),
     "adaptive": CacheSettings(k=512, tail_mass=0.003),
 }
-SFT = TargetSpec()
-DISTIL = TargetSpec.model_validate({"gamma": {"kind": "constant", "value": 0.0}, "residual": {"kind": "teacher"}})
-
-
-@dataclass(frozen=True)
-class Quality:
-    """One kind of cache against the exact teacher, for a student after some steps."""
-
-    cache: str
-    student_steps: int
-    bytes_per_token: float
-    entries_per_token: float
-    tail_mass: float
-    kl: float
-    cosine: float
-    worst_cosine: float
-    zero_fill_cosine: float
-    zero_fill_worst_cosine: float
-
-
-@dataclass(frozen=True, eq=False)
-class Student:
-    """A student after some steps, with what it and the teacher compute on each batch."""
-
-    steps: int
-    head: OutputHead
-    hidden: list[Tensor]  # (T, H) a batch
-    exact: list[HiddenHead]  # the teacher's rows of the same tokens
 
 
 def write_text(path: Path, number: int) -> None:
@@ -90,88 +59,22 @@ def write_text(path: Path, number: int) -> None:
     path.write_text("\n".join(lines), "utf-8")
 
 
-@torch.no_grad()
-def divergence(student: Student, number: int, rows: CachedSlice, labels: Tensor) -> float:
-    """Sum over the tokens of a batch of KL(exact || cached), nats."""
-    exact = student.exact[number]
-    truth = (exact.hidden @ exact.weight.T).double().log_softmax(-1)
-    logprobs = student.head.logits(student.hidden[number]).double().log_softmax(-1)
-    cached = widen(top_entries(rows, labels, torch.float64), logprobs)
-    return float((truth.exp() * (truth - cached)).sum())
-
-
-def gradients(student: Student, number: int, labels: Tensor, teacher: ResidualSource) -> list[Tensor]:
-    """Of distillation by the fused loss, at the hidden states and at the head."""
-    hidden = student.hidden[number].clone().requires_grad_()
-    weight = student.head.weight.detach().clone().requires_grad_()
-    loss = fused_target_loss(hidden, weight, labels, DISTIL, teacher=teacher).loss_sum
-    return list(torch.autograd.grad(loss, [hidden, weight]))
-
-
-@torch.no_grad()
-def zero_fill_gradients(student: Student, number: int, rows: CachedSlice) -> list[Tensor]:
-    """The same from the logit gradient m*pi - q of a top-k target without a tail."""
-    hidden, weight = student.hidden[number], student.head.weight
-    kept = rows.logprobs.exp().where(rows.ids >= 0, 0.0)
-    gradient = (hidden @ weight.T).softmax(-1) * kept.sum(-1, keepdim=True)
-    gradient.scatter_add_(1, rows.ids.clamp(min=0), -kept)
-    return [gradient @ weight, gradient.T @ hidden]
-
-
-def agreement(ours: list[Tensor], truth: list[Tensor]) -> float:
-    """The smaller cosine of the two gradients."""
-    pairs = zip(ours, truth, strict=True)
-    return min(float((a * b).sum() / (a.norm() * b.norm())) for a, b in pairs)
-
-
-def compare(name: str, student: Student, cache: TeacherCache, batches: list[Batch]) -> Quality:
-    """One student, one cache, a pass over the batches."""
-    kl = tokens = 0.0
-    ours, zero = [], []
-    for number, batch in enumerate(batches):
-        rows, labels = CachedModel(cache).rows(batch), batch.flat_labels
-        kl += divergence(student, number, rows, labels)
-        tokens += len(labels)
-        if student.steps > 0:  # at the start student and teacher are one model: there is no gradient to compare
-            truth = gradients(student, number, labels, student.exact[number])
-            ours.append(agreement(gradients(student, number, labels, rows), truth))
-            zero.append(agreement(zero_fill_gradients(student, number, rows), truth))
-    manifest, none = cache.manifest, [float("nan")]
-    return Quality(
-        cache=name,
-        student_steps=student.steps,
-        bytes_per_token=manifest.bytes_per_token,
-        entries_per_token=manifest.entries_per_token,
-        tail_mass=manifest.mean_tail_mass,
-        kl=kl / tokens,
-        cosine=statistics.fmean(ours or none),
-        worst_cosine=min(ours or none),
-        zero_fill_cosine=statistics.fmean(zero or none),
-        zero_fill_worst_cosine=min(zero or none),
-    )
-
-
-def students(
-    model: nn.Module, teacher: FrozenModel, data: Demonstrations, batches: list[Batch], options: argparse.Namespace
-) -> Iterator[Student]:
+def students(model: nn.Module, data: Demonstrations, steps: list[int], rate: float) -> Iterator[tuple[int, nn.Module]]:
     """The model after each number of steps of plain SFT."""
-    exact = [teacher.rows(batch) for batch in batches]
-    for steps in options.steps:
+    for number in steps:
         student = copy.deepcopy(model)
-        if steps:
+        if number:
             settings = TrainingSettings(
-                steps=steps, effective_batch=4, micro_batch=4, learning_rate=options.learning_rate, warmup_fraction=0.0
+                steps=number, effective_batch=4, micro_batch=4, learning_rate=rate, warmup_fraction=0.0
             )
-            train(student, data, SFT, settings, seed=0, folder=None)
-        with torch.no_grad():
-            hidden = [hidden_states(student.eval(), batch.inputs)[batch.valid] for batch in batches]
-        yield Student(steps, output_head(student), hidden, exact)
+            train(student, data, TargetSpec(), settings, seed=0, folder=None)
+        yield number, student
 
 
 def one_step(model: nn.Module, data: Demonstrations, source: Source) -> float:
     """Seconds of one optimiser step of distillation, four sequences."""
     settings = TrainingSettings(steps=1, effective_batch=4, micro_batch=4, learning_rate=1e-7, warmup_fraction=0.0)
-    return train(model, data, DISTIL, settings, seed=0, folder=None, teacher=source).seconds
+    return train(model, data, DISTILLATION, settings, seed=0, folder=None, teacher=source).seconds
 
 
 def time_steps(model: nn.Module, data: Demonstrations, sources: dict[str, Source], repeats: int) -> dict[str, float]:
@@ -203,11 +106,11 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     order = sorted(range(len(data)), key=lambda index: data[index].length)[: options.batches * 4]
     batches = [collate([data[i] for i in order[n : n + 4]], order[n : n + 4], pad) for n in range(0, len(order), 4)]
     found = []
-    for student in students(model, teacher, data, batches, options):
-        for name, cache in caches.items():
-            found.append(compare(name, student, cache, batches))
-            print_row(found[-1])
-    report: dict[str, object] = {"quality": [asdict(row) for row in found]}
+    for steps, student in students(model, data, options.steps, options.learning_rate):
+        for name, bias in cache_bias(student, teacher, caches, batches).items():
+            found.append(row(name, steps, caches[name], bias))
+            print(found[-1], flush=True)
+    report: dict[str, object] = {"quality": found}
     if options.repeats:
         sources: dict[str, Source] = {"live": teacher, "cached": CachedModel(caches[options.kinds[0]])}
         report["step"] = time_steps(model, data, sources, options.repeats)
@@ -215,14 +118,15 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     return report
 
 
-def print_row(row: Quality) -> None:
-    print(
-        f"{row.cache:9s} student +{row.student_steps:<3d} {row.bytes_per_token:6.1f} B/token "
-        f"{row.entries_per_token:6.1f} entries  tail {row.tail_mass:.4f}  KL {row.kl:.2e}  "
-        f"cosine {row.cosine:.6f} worst {row.worst_cosine:.6f} "
-        f"(zero fill {row.zero_fill_cosine:.6f}, {row.zero_fill_worst_cosine:.6f}, KL infinite)",
-        flush=True,
-    )
+def row(name: str, steps: int, cache: TeacherCache, bias: CacheBias) -> dict[str, object]:
+    """One cache for one student, as numbers."""
+    manifest = cache.manifest
+    size = {
+        "bytes_per_token": manifest.bytes_per_token,
+        "entries_per_token": manifest.entries_per_token,
+        "tail_mass": manifest.mean_tail_mass,
+    }
+    return {"cache": name, "student_steps": steps} | size | asdict(bias)
 
 
 def main() -> None:
