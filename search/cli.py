@@ -138,6 +138,18 @@ def status(study: StudyFile, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def confirm(study: StudyFile, workers: Workers = 1, until: Until = None, as_json: AsJson = False) -> None:
+    """Retrain the best designs and plain SFT with fresh seeds, and say whether the winner is one."""
+    from .session import confirm_file
+
+    verdict = confirm_file(study, _console(as_json), workers=workers, until=until)
+    if as_json:
+        _print_json(verdict)
+    if verdict is None:
+        raise SystemExit(130)
+
+
+@app.command()
 def export(
     study: StudyFile,
     directory: Annotated[Path, typer.Argument(help="Folder to write; must not hold another export.", metavar="DIR")],

@@ -76,6 +76,8 @@ class LimitSettings(Settings):
     """An engine that reports no step and no problem for so long is taken for dead."""
     retries: Annotated[int, Field(ge=0)] = 2
     """Crashes of the engine in one trial, without a new checkpoint in between, before the trial is failed."""
+    disk_gigabytes: Annotated[float, Field(ge=0)] = 1.0
+    """GiB that must be free in the study's folder for a trial to start; below, the study waits for room."""
     lease_seconds: Annotated[float, Field(gt=0)] = 60.0
     """A supervisor on another host that is silent for so long has lost its trials."""
 
@@ -83,6 +85,8 @@ class LimitSettings(Settings):
 class ConfirmationSettings(Settings):
     """How the best designs are confirmed: retrained with fresh seeds, scored on the untouched report problems."""
 
+    automatic: bool = True
+    """Confirm as soon as a search ends, if `evaluation.report_problems` are kept; else only on `qtarget confirm`."""
     seeds: Annotated[int, Field(ge=2)] = 3
     """Fresh seeds for each design; the same ones for all."""
     designs: Annotated[int, Field(ge=1)] = 2

@@ -13,6 +13,7 @@ import yaml
 from .. import __version__
 from ..spaces.errors import UserError
 from .config import StudyConfig
+from .confirm import stored_verdict
 from .history import TrialRecord, best, load_history, plain_sft
 from .session import find_study
 from .tables import winner_sentence
@@ -45,6 +46,15 @@ def export_winner(study: Path, directory: Path) -> Path:
     return path
 
 
+def _confirmation(config: StudyConfig, winner: TrialRecord) -> dict[str, Any] | str:
+    """What the newest confirmation says of this winner."""
+    verdict = stored_verdict(config) or {"comparisons": []}
+    found = [each for each in verdict["comparisons"] if each["title"].startswith(f"trial {winner.number}: ")]
+    if not found:
+        return "not confirmed: the gap to plain SFT is partly luck; see `qtarget confirm`"
+    return {name: found[0][name] for name in ("outcome", "effect", "low", "high", "shrunken", "adjusted_p_value")}
+
+
 def render(config: StudyConfig, winner: TrialRecord, sft: TrialRecord | None, spec: Mapping[str, Any]) -> str:
     """The text of winner.yaml."""
     assert winner.target is not None
@@ -64,7 +74,7 @@ def render(config: StudyConfig, winner: TrialRecord, sft: TrialRecord | None, sp
             "score": winner.score,
             "standard_error": winner.standard_error,
             "sft_score": None if sft is None else sft.score,
-            "confirmed": False,
+            "confirmation": _confirmation(config, winner),
             "qtarget": __version__,
             "python": platform.python_version(),
             "versions": {name: version(name) for name in STACK},

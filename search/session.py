@@ -13,12 +13,13 @@ from rich.console import Console
 from ..spaces.errors import UserError
 from .config import StudyConfig
 from .config_file import load_study, read_folder
+from .confirm import candidates, conclude, confirmation_config, stored_verdict
 from .events import Listener
 from .history import best, load_history, plain_sft
 from .progress import ProgressDisplay
 from .study import joined_config
 from .supervisor import Summary, join_study, run_study
-from .tables import trials_table, winner_sentence
+from .tables import confirmation_sentence, confirmation_table, trials_table, winner_sentence
 from .tracking import MlflowTracking
 
 
@@ -29,7 +30,7 @@ def run_file(
     config = load_study(path)
     deadline = parse_until(until)
     summary = run_study(config, listeners(config, console), trials=trials, workers=workers, until=deadline)
-    return _sum_up(config, summary, console)
+    return _confirm_if_due(config, _sum_up(config, summary, console), console, workers, deadline)
 
 
 def join_and_show(
@@ -49,6 +50,40 @@ def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str
         console.print("Stopped; nothing is lost. The same command goes on from the checkpoints.")
     console.print(f"Everything is in {config.study_folder}", soft_wrap=True)
     return summary.as_dict()
+
+
+def _confirm_if_due(
+    config: StudyConfig, found: dict[str, Any], console: Console, workers: int, deadline: datetime | None
+) -> dict[str, Any]:
+    """Confirm a search that has just ended, where problems were kept for it and there is plain SFT to compare with."""
+    due = config.confirmation.automatic and config.evaluation.report_problems and found["sft"] is not None
+    if found["state"] != "finished" or not due:
+        return found
+    verdict = confirm_study(config, console, workers=workers, deadline=deadline)
+    return {**found, "confirmation": verdict, "state": "finished" if verdict else "stopped"}
+
+
+def confirm_file(path: Path, console: Console, *, workers: int = 1, until: str | None = None) -> dict[str, Any] | None:
+    """Confirm the best designs of a study; create or resume. None when it was stopped before its verdict."""
+    return confirm_study(find_study(path), console, workers=workers, deadline=parse_until(until))
+
+
+def confirm_study(
+    config: StudyConfig, console: Console, *, workers: int = 1, deadline: datetime | None = None
+) -> dict[str, Any] | None:
+    """Retrain the best designs and plain SFT with fresh seeds, score them on the report problems, say what holds."""
+    chosen = candidates(config, load_history(config))
+    confirmation = confirmation_config(config, chosen)
+    names, seeds = ", ".join(candidate.title for candidate in chosen), config.confirmation.seeds
+    console.print(f"Confirming with {seeds} fresh seeds on untouched problems: {names}", soft_wrap=True)
+    summary = run_study(confirmation, listeners(confirmation, console), workers=workers, until=deadline)
+    if summary.state != "finished":
+        console.print("The confirmation was stopped; `qtarget confirm` goes on with it.")
+        return None
+    verdict = conclude(confirmation)
+    console.print(confirmation_table(verdict))
+    console.print(confirmation_sentence(verdict), soft_wrap=True, style="bold")
+    return verdict
 
 
 def parse_until(text: str | None, now: datetime | None = None) -> datetime | None:
@@ -103,10 +138,15 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
         trials_table(records, f"Study {config.study}: {len(records) - left} of {len(records)} trials finished")
     )
     console.print(winner_sentence(best(records), plain_sft(records)), soft_wrap=True)
+    verdict = stored_verdict(config)
+    if verdict is not None:
+        console.print(confirmation_table(verdict))
+        console.print(confirmation_sentence(verdict), soft_wrap=True, style="bold")
     return {
         "study": config.study,
         "folder": str(config.study_folder),
         "trials": [record.as_dict() for record in records],
         "unfinished": left,
+        "confirmation": verdict,
         "seconds": sum(record.seconds or 0.0 for record in records if record.same_as is None),
     }

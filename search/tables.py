@@ -67,8 +67,42 @@ def winner_sentence(winner: TrialRecord | None, sft: TrialRecord | None) -> str:
     points = 100 * ((winner.score or 0.0) - (sft.score or 0.0))
     return (
         f"{found}; plain SFT {score_text(sft)}: {points:+.1f} points. "
-        "The best of many is partly luck: see the confirmation before believing the size of the gap."
+        "The best of many is partly luck; only a confirmation says how much of the gap is real."
     )
+
+
+def confirmation_table(verdict: Mapping[str, Any]) -> Table:
+    """Each design against plain SFT: effect in points with its interval, corrected for how many were compared."""
+    title = f"Confirmation: {verdict['seeds']} fresh seeds, {verdict['problems']} untouched problems"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name, justify in (("design", "left"), ("score", "right"), ("points above SFT", "right"),
+                          ("expect", "right"), ("p (corrected)", "right"), ("verdict", "left")):  # fmt: skip
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_row("sft", f"{verdict['sft_score']:.3f}", "", "", "", "")
+    for found in sorted(verdict["comparisons"], key=lambda each: -float(each["effect"])):
+        table.add_row(
+            escape(found["title"]),
+            f"{found['score']:.3f}",
+            f"{100 * found['effect']:+.1f}  {_interval(found)}",
+            f"{100 * found['shrunken']:+.1f}",
+            f"{found['adjusted_p_value']:.2g}",
+            found["outcome"],
+        )
+    return table
+
+
+def confirmation_sentence(verdict: Mapping[str, Any]) -> str:
+    """The verdict in one sentence."""
+    best = max(verdict["comparisons"], key=lambda each: float(each["effect"]))
+    shown = next((each for each in verdict["comparisons"] if each["title"] == verdict["winner"]), best)
+    return (
+        f"Confirmed: {shown['title']} is {shown['outcome']}: {100 * shown['effect']:+.1f} points {_interval(shown)} "
+        f"over {verdict['seeds']} seeds and {verdict['problems']} problems."
+    )
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    return f"[{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
 
 
 def presets_table(rows: Sequence[Mapping[str, Any]]) -> Table:

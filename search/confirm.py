@@ -1,0 +1,145 @@
+"""Confirmation: the best designs and plain SFT, retrained with fresh seeds, scored on problems that no trial has seen.
+
+A confirmation is a study of its own, without a sampler, in the folder `confirmation-<id>` of the study it belongs to:
+it runs, resumes and is tracked like one. The id comes from its candidates, so another winner is another confirmation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.confirmation import Confirmation, confirm
+from ..spaces import presets
+from ..spaces.errors import UserError
+from ..spaces.identity import canonical_id, content_id, derive_seed
+from .config import Candidate, StudyConfig
+from .history import TrialRecord, load_history, plain_sft
+from .trial import read_json, write_json
+
+VERDICT_FILE = "confirmation.json"
+SFT = "sft"
+
+
+def candidates(config: StudyConfig, records: Sequence[TrialRecord]) -> tuple[Candidate, ...]:
+    """Plain SFT at its best learning rate, the best other designs, and Target-SFT's default where there is a teacher.
+
+    Raises UserError when there is nothing to compare, or nothing to compare with.
+    """
+    sft = plain_sft(records)
+    if sft is None:
+        raise UserError(
+            "a confirmation needs plain SFT to compare with, but no trial of the baseline `sft` is complete; "
+            "add it to `baselines`, or run the study on",
+            field="baselines",
+        )
+    found = [_candidate(sft, SFT), *_best_others(records, config.confirmation.designs)]
+    published = _published_target_sft(config, records)
+    known = {canonical_id(candidate.target) for candidate in found}
+    if published is not None and canonical_id(published.target) not in known:
+        found.append(published)
+    if len(found) == 1:
+        raise UserError("a confirmation needs a complete trial beside plain SFT, but there is none; run the study on")
+    return tuple(found)
+
+
+def _best_others(records: Sequence[TrialRecord], count: int) -> list[Candidate]:
+    """The best designs that are not plain SFT, each once, best first."""
+    complete = [record for record in records if record.state == "complete" and record.target is not None]
+    ranked = sorted(complete, key=lambda record: (-(record.score or 0.0), record.number))
+    sft = canonical_id(presets.get("sft"))
+    once: dict[str, Candidate] = {}
+    for record in ranked:
+        assert record.target is not None
+        if (name := canonical_id(record.target)) != sft:
+            once.setdefault(name, _candidate(record, f"trial {record.number}: {record.title}"))
+    return list(once.values())[:count]
+
+
+def _published_target_sft(config: StudyConfig, records: Sequence[TrialRecord]) -> Candidate | None:
+    target = presets.get("target_sft")
+    if not target.needs <= config.inputs:
+        return None
+    same = [record for record in records if record.target == target and record.state == "complete"]
+    best = max(same, key=lambda record: record.score or 0.0, default=None)
+    return Candidate(title="target_sft", target=target, training=dict(best.training) if best else {})
+
+
+def _candidate(record: TrialRecord, title: str) -> Candidate:
+    assert record.target is not None
+    return Candidate(title=title, target=record.target, training=dict(record.training))
+
+
+def confirmation_config(config: StudyConfig, chosen: tuple[Candidate, ...]) -> StudyConfig:
+    """The confirmation as a study file.
+
+    Raises UserError when no problems were kept for it.
+    """
+    if not config.evaluation.report_problems:
+        raise UserError(
+            "`evaluation.report_problems` must be above 0 for a confirmation, but got 0; set it to 256 or more",
+            field="evaluation.report_problems",
+        )
+    name = content_id([candidate.model_dump(mode="json") for candidate in chosen])[:8]
+    search = config.search.model_copy(update={"trials": len(chosen) * config.confirmation.seeds, "pruner": "none"})
+    changes = {
+        "study": f"{config.study}.confirmation-{name}",
+        "folder": str(config.study_folder / f"confirmation-{name}"),
+        "baselines": (),
+        "candidates": chosen,
+        "search": search,
+    }
+    return config.model_copy(update=changes)
+
+
+def conclude(config: StudyConfig) -> dict[str, Any]:
+    """Decide a finished confirmation from its trial folders, write the verdict beside them, and return it."""
+    scores = replicate_scores(config)
+    titles = [candidate.title for candidate in config.candidates if candidate.title != SFT]
+    generator = np.random.default_rng(derive_seed("confirmation", config.study))
+    found: Confirmation = confirm(scores[SFT], {title: scores[title] for title in titles}, generator)
+    verdict = {"study": config.study, "candidates": _described(config, scores), **found.as_dict()}
+    write_json(config.study_folder / VERDICT_FILE, verdict)
+    return verdict
+
+
+def replicate_scores(config: StudyConfig) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Average@k of every problem under every seed: title to an array (problems, seeds), problems in one order."""
+    records = load_history(config)
+    unfinished = [record.number for record in records if record.state != "complete"]
+    if unfinished:
+        raise UserError(f"a confirmation needs all its trials, but {unfinished} are not complete; run it again")
+    columns: dict[str, list[dict[str, float]]] = {}
+    for record in records:
+        columns.setdefault(record.title, []).append(problem_scores(record.folder / "items.jsonl"))
+    order = sorted(columns[SFT][0])
+    return {
+        title: np.array([[column[problem] for column in seeds] for problem in order])
+        for title, seeds in columns.items()
+    }
+
+
+def problem_scores(items: Path) -> dict[str, float]:
+    """Share of correct samples of each problem in an items file."""
+    verdicts: dict[str, list[bool]] = {}
+    for line in items.read_text("utf-8").splitlines():
+        item = json.loads(line)
+        verdicts.setdefault(item["problem"], []).append(item["verdict"] == "correct")
+    return {problem: sum(correct) / len(correct) for problem, correct in verdicts.items()}
+
+
+def _described(config: StudyConfig, scores: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {**candidate.model_dump(mode="json"), "score": float(scores[candidate.title].mean())}
+        for candidate in config.candidates
+    ]
+
+
+def stored_verdict(config: StudyConfig) -> dict[str, Any] | None:
+    """The newest verdict of a study, or None when it has not been confirmed."""
+    files = sorted(config.study_folder.glob(f"confirmation-*/{VERDICT_FILE}"), key=lambda file: file.stat().st_mtime)
+    return read_json(files[-1]) if files else None
