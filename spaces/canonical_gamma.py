@@ -70,7 +70,7 @@ def _family(gamma: Gamma) -> Gamma:
         case Tilt() if gamma.beta > 1e-9:
             anchored = Anchored().model_copy(update={"lam": 1 / math.expm1(gamma.beta), "source": gamma.source})
             return _modified_as(gamma, anchored)
-        case Threshold(low=float()) if gamma.exponent > 0:
+        case Threshold(low=float()):
             return _plain_threshold(gamma)
         case TopkEntropy(k=2, normalizer="log_k"):  # no vocabulary has fewer than 2 entries
             return gamma.model_copy(update={"normalizer": math.log(2)})
@@ -115,7 +115,11 @@ def _two_valued(gamma: Gamma) -> Gamma:
 
 def _plain_threshold(gamma: Threshold) -> Gamma:
     """p^α·1[low < p < high]: the floor may hide the lower end, the ceiling the power."""
-    edge = (gamma.low or 0) ** gamma.exponent
+    if gamma.low == 1 and not gamma.inclusive:
+        return constant(gamma, 0.0)
+    if gamma.exponent == 0:
+        return gamma
+    edge = (gamma.low or 0.0) ** gamma.exponent
     if gamma.high is None and gamma.floor >= edge:
         return _modified_as(gamma, Power(exponent=gamma.exponent, source=gamma.source))
     if gamma.ceiling is not None and gamma.ceiling <= edge:

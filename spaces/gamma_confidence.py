@@ -80,9 +80,9 @@ class Threshold(SourcedGamma):
     """
 
     kind: Literal["threshold"] = "threshold"
-    low: Annotated[float | None, Field(gt=0, lt=1), Searched(0.01, 0.5, log=True)] = 0.1
+    low: Annotated[float | None, Field(ge=0, le=1), Searched(0.01, 0.5, log=True)] = 0.1
     """Probability below which a token is dropped; None: no lower end."""
-    high: Annotated[float, Field(gt=0, lt=1)] | None = None
+    high: Annotated[float, Field(ge=0, le=1)] | None = None
     """Probability above which a token is dropped; None: no upper end."""
     inclusive: bool = False
     """Whether the ends themselves are kept."""

@@ -19,7 +19,7 @@ from .target import TargetSpec, Weight
 
 @dataclass(frozen=True)
 class Knob:
-    """A number that the authors of an objective chose, and where it may lie."""
+    """A number that the authors of an objective chose, and where it may lie; whole when `default` is an int."""
 
     default: float
     low: float
@@ -27,10 +27,12 @@ class Knob:
 
     def check(self, name: str, value: float, preset: str) -> float:
         """`value`, or a ValueError when it is out of validity."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+        whole = isinstance(self.default, int)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and (not whole or value == int(value))
+        if not number or not self.low <= value <= self.high:
             raise ValueError(
-                f"`{name}` must be a number in [{self.low:g}, {self.high:g}], but got {name}={value!r} "
-                f"(preset {preset!r}); the published value is {self.default:g}"
+                f"`{name}` must be a {'whole ' if whole else ''}number in [{self.low:g}, {self.high:g}], but got "
+                f"{name}={value!r} (preset {preset!r}); the published value is {self.default:g}"
             )
         return value
 
@@ -87,7 +89,7 @@ PRESETS: dict[str, Preset] = {
         "1",
         "−1[sg(p) > tau]·log p",
         "2601.09195",
-        {"tau": Knob(0.1, 1e-9, 1 - 1e-9)},
+        {"tau": Knob(0.1, 0, 1)},
     ),
     "eaft": Preset(
         "Entropy-adaptive fine-tuning",
@@ -107,7 +109,7 @@ PRESETS: dict[str, Preset] = {
         "1",
         "−sg(γ)·log p",
         "2507.12856",
-        {"cap": Knob(16, 1e-3, 100)},
+        {"cap": Knob(16.0, 1e-3, 100)},
     ),
     "cft": Preset(
         "Critical token fine-tuning", lambda: _label(Critical()), "c", "student", "1", "−c·log p", "2510.10974"
@@ -209,7 +211,7 @@ PRESETS: dict[str, Preset] = {
         "1",
         "−Σ Q·log π, Q ∝ π_ref·exp(beta·1[a = y])",
         "2601.09233",
-        {"beta": Knob(20, 0, 80)},
+        {"beta": Knob(20.0, 0, 80)},
     ),
     "prift": Preset(
         "PriFT, probability",
