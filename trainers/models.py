@@ -84,7 +84,7 @@ def load_model(
     except Exception as error:
         raise _unreadable("model", settings, error, field) from error
     if source.gguf_file is not None:
-        model = _without_quantization(model)
+        _drop_quantization(model)
     placed: PreTrainedModel = model if device is None else model.to(device)
     return placed if lora is None else attach_lora(placed, lora, seed)
 
@@ -182,16 +182,13 @@ def _require_gguf(field: str) -> None:
         ) from error
 
 
-def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
-    """The dequantised weights in a plain model, which can be trained and saved."""
-    config = model.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    auto_class: Any = AutoModelForCausalLM
-    plain: PreTrainedModel = auto_class.from_config(config, dtype=model.dtype)
-    plain.load_state_dict(model.state_dict())
-    plain.generation_config = model.generation_config
-    return plain
+def _drop_quantization(model: Any) -> None:
+    """The weights are dense by now; without the note of their origin the model can be trained and saved."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None:
+        quantizer.remove_quantization_config(model)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
 
 
 def _unreadable(what: str, settings: ModelSettings, error: Exception, field: str) -> UserError:

@@ -30,7 +30,10 @@ class Optimizer:
             {"params": decayed, "weight_decay": settings.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        self.adamw = torch.optim.AdamW([group for group in groups if group["params"]], betas=settings.adam_betas)
+        self.fused = all(master.is_cuda for master in self.masters.values())
+        self.adamw = torch.optim.AdamW(
+            [group for group in groups if group["params"]], betas=settings.adam_betas, fused=self.fused
+        )
 
     @staticmethod
     def _master(parameter: nn.Parameter) -> Tensor:
@@ -108,8 +111,8 @@ class Optimizer:
         for key, value in moments.items():
             name, _, kind = key.rpartition("/")
             master = self.masters[name]
-            # AdamW keeps its step count on the CPU, the moments beside the weights.
-            self.adamw.state[master][kind] = value.clone() if kind == "step" else value.to(master)
+            beside = self.fused or kind != "step"  # an AdamW that is not fused counts its steps on the CPU
+            self.adamw.state[master][kind] = value.to(master.device if beside else "cpu", copy=True)
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:

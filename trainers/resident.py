@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class ResidentModel:
         self._frozen: FrozenModel | None = None
         self._host: dict[str, Tensor] | None = None
         if reference:
-            self._frozen = FrozenModel(load_model(settings, base, precision, device=self.device))
+            self._frozen = FrozenModel(copy.deepcopy(self._model))
         self.teacher = None if teacher is None else self._load_teacher(teacher, base, precision)
 
     @property
@@ -85,8 +86,10 @@ class ResidentModel:
         return self._frozen
 
     def _load_teacher(self, settings: ModelSettings, base: Path, precision: Precision) -> FrozenModel:
-        check_vocabulary(self.tokenizer, load_tokenizer(settings, base, field="teacher"))
-        return FrozenModel(load_model(settings, base, precision, device=self.device, field="teacher"))
+        known = check_vocabulary(self.tokenizer, load_tokenizer(settings, base, field="teacher"))
+        teacher: Any = load_model(settings, base, precision, device=self.device, field="teacher")
+        rows, ours = (model.get_output_embeddings().weight.shape[0] for model in (teacher, self._model))
+        return FrozenModel(teacher, vocab=None if rows == ours else known)
 
     def _detach_adapters(self) -> None:
         if self._adapted is not None:

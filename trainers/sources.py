@@ -31,6 +31,8 @@ class FrozenModel:
 
     model: nn.Module
     adapters_off: bool = False
+    vocab: int | None = None
+    """Rows of the head to use, where the heads of model and student are padded differently."""
 
     def __post_init__(self) -> None:
         if not self.adapters_off:
@@ -43,8 +45,8 @@ class FrozenModel:
         with self._base(), evaluating(self.model):
             hidden = batch.select(hidden_states(self.model, batch.inputs))
         head = self.head
-        bias = None if head.bias is None else head.bias.detach()
-        return HiddenHead(hidden, head.weight.detach(), bias, head.softcap, head.logit_scale)
+        bias = None if head.bias is None else head.bias.detach()[: self.vocab]
+        return HiddenHead(hidden, head.weight.detach()[: self.vocab], bias, head.softcap, head.logit_scale)
 
     def _base(self) -> AbstractContextManager[None]:
         model: Any = self.model

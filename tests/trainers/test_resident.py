@@ -73,7 +73,9 @@ def test_full_fine_tuning_without_a_copy_has_no_reference(folder):
         resident.reference()
 
 
-def test_teacher_and_padding_of_the_head(folder, sums, tokenizer):
+@pytest.mark.parametrize("padding", [0, 5, 9])
+def test_heads_may_be_padded_differently(folder, sums, tokenizer, make_model, padding):
+    make_model(seed=1, vocab=len(tokenizer) + padding).save_pretrained(folder / "teacher")
     resident = ResidentModel(ModelSettings(path="base"), folder, device=CPU, teacher=ModelSettings(path="teacher"))
     assert resident.real_vocab == len(tokenizer)
     start, end = run(resident, sums, "kd")

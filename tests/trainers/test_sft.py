@@ -75,7 +75,7 @@ def test_plain_sft_equals_a_loop_written_by_hand(make_model, sums, loss):
 
 
 def test_training_learns(make_model, sums):
-    settings = SETTINGS.model_copy(update={"steps": 60, "learning_rate": 1e-2})
+    settings = SETTINGS.model_copy(update={"steps": 40, "learning_rate": 1e-2})
     _, reports = run(make_model(), sums, settings)
     assert reports[-1].loss < 0.5 * reports[0].loss
     assert reports[-1].label_prob > reports[0].label_prob
@@ -162,7 +162,7 @@ def test_non_finite_loss_stops_before_the_step(make_model, sums):
 
 def test_bf16_keeps_updates_too_small_for_its_weights(make_model, sums):
     model = make_model(dtype=torch.bfloat16)
-    settings = SETTINGS.model_copy(update={"steps": 200, "learning_rate": 1e-5, "precision": "bf16"})
+    settings = SETTINGS.model_copy(update={"steps": 40, "learning_rate": 3e-5, "precision": "bf16"})
     start = model.model.embed_tokens.weight.detach().clone()
     _, reports = run(model, sums, settings)
     assert reports[-1].loss < reports[0].loss
