@@ -129,7 +129,7 @@ class StudyConfig(Settings):
     folder: str | None = None
     """The study's folder; default: runs/<study> beside the YAML file, wherever the command is called from."""
     base: str | None = None
-    """Folder that relative paths start from; default: the YAML file's."""
+    """Folder that relative paths start from, itself relative to the YAML file's; default: the YAML file's."""
 
     @property
     def base_folder(self) -> Path:

@@ -6,6 +6,7 @@ torch; it knows neither Optuna nor MLflow.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import traceback
@@ -148,6 +149,8 @@ def classify(error: BaseException) -> Failure:
         return Failure(kind="diverged", message=str(error))
     if _out_of_memory(error):
         return Failure(kind="oom", message=message, traceback=trace)
+    if "No space left on device" in str(error) or getattr(error, "errno", None) == errno.EDQUOT:
+        return Failure(kind="disk", message=message, traceback=trace)
     if "CUDA error" in str(error):  # the context is lost, the next engine has a new one
         return Failure(kind="crash", message=message, traceback=trace)
     return Failure(kind="bug", message=message, traceback=trace)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.evaluate import Evaluation, Race, evaluate
 from ..evaluation.problems import Problem
+from ..evaluation.racing import racer
 from ..spaces.identity import derive_seed
 from ..trainers.sft import StepReport, TrainingOutcome, train
 from .engine_channel import Channel, Message
@@ -18,6 +18,10 @@ from .trial import TrialFolder, TrialSpec
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+
+BLOCK = 32
+"""Problems between two reports of an evaluation without racing."""
 
 
 class Run:
@@ -34,7 +38,7 @@ class Run:
         self._model = engine.resident.fresh(self._settings.lora, seed=self._spec.seed)
         self._pruned: Evaluation | None = None
         self._first_step: int | None = None
-        self._begun = time.perf_counter()
+        self._incumbent: list[float] | None = command.get("incumbent")
 
     def finish(self) -> None:
         """Train, score and write the result, unless asked to stop on the way."""
@@ -44,11 +48,16 @@ class Run:
             return
         evaluation = None
         if outcome.status == "finished":
-            evaluation = self._evaluate(self._problems, outcome.step, self._folder.items)
+            evaluation = self._evaluate(self._problems, outcome.step, self._folder.items, self._race())
         if evaluation is None:
             self._channel.send("stopped", number=self._number, step=outcome.step)
         else:
-            self._conclude("complete", outcome, evaluation)
+            self._conclude("pruned" if evaluation.stopped else "complete", outcome, evaluation)
+
+    def _race(self) -> Race | None:
+        """Ends the last evaluation when the best trial so far can no longer be beaten."""
+        racing = self._spec.evaluation.racing
+        return None if racing is None or self._incumbent is None else racer(self._incumbent, racing)
 
     def _train(self) -> TrainingOutcome:
         engine, target = self._engine, self._spec.target
@@ -95,8 +104,11 @@ class Run:
         )
         return bool(self._channel.decision(self._number, step)["prune"])
 
-    def _evaluate(self, problems: Sequence[Problem], step: int, items: Path) -> Evaluation | None:
+    def _evaluate(
+        self, problems: Sequence[Problem], step: int, items: Path, race: Race | None = None
+    ) -> Evaluation | None:
         """Score the model as it is; None when asked to stop, with the items so far kept."""
+        racing = self._spec.evaluation.racing
 
         def on_block(done: int, total: int) -> bool:
             self._channel.send("problems", number=self._number, step=step, done=done, total=total)
@@ -110,8 +122,10 @@ class Run:
             seed=derive_seed("evaluation", self._spec.seed),
             items_path=items,
             on_block=on_block,
+            race=race,
+            block=racing.block if racing is not None else BLOCK,
         )
-        return None if evaluation.stopped else evaluation
+        return None if evaluation.stopped and self._channel.stop.is_set() else evaluation
 
     def _conclude(self, state: Literal["complete", "pruned"], outcome: TrainingOutcome, evaluation: Evaluation) -> None:
         result = {
@@ -122,6 +136,7 @@ class Run:
             "num_problems": evaluation.num_problems,
             "samples": evaluation.samples,
             "verdicts": evaluation.verdicts,
+            "item_scores": evaluation.item_scores,
             "steps": outcome.step,
             "training_tokens": outcome.tokens,
             "training_seconds": outcome.seconds,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..spaces.settings import Settings
 
-Kind = Literal["oom", "diverged", "timeout", "crash", "bug", "user"]
+Kind = Literal["oom", "diverged", "timeout", "crash", "disk", "bug", "user"]
 
 
 class Failure(Settings):
@@ -16,7 +16,8 @@ class Failure(Settings):
 
     kind: Kind
     """oom: memory. diverged: non-finite loss or gradient. timeout: past the trial's time. crash: the engine died or
-    hung. bug: a Python exception, which every trial may meet again. user: configuration or data break a rule."""
+    hung. disk: no room. bug: a Python exception, which every trial may meet again. user: broken rules in configuration
+    or data."""
     message: str
     traceback: str = ""
     field: str | None = None
@@ -27,7 +28,8 @@ class Failure(Settings):
 class Decision:
     """What to do about it."""
 
-    then: Literal["retry", "infeasible", "failed", "stop"]
+    then: Literal["retry", "infeasible", "failed", "wait", "stop"]
+    """wait: the trial goes back to the queue until there is room on the disk."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Facts to keep with the trial."""
 
@@ -44,6 +46,8 @@ def decide(failure: Failure, crashes: int, micro_batch: int, effective_batch: in
         return Decision("retry", {"micro_batch": smaller_micro_batch(micro_batch, effective_batch)})
     if failure.kind in ("diverged", "timeout"):
         return Decision("infeasible")
+    if failure.kind == "disk":
+        return Decision("wait")
     if failure.kind == "crash":
         return Decision("retry" if crashes <= retries else "failed")
     return Decision("stop")

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial
 
+from .budget import Budget
 from .config import StudyConfig
 from .events import Event, Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from .history import TrialRecord, best, end_state, plain_sft, read_records
@@ -31,6 +32,8 @@ from .worker import Launch, Worker
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
+FULL_SECONDS = 30.0
+"""Pause after an engine found the disk full, whatever it shows as free (quotas)."""
 CLAIM_SECONDS = 2.0
 """Pause after a claim that found nothing: what is left runs elsewhere, and may come back."""
 
@@ -62,19 +65,21 @@ def run_study(
     trials: int | None = None,
     workers: int = 1,
     until: datetime | None = None,
+    hours: float | None = None,
     launch: Launch = EngineProcess,
 ) -> Summary:
     """Create the study, or go on with it, until every slot of its queue is finished.
 
     `trials` replaces the number of slots of the configuration. `until` (with a time zone) is a deadline at which
     running trials stop at their next step and keep their checkpoint; so do Ctrl-C and SIGTERM, a second one at once.
+    `hours` is a budget of engine hours over all trials of the study, those before this call included; it ends likewise.
     Listeners hear every event and are closed at the end.
 
     Raises UserError for a configuration, data or storage that cannot work, StudyFailedError for a fault of the program.
     """
     if trials is not None:
         config = config.with_trials(trials)
-    return _supervise(open_study(config), listeners, workers, until, launch)
+    return _supervise(open_study(config), listeners, Budget(until, hours), workers, launch)
 
 
 def join_study(
@@ -85,6 +90,7 @@ def join_study(
     base: Path | None = None,
     workers: int = 1,
     until: datetime | None = None,
+    hours: float | None = None,
     launch: Launch = EngineProcess,
 ) -> Summary:
     """Work on a study that another process or host has created, until no slot is left.
@@ -92,15 +98,14 @@ def join_study(
     `base`: the folder that the study's relative paths start from on this host, where it is another one.
     Raises UserError when there is no such study, or this host would compute something else: other version, data, model.
     """
-    return _supervise(open_study(joined_config(url, study, base)), listeners, workers, until, launch)
+    study_here = open_study(joined_config(url, study, base))
+    return _supervise(study_here, listeners, Budget(until, hours), workers, launch)
 
 
-def _supervise(
-    study: Study, listeners: Sequence[Listener], workers: int, until: datetime | None, launch: Launch
-) -> Summary:
+def _supervise(study: Study, listeners: Sequence[Listener], budget: Budget, workers: int, launch: Launch) -> Summary:
     try:
         with StopSignals() as signals:
-            return Supervisor(study, listeners, workers, until, launch).run(signals)
+            return Supervisor(study, listeners, budget, workers, launch).run(signals)
     finally:
         study.storage.close()
         for listener in listeners:
@@ -111,9 +116,9 @@ class Supervisor:
     """Claims trials, hands them to workers, and listens to all of them in one thread."""
 
     def __init__(
-        self, study: Study, listeners: Sequence[Listener], workers: int, until: datetime | None, launch: Launch
+        self, study: Study, listeners: Sequence[Listener], budget: Budget, workers: int, launch: Launch
     ) -> None:
-        self._study, self._listeners, self._until = study, listeners, until
+        self._study, self._listeners, self._budget = study, listeners, budget
         self._queue = Queue(study.config, study.storage)
         self._workers = [
             Worker(index, study.folder, self._queue, study.config.limits, launch, self._emit)
@@ -121,6 +126,7 @@ class Supervisor:
         ]
         self._planner: Planner | None = None
         self._announced = False
+        self._roomy = True
         self._reaped = self._claimed = -math.inf
         self._begun = time.monotonic()
 
@@ -162,10 +168,10 @@ class Supervisor:
         self._emit(StudyStarted(self._study.name, str(self._study.folder), sum(counts.values()), finished, config))
 
     def _work(self, signals: StopSignals) -> Literal["finished", "stopped"]:
-        while not (signals.count or self._past_deadline):
+        while not (signals.count or self._budget.spent(self._engine_seconds())):
             self._reap_now_and_then()
             idle = [worker for worker in self._workers if worker.idle]
-            if idle and time.monotonic() - self._claimed > CLAIM_SECONDS:
+            if idle and time.monotonic() - self._claimed > CLAIM_SECONDS and self._has_room():
                 for worker in idle:
                     self._next_trial(worker)
                 if not any(worker.task for worker in self._workers) and not self._queue.unfinished():
@@ -173,6 +179,17 @@ class Supervisor:
             self._listen(signals)
         self._stop_all(signals)
         return "stopped"
+
+    def _has_room(self) -> bool:
+        """Whether the disk takes another trial; while it does not, the study waits instead of failing trials."""
+        free = shutil.disk_usage(self._study.folder).free / 2**30
+        needed = self._study.config.limits.disk_gigabytes
+        last = max(worker.disk_full for worker in self._workers)
+        enough = free >= needed and time.monotonic() - last > FULL_SECONDS
+        if not enough and self._roomy:
+            log.warning("%s has %.1f GiB free, a trial needs %.1f; waiting for room", self._study.folder, free, needed)
+        self._roomy = enough
+        return enough
 
     def _reap_now_and_then(self) -> None:
         if time.monotonic() - self._reaped > self._study.config.limits.lease_seconds / 4:
@@ -235,9 +252,13 @@ class Supervisor:
             state, self._study.name, str(self._study.folder), counts, best(records), plain_sft(records), seconds
         )
 
-    @property
-    def _past_deadline(self) -> bool:
-        return self._until is not None and datetime.now(self._until.tzinfo) >= self._until
+    def _engine_seconds(self) -> float:
+        """Engine time of all trials of the study, the running ones of this supervisor included."""
+        if self._budget.hours is None:
+            return 0.0
+        running = {worker.task.claim.number: worker.task.seconds for worker in self._workers if worker.task}
+        records = read_records(self._queue.slots(), self._study.folder)
+        return sum(running.values()) + sum(r.seconds or 0.0 for r in records if r.number not in running)
 
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +16,10 @@ from .config import LimitSettings
 from .events import Event, ProblemsDone, RungScored, StepDone, TrialEnded, TrialStarted
 from .events import TrialState as EndState
 from .failures import Failure, decide
+from .history import best, read_records
 from .launcher import EngineProcess, Message
 from .queue import Claim, LeaseLostError, Queue, Verdict
+from .task import Task
 from .trial import TrialFolder, TrialSpec, trial_folder
 
 log = logging.getLogger(__name__)
@@ -28,29 +30,6 @@ STOP_SECONDS = 60.0
 
 class StudyFailedError(RuntimeError):
     """A fault that every trial would meet again; the message carries the engine's traceback."""
-
-
-@dataclass
-class Task:
-    """A claimed trial on its way through an engine."""
-
-    claim: Claim
-    spec: TrialSpec
-    title: str
-    folder: TrialFolder
-    begun: float = field(default_factory=time.monotonic)
-    renewed: float = field(default_factory=time.monotonic)
-    stopping: Literal["interrupted", "timeout"] | None = None
-    stop_asked: float = 0.0
-
-    @property
-    def micro_batch(self) -> int:
-        return int(self.claim.attributes.get("micro_batch", self.spec.training.micro_batch))
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of this trial, earlier attempts included."""
-        return float(self.claim.attributes.get("seconds", 0.0)) + time.monotonic() - self.begun
 
 
 class Worker:
@@ -72,6 +51,8 @@ class Worker:
         """What the engine reported when it was ready: fingerprints and counts. None: not ready."""
         self.task: Task | None = None
         self._idle_deaths = 0
+        self.disk_full = -math.inf
+        """When the engine last found no room on the disk, in the seconds of `time.monotonic`."""
         self._last_sign = time.monotonic()
 
     @property
@@ -109,8 +90,15 @@ class Worker:
                 "folder": str(task.folder.path),
                 "spec": task.spec.model_dump(mode="json"),
                 "micro_batch": task.micro_batch,
+                "incumbent": None if task.claim.attributes.get("baseline") else self._incumbent(),
             }
         )
+
+    def _incumbent(self) -> list[float] | None:
+        """Item scores of the best trial so far, when it answered every problem."""
+        winner = best(read_records(self._queue.slots(), self._folder))
+        result = None if winner is None else TrialFolder(winner.folder).result
+        return None if result is None else result.get("item_scores")
 
     def receive(self) -> None:
         """Handle what the engine has said, and its death."""
@@ -167,6 +155,7 @@ class Worker:
         }
         facts["seconds"] = task.seconds
         if result["state"] == "pruned":
+            self._queue.report(task.claim, result["steps"], float(result["score"]))
             self._finish(task, Verdict(TrialState.PRUNED, attributes=facts), "pruned", result, None)
             return
         score, error = float(result["score"]), float(result["standard_error"])
@@ -200,6 +189,10 @@ class Worker:
         decision = decide(failure, crashes, task.micro_batch, task.spec.training.effective_batch, self._limits.retries)
         self._queue.note(claim, **decision.attributes)
         self.start_engine()
+        if decision.then == "wait":
+            self.disk_full = time.monotonic()
+            self._give_back(task, "disk full")
+            return
         if decision.then == "retry":
             log.warning("trial %d: %s: %s; trying again", claim.number, failure.kind, failure.message)
             self._queue.note_attempt(claim, failure.kind)

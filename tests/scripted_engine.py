@@ -52,7 +52,7 @@ def run(command: dict, script: dict) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
     if behaviour == "hang":
         time.sleep(3600)
-    if behaviour in ("oom", "diverged", "bug", "user"):
+    if behaviour in ("oom", "diverged", "disk", "bug", "user"):
         failure = {"kind": behaviour, "message": f"{behaviour} in trial", "traceback": "line 1\nline 2"}
         send("failed", number=number, failure=failure)
         sys.exit(1)
@@ -83,6 +83,7 @@ def finish(folder: Path, number: int, score: float, state: str) -> None:
         "standard_error": 0.01,
         "num_problems": 16,
         "samples": 1,
+        "steps": 8,
         "verdicts": {"correct": round(16 * score), "wrong": 16 - round(16 * score)},
     }
     (folder / "result.json").write_text(json.dumps(result))

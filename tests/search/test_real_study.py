@@ -23,6 +23,7 @@ from qtarget.trainers.checkpoint import checkpoint_file
 
 BASELINES = ["sft", "kd", {"preset": "target_sft", "knobs": {"eta": 0.0}}, "dft"]
 SEARCH = {**small_config()["search"], "trials": 6, "startup_trials": 4}
+EVALUATION = {**small_config()["evaluation"], "racing": {"block": 4}}
 TRAINING = {**small_config()["training"], "steps": 24, "learning_rate": 0.003}
 RUN = (
     "import sys; from qtarget.search.config_file import load_study; from qtarget.search.supervisor import run_study\n"
@@ -40,7 +41,7 @@ def quiet_engines(tmp_path_factory) -> Iterator[None]:
 
 
 def write_study(folder: Path) -> Path:
-    return write_small_study(folder, baselines=BASELINES, search=SEARCH, training=TRAINING)
+    return write_small_study(folder, baselines=BASELINES, search=SEARCH, training=TRAINING, evaluation=EVALUATION)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pytest
 from scripted_study import Recorder, scripted
 from small_study import small_config
 
+from qtarget.search import supervisor
 from qtarget.search.history import load_history
 from qtarget.search.supervisor import join_study, run_study
 from qtarget.search.worker import StudyFailedError
@@ -202,6 +203,31 @@ def test_a_deadline_stops_running_trials_and_keeps_them(scripted_study) -> None:
     assert summary.state == "stopped"
     assert abs((datetime.now(UTC) - until).total_seconds()) < 5
     assert states(config)[2:] == ["waiting", "waiting"]
+
+
+def test_a_full_disk_makes_the_study_wait_not_fail(scripted_study, monkeypatch) -> None:
+    monkeypatch.setattr(supervisor, "FULL_SECONDS", 1.0)
+    config = scripted_study({"1": ["disk", "finish"]}, search=search(trials=2))
+    assert run_study(config, launch=scripted).state == "finished"
+    record = load_history(config)[1]
+    assert record.state == "complete" and [link["why"] for link in record.chain] == ["disk full"]
+
+
+def test_no_trial_starts_without_room(scripted_study, recorder: Recorder) -> None:
+    config = scripted_study(limits=limits(disk_gigabytes=1e9))
+    summary = run_study(config, [recorder], until=datetime.now(UTC) + timedelta(seconds=2), launch=scripted)
+    assert summary.state == "stopped" and summary.counts["waiting"] == 4
+    assert not recorder.of("TrialStarted")
+
+
+def test_engine_hours_are_counted_over_all_trials(scripted_study) -> None:
+    config = scripted_study({"seconds": 0.5}, search=search(trials=12, pruner="none"))
+    first = run_study(config, hours=1.2 / 3600, launch=scripted)
+    assert first.state == "stopped" and 1 <= first.counts["complete"] <= 3
+    again = run_study(config, hours=1.2 / 3600, launch=scripted)
+    assert again.counts == first.counts
+    spent = sum(record.seconds or 0.0 for record in load_history(config))
+    assert 1.0 < spent < 4.0
 
 
 def test_several_workers_do_each_slot_once(scripted_study, recorder: Recorder) -> None:
