@@ -28,7 +28,8 @@ def load_study(path: str | Path) -> StudyConfig:
     """
     file = Path(path).absolute()
     read = _parse(file)
-    read.setdefault("base", str(file.parent))
+    if isinstance(base := read.get("base", "."), str):
+        read["base"] = str((file.parent / base).resolve())
     return parse_study(read, source=str(path))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from small_study import small_config
+from small_study import small_config, write_small_study
 
 from qtarget.search.config_file import load_study, parse_study, read_folder, write_folder
 from qtarget.spaces.errors import UserError
@@ -130,3 +130,9 @@ def test_the_folder_keeps_the_configuration_for_its_owner(tmp_path: Path) -> Non
     write_folder(config)
     assert read_folder(config.study_folder) == config
     assert (config.study_folder / "study.json").stat().st_mode & 0o077 == 0
+
+
+def test_base_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_small_study(tmp_path / "studies", base="..")
+    monkeypatch.chdir("/")
+    assert load_study(path).base_folder == tmp_path.resolve()
