@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .settings import TrainingSettings
 
+REDUCE_ELEMENTS = 2**24
+"""Gradient entries that ranks exchange at once."""
 MATRIX_DIMS = 2
 """Weight decay is for matrices; norms and biases go without."""
 
@@ -57,6 +60,19 @@ class Optimizer:
             if master.grad is None:
                 master.grad = torch.zeros_like(master)
         return [master.grad for master in self.masters.values() if master.grad is not None]
+
+    def sum_over_ranks(self, accelerator: Accelerator) -> None:
+        """Replace the gradients of this rank by their sums over all ranks, many at a time."""
+        bucket: list[Tensor] = []
+        gradients = self.gradients()
+        for number, gradient in enumerate(gradients):
+            bucket.append(gradient)
+            full = sum(part.numel() for part in bucket) >= REDUCE_ELEMENTS
+            if full or number == len(gradients) - 1:
+                flat = accelerator.reduce(torch.cat([part.reshape(-1) for part in bucket]), "sum")
+                for part, summed in zip(bucket, torch.split(flat, [part.numel() for part in bucket]), strict=True):
+                    part.copy_(summed.view_as(part))
+                bucket = []
 
     def scale(self, factor: float) -> None:
         """Multiply all gradients."""

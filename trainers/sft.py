@@ -30,8 +30,6 @@ from .optimizer import Optimizer, learning_rate
 from .settings import TrainingSettings
 from .sources import Source
 
-REDUCE_ELEMENTS = 2**24
-"""Gradient entries that ranks exchange at once."""
 NOT_IDENTITY = {"micro_batch", "checkpoint_every"}
 """Settings that change how a run is computed, not what it computes: a checkpoint outlives a change of these."""
 
@@ -216,7 +214,7 @@ class _Run:
             self.optimizer.collect()
             sums += _sums(loss)
         if ranks > 1:
-            _sum_over_ranks(self.accelerator, self.optimizer.gradients())
+            self.optimizer.sum_over_ranks(self.accelerator)
             sums = self.accelerator.reduce(sums, "sum")
         totals = _Totals(*sums.tolist())
         if target.denominator != "all":
@@ -292,17 +290,3 @@ def _sums(loss: LossSum) -> Tensor:
     count = loss.loss_sum.new_tensor(loss.num_tokens) if loss.denominator is None else loss.denominator
     parts = (loss.loss_sum.detach(), count, loss.p_label.sum(), loss.entropy.sum())
     return torch.stack([part.double() for part in parts])
-
-
-def _sum_over_ranks(accelerator: Accelerator, tensors: list[Tensor]) -> None:
-    """Replace tensors by their sums over ranks, many at a time."""
-    bucket: list[Tensor] = []
-    size = 0
-    for number, tensor in enumerate(tensors):
-        bucket.append(tensor)
-        size += tensor.numel()
-        if size >= REDUCE_ELEMENTS or number == len(tensors) - 1:
-            flat = accelerator.reduce(torch.cat([part.reshape(-1) for part in bucket]), "sum")
-            for part, summed in zip(bucket, torch.split(flat, [part.numel() for part in bucket]), strict=True):
-                part.copy_(summed.view_as(part))
-            bucket, size = [], 0
