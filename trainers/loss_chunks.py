@@ -21,7 +21,7 @@ from .loss_gradients import Gradients, NoGradients
 from .loss_head import Head, compute_dtype
 from .loss_inputs import ValidTokens
 from .residual_source import TopEntries
-from .row_form import CoarseRows, has_row_form, row_form
+from .row_form import CoarseRows, has_row_form, logit_gradient, row_form
 from .tail_softmax import Tail, runs_in_place, tail_softmax
 
 CPU_CHUNK_ROWS = 256
@@ -227,7 +227,7 @@ class ChunkLoop:
         target = design(spec, rows, gamma)
         self._report(number, spec, gamma, target, rows.label_probs, entropy(chunk.logprobs))
         if not isinstance(self.gradients, NoGradients):
-            gradient = target.logit_gradient()
+            gradient = logit_gradient(target)
             if self.call.head.softcap is not None:
                 gradient *= self.call.head.cap_slope(chunk.logits)
             self.gradients.add_dense(number, chunk.index, gradient)

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .loss_head import Head, compute_dtype, multiply, multiply_add_
+from .loss_head import Head, compute_dtype, multiply, multiply_add
 from .row_form import CoarseRows, RowForm
 
 
@@ -57,7 +57,9 @@ class HeadGradients:
         dtype = compute_dtype(source.dtype)
         self._source, self._head = source, head
         self.hidden = torch.empty_like(source) if wanted.hidden else None
-        self.weight = torch.zeros_like(head.weight, dtype=dtype) if wanted.weight else None
+        # The first chunk writes the head's gradient, so that it need not be cleared before; no chunk, no first one.
+        make = torch.empty_like if len(source) else torch.zeros_like
+        self.weight = make(head.weight, dtype=dtype) if wanted.weight else None
         self.bias = source.new_zeros(head.vocab, dtype=dtype) if wanted.bias else None
 
     def add_dense(self, number: int, chunk: slice, gradient: Tensor) -> None:
@@ -77,7 +79,8 @@ class HeadGradients:
         if self.hidden is not None:
             self.hidden[chunk] = multiply(factor, self._head.weight).mul_(column)
         if self.weight is not None:
-            multiply_add_(self.weight, factor.T, (rows * column).to(rows.dtype))
+            combine = multiply if chunk.start == 0 else multiply_add
+            combine(factor.T, (rows * column).to(rows.dtype), self.weight)
         if self.bias is not None:
             self.bias.addmv_(gradient.to(self.bias.dtype).T, column[:, 0])
 

@@ -101,11 +101,10 @@ def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     return out.copy_(torch.mm(left, right))
 
 
-def multiply_add_(total: Tensor, left: Tensor, right: Tensor) -> None:
+def multiply_add(left: Tensor, right: Tensor, total: Tensor) -> Tensor:
     """total += left·right with `total` in the compute dtype, whatever the dtype of the factors."""
     if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    elif left.is_cuda:
-        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
-    else:
-        total.add_(torch.mm(left, right))
+        return total.addmm_(left, right)
+    if left.is_cuda:
+        return torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+    return total.add_(torch.mm(left, right))

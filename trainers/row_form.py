@@ -134,7 +134,7 @@ def row_form(
     """The gradient of one chunk, and the target on its C + 1 columns with the value of the whole vocabulary."""
     if mean_logit is None:
         target = design(spec, rows, gamma)
-        form = _form(target, None)
+        form = _form(target, None, 0.0)
         if spec.residual_loss == "ce":
             # The ghost stands for the tail: −Σ Q log π over it has an entropy of its own.
             target = _with_value(target, target.q[:, -1] * coarse.tail_entropy())
@@ -159,10 +159,36 @@ def _uniform_form(
     loss = coarse.log_normalizer - mean_logit
     if spec.residual_loss == "kl":
         loss = loss - math.log(real_vocab)
-    target = replace(_with_value(target, product(rest, loss)), student=torch.zeros_like(rest))
-    return _form(target, -target.weight * rest / real_vocab), target
+    target = replace(_with_value(target, product(rest, loss)), student=torch.zeros_like(rest), even=rest)
+    return _form(target, -target.weight * rest / real_vocab, -target.weight * rest), target
 
 
-def _form(target: Design, constant: Tensor | None) -> RowForm:
-    gradient = target.logit_gradient()
-    return RowForm(scale=gradient[:, -1], values=gradient[:, :-1], constant=constant)
+def _form(target: Design, constant: Tensor | None, constant_sum: Tensor | float) -> RowForm:
+    """`constant_sum` is what the constant adds up to over the real vocabulary."""
+    gradient = _moved(target)[:, None] * target.rows.probs
+    if target.dense is not None:
+        gradient = gradient - target.dense
+    gradient = target.weight[:, None] * gradient
+    scale, values = gradient[:, -1], gradient[:, :-1].clone()
+    # The gradient of a row sums to zero. Taken from the rest, the label's keeps its digits where π(y) is nearly 1.
+    values[:, 0] = -(scale + values[:, 1:].sum(1) + constant_sum)
+    return RowForm(scale=scale, values=values, constant=constant)
+
+
+def logit_gradient(target: Design) -> Tensor:
+    """w·(ΣQ·π − Q) on the whole vocabulary, (R, V): `Design.logit_gradient` with fewer tensors and more digits."""
+    rows = target.rows
+    gradient = _moved(target)[:, None] * rows.probs
+    if target.dense is not None:
+        gradient -= target.dense
+    if target.even is not None:
+        gradient[:, : rows.real] -= (target.even / rows.real)[:, None]
+    labels = rows.given("labels", "student")
+    gradient.scatter_add_(1, labels[:, None], -target.label[:, None])
+    return gradient.mul_(target.weight[:, None])
+
+
+def _moved(target: Design) -> Tensor:
+    """ΣQ less the student's own share, (R,): added up, because 1 − (1 − γ) loses the digits of a small γ."""
+    moved = target.label if target.dense is None else target.label + target.dense.sum(1)
+    return moved if target.even is None else moved + target.even

@@ -13,9 +13,9 @@ from qtarget.spaces import presets
 from qtarget.spaces.target import TargetSpec
 from qtarget.trainers.loss import CachedSlice, HiddenHead, dense_target_loss, fused_target_loss
 
-TOKENS, VOCAB, WIDTH = 23, 37, 8
-SMALL_CHUNK = 14 * 5 * VOCAB * 8 + 8 * VOCAB * 8
-"""Bytes that force several chunks of a few rows in float64."""
+TOKENS, VOCAB, WIDTH = 11, 29, 6
+SMALL_CHUNK = 85 * VOCAB * 8
+"""Bytes that force two or three chunks in float64 where the whole vocabulary is needed."""
 SPECS = {name: presets.get(name) for name in presets.names()}
 
 
@@ -41,7 +41,7 @@ class Problem:
             return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
         labels = torch.randint(0, VOCAB - 4, (TOKENS,), generator=generator)
-        labels[[0, 7, 8, TOKENS - 1]] = -100
+        labels[[0, 4, TOKENS - 1]] = -100
         sources = {
             name: HiddenHead(normal(TOKENS, 5), normal(VOCAB, 5), normal(VOCAB))
             for name in ("teacher", "reference", "previous")
@@ -49,7 +49,7 @@ class Problem:
         columns = {
             "old_logprobs": -normal(TOKENS).abs(),
             "critical": torch.rand(TOKENS, generator=generator) < 0.4,
-            "sequence_ids": torch.arange(TOKENS) // 6,
+            "sequence_ids": torch.arange(TOKENS) // 4,
         }
         return cls(normal(TOKENS, WIDTH), normal(VOCAB, WIDTH), labels, normal(VOCAB), sources, columns, **head)
 
