@@ -1,6 +1,7 @@
 """Write worked solutions and problems of reasoning-gym's `gsm_symbolic` as JSONL, disjoint by content.
 
-    python studies/make_gsm_symbolic.py FOLDER [--demonstrations N] [--problems N] [--max-characters N] [--seed N]
+    python studies/make_gsm_symbolic.py FOLDER [--demonstrations N] [--problems N] [--max-characters N] [--max-lines N]
+        [--seed N]
 
 FOLDER/demonstrations.jsonl has the columns prompt and completion (the working, then `#### answer`),
 FOLDER/problems.jsonl question and answer. Which side a question belongs to is decided by the hash of its text, so
@@ -23,13 +24,15 @@ TASK = TaskSettings(source="gym", path="gsm_symbolic")
 
 
 def draw(
-    demonstrations: int, problems: int, max_characters: int, seed: int
+    demonstrations: int, problems: int, max_characters: int, max_lines: int, seed: int
 ) -> tuple[list[GymItem], list[GymItem], int]:
     """Items for training, items for problems, and how many were left out for a wrong or long solution."""
     training: list[GymItem] = []
     held_out: list[GymItem] = []
     left_out = 0
     for item in stream(TASK, seed):
+        if (item.solution or "").count("\n") >= max_lines:
+            continue
         if not is_for_training(content_hash(item.question)):
             held_out.append(item)
         elif is_usable(item, max_characters):
@@ -58,10 +61,15 @@ def main() -> int:
     parser.add_argument("--demonstrations", type=int, default=4000)
     parser.add_argument("--problems", type=int, default=2000, help="search and report problems together")
     parser.add_argument("--max-characters", type=int, default=2000, help="question and solution together")
+    parser.add_argument("--max-lines", type=int, default=100, help="of a solution, on both sides: few are easy")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     training, held_out, left_out = draw(
-        arguments.demonstrations, arguments.problems, arguments.max_characters, arguments.seed
+        arguments.demonstrations,
+        arguments.problems,
+        arguments.max_characters,
+        arguments.max_lines,
+        arguments.seed,
     )
     arguments.folder.mkdir(parents=True, exist_ok=True)
     write(
