@@ -133,10 +133,15 @@ class _World:
 
     def _base(self) -> LlamaForCausalLM:
         model = new_model(self._tokenizer, self._settings.width, self._settings.layers, self._seed)
-        clean = solved(self._tokenizer, [(question(each), plain_solution(each)) for each in self._sums])
         recipe = _recipe(self._settings.pretraining_steps, batch=64, learning_rate=3e-3)
+        clean = solved(self._tokenizer, [(question(each), plain_solution(each)) for each in self._draw("base", recipe)])
         learn(model, clean, recipe, self._seed, self._pretrained)
         return model
+
+    def _draw(self, purpose: str, recipe: TrainingSettings) -> list[Sum]:
+        """As many different sums as a run can see."""
+        wanted = recipe.steps * recipe.effective_batch
+        return random.Random(derive_seed(purpose, self._seed)).sample(self._sums, k=min(len(self._sums), wanted))
 
     def _pretrained(self, report: StepReport) -> bool:
         self._report("pretraining", report.step, report.steps)
@@ -147,11 +152,10 @@ class _World:
 
         The length is no number of steps, because how fast a base picks up the format varies between seeds.
         """
-        generator = random.Random(derive_seed("tiny world lessons", self._seed))
         recipe = _recipe(self._settings.teacher_steps, batch=32, learning_rate=1e-3, decay="constant")
-        lessons = generator.sample(self._sums, k=min(len(self._sums), 32 * recipe.steps))
+        lessons = self._draw("lessons", recipe)
         data = solved(self._tokenizer, [(question(each), new_solution(each)) for each in lessons])
-        exam = _Exam(self._tokenizer, generator.sample(self._sums, k=128))
+        exam = _Exam(self._tokenizer, random.Random(derive_seed("exam", self._seed)).sample(self._sums, k=128))
 
         scores: dict[int, float] = {}
 
@@ -203,13 +207,15 @@ def _print_progress(phase: str, done: int, total: int) -> None:
     print(json.dumps({"phase": phase, "done": done, "total": total}), flush=True)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build the world of the quickstart.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    parser.add_argument("--settings", default="{}", help="JSON with the fields of WorldSettings that differ")
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(min(2, torch.get_num_threads()))  # matrices this small gain nothing from more
-    build(arguments.folder, arguments.seed, _print_progress)
+    settings = WorldSettings.model_validate_json(arguments.settings)
+    build(arguments.folder, arguments.seed, _print_progress, settings)
     return 0
 
 
