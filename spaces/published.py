@@ -209,7 +209,7 @@ PRESETS: dict[str, Preset] = {
         "(e^beta − 1)·p_ref/(1 + (e^beta − 1)·p_ref)",
         "reference",
         "1",
-        "−Σ Q·log π, Q ∝ π_ref·exp(beta·1[a = y])",
+        "−Σ Q·log π, Q ∝ π_ref·e^(beta·δ)",
         "2601.09233",
         {"beta": Knob(20.0, 0, 80)},
     ),
