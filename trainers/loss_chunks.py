@@ -20,9 +20,9 @@ from ..spaces.target import Design, TargetSpec, count, design, trust
 from .loss_gradients import Gradients, NoGradients
 from .loss_head import Head, compute_dtype
 from .loss_inputs import ValidTokens
-from .residual_source import TopEntries
+from .residual_source import CoarseColumns
 from .row_form import CoarseRows, has_row_form, logit_gradient, row_form
-from .tail_softmax import Tail, runs_in_place, tail_softmax
+from .tail_softmax import runs_in_place, tail_softmax
 
 CPU_CHUNK_ROWS = 256
 """More rows a chunk fall out of the cache; fewer starve the GEMMs."""
@@ -80,23 +80,23 @@ Numbered = tuple[int, TargetSpec]
 
 @dataclass(frozen=True)
 class Plan:
-    """Which designs go by the row form, all on the entries of one source, and which need the whole vocabulary."""
+    """Which designs go by the row form, all on the entries of the same sources, and which need the whole vocabulary."""
 
     row_form: list[Numbered]
     dense: list[Numbered]
-    source: str | None
 
     @classmethod
     def make(cls, specs: list[TargetSpec], cached: frozenset[str], *, capped: bool) -> Plan:
-        eligible = {i: spec for i, spec in enumerate(specs) if has_row_form(spec, cached, capped=capped)}
-        wanted = [name for spec in eligible.values() if spec.residual_acts for name in spec.residual.needs]
-        source = wanted[0] if wanted else None
-        fits = [i for i, spec in eligible.items() if not spec.residual_acts or spec.residual.needs <= {source}]
-        return cls(
-            row_form=[(i, specs[i]) for i in fits],
-            dense=[(i, spec) for i, spec in enumerate(specs) if i not in fits],
-            source=source,
-        )
+        plan = cls([], [])
+        for numbered in enumerate(specs):
+            eligible = has_row_form(numbered[1], cached, capped=capped)
+            (plan.row_form if eligible else plan.dense).append(numbered)
+        return plan
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The cached sources whose entries the row forms stand on."""
+        return frozenset(name for _, spec in self.row_form if spec.residual_acts for name in spec.residual.needs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ class TokenResults:
 
 
 class Chunk:
-    """One chunk of logits. The dense rows are used up by `tail`, so they are asked first."""
+    """One chunk of logits. `coarse` uses them up, so dense rows are asked first."""
 
     def __init__(self, call: Call, index: slice, logits: Tensor, spare: Tensor) -> None:
         self.call, self.index = call, index
@@ -164,9 +164,10 @@ class Chunk:
         logprobs = self.logits.gather(1, labels)[:, 0] - self.logits.logsumexp(1)
         return tokens.scalars(self.index, logprobs, needs, self.call.head.vocab)
 
-    def tail(self, entries: TopEntries) -> Tail:
-        """The pass over the logits that every row form starts from."""
-        return tail_softmax(self._linear, entries.ids, self.call.head, self._spare)
+    def coarse(self, columns: CoarseColumns) -> CoarseRows:
+        """The pass over the logits that every row form starts from; `columns` of this chunk."""
+        tail = tail_softmax(self._linear, columns.ids, self.call.head, self._spare)
+        return CoarseRows(tail, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +184,7 @@ class ChunkLoop:
     def __init__(self, call: Call, specs: list[TargetSpec], gradients: Gradients) -> None:
         self.call, self.specs, self.gradients = call, specs, gradients
         self.plan = Plan.make(specs, call.tokens.cached, capped=call.head.softcap is not None)
+        self.columns = call.tokens.coarse_columns(self.plan.sources)
         self.results: list[list[TokenResults]] = [[] for _ in specs]
 
     def run(self, max_bytes: int) -> list[TokenResults]:
@@ -234,9 +236,7 @@ class ChunkLoop:
 
     def _row_forms(self, chunk: Chunk, known: dict[int, _Trust]) -> None:
         call, index = self.call, chunk.index
-        entries = call.tokens.entries(self.plan.source).select(index)
-        tail = chunk.tail(entries)
-        coarse = CoarseRows(tail, entries)
+        coarse = chunk.coarse(self.columns.select(index))
         label_prob, spread = coarse.label_logprobs.exp(), coarse.entropy()
         forms = {}
         for number, spec in self.plan.row_form:
@@ -246,7 +246,7 @@ class ChunkLoop:
             forms[number], target = row_form(
                 spec,
                 coarse,
-                coarse.rows(scalars, self.plan.source),
+                coarse.rows(scalars),
                 given.gamma,
                 label_loss=given.label_loss,
                 mean_logit=call.head.mean_logit(chunk.hidden) if uniform else None,

@@ -113,7 +113,7 @@ class SharedGradients:
         weight, scale = self._head.weight, self._head.logit_scale
         shared = multiply(coarse.tail.shape.to(weight.dtype), weight)
         values = torch.stack([form.values_before_cap(coarse, self._head) for form in forms.values()], dim=1)
-        at_entries = torch.bmm(values.to(weight.dtype), weight[coarse.entries.ids]).to(shared.dtype)
+        at_entries = torch.bmm(values.to(weight.dtype), weight[coarse.columns.ids]).to(shared.dtype)
         for place, (number, form) in enumerate(forms.items()):
             gradient = torch.addcmul(at_entries[:, place], form.scale[:, None], shared)
             if form.constant is not None:

@@ -14,7 +14,7 @@ from ..spaces.rows import LabelRows
 from ..spaces.target import TargetSpec
 from .loss_dense import IGNORE_INDEX
 from .loss_head import Head
-from .residual_source import CachedSlice, HiddenHead, ResidualSource, TopEntries, label_entries, top_entries, widen
+from .residual_source import CachedSlice, CoarseColumns, HiddenHead, ResidualSource, TopEntries, top_entries, widen
 
 SOURCES = ("teacher", "reference", "previous")
 COLUMNS = ("old_logprobs", "critical", "sequence_ids")
@@ -123,7 +123,7 @@ class Distribution:
 
     def label_logprobs(self, chunk: slice, labels: Tensor, vocab: int) -> Tensor:
         """log r(y), shape (R,), nats; `labels` (R,)."""
-        if self.entries is not None and self.entries.logprobs is not None:
+        if self.entries is not None:
             return self.entries.logprobs[chunk, 0]
         logits = self._logits(chunk, vocab)
         return logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(1)
@@ -156,7 +156,6 @@ class ValidTokens:
     labels: Tensor  # (T,) int64
     sources: dict[str, Distribution]
     columns: dict[str, Tensor]  # each (T,)
-    label_only: TopEntries
 
     @classmethod
     def select(
@@ -183,18 +182,17 @@ class ValidTokens:
             given["old_logprobs"] = given["old_logprobs"].detach().to(dtype)
         if "critical" in given:
             given["critical"] = given["critical"].bool()
-        return cls(chosen, sources, given, label_entries(chosen))
+        return cls(chosen, sources, given)
 
     @property
     def cached(self) -> frozenset[str]:
         """Names of the sources that come as cached rows."""
         return frozenset(name for name, source in self.sources.items() if source.entries is not None)
 
-    def entries(self, source: str | None) -> TopEntries:
-        """The label, with the cached entries of `source` when one is named."""
-        entries = self.label_only if source is None else self.sources[source].entries
-        assert entries is not None
-        return entries
+    def coarse_columns(self, names: frozenset[str]) -> CoarseColumns:
+        """The label, with the cached entries of the sources in `names`."""
+        cached = {name: source.entries for name, source in self.sources.items() if source.entries is not None}
+        return CoarseColumns.merge(self.labels, {name: cached[name] for name in sorted(names)})
 
     def chunk_columns(self, chunk: slice) -> dict[str, Tensor]:
         """The per-token columns that were given, cut to a chunk."""

@@ -82,23 +82,14 @@ ABSENT = -1e4
 
 @dataclass(frozen=True, eq=False)
 class TopEntries(_TokenRows):
-    """Cached rows made ready for the loss: column 0 is the label, then the other cached entries, masses sum to 1.
-
-    Without a cached source only column 0 is there. C = 1 + K columns.
-    """
+    """A cached distribution made ready for the loss: column 0 is the label, masses sum to 1, C = 1 + K columns."""
 
     ids: Tensor  # (T, C) int64; unused columns repeat the label
     used: Tensor  # (T, C) bool
-    logprobs: Tensor | None = None  # (T, C) log r, nats; ABSENT where unused
-    log_tail: Tensor | None = None  # (T,) log of r outside the used columns
+    logprobs: Tensor  # (T, C) log r, nats; ABSENT where unused
+    log_tail: Tensor  # (T,) log of r outside the used columns
 
     _per_token = ("ids", "used", "logprobs", "log_tail")
-
-
-def label_entries(labels: Tensor) -> TopEntries:
-    """Nothing but the label: enough where the residual is the student's own, or uniform. `labels` (T,)."""
-    ids = labels[:, None]
-    return TopEntries(ids, torch.ones_like(ids, dtype=torch.bool))
 
 
 def top_entries(source: CachedSlice, labels: Tensor, dtype: torch.dtype) -> TopEntries:
@@ -133,9 +124,58 @@ def _tail_mass(source: CachedSlice, dtype: torch.dtype) -> Tensor:
 
 def widen(entries: TopEntries, student_logprobs: Tensor) -> Tensor:
     """The cached distribution on the whole vocabulary: its tail takes the student's shape. (R, V) in and out, nats."""
-    assert entries.logprobs is not None and entries.log_tail is not None
     outside = student_logprobs.scatter(1, entries.ids, -torch.inf)
     mass = outside.logsumexp(1, keepdim=True).clamp(min=ABSENT)
     dense = outside.add_(entries.log_tail[:, None] - mass)
-    first = entries.logprobs[:, :1]
-    return dense.scatter_(1, entries.ids, torch.where(entries.used, entries.logprobs, first))
+    label = entries.logprobs[:, :1]
+    return dense.scatter_(1, entries.ids, torch.where(entries.used, entries.logprobs, label))
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseSource(_TokenRows):
+    """A cached distribution on the columns of `CoarseColumns`."""
+
+    logprobs: Tensor  # (T, C) log r where known, nats
+    known: Tensor  # (T, C) bool; a used column that is not known belongs to the source's tail
+    log_tail: Tensor  # (T,)
+
+    _per_token = ("logprobs", "known", "log_tail")
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseColumns:
+    """The entries of each row that targets are worked out on: the label, then what any of the sources has cached."""
+
+    ids: Tensor  # (T, C) int64; unused columns repeat the label
+    used: Tensor  # (T, C) bool
+    sources: dict[str, CoarseSource]
+
+    @classmethod
+    def merge(cls, labels: Tensor, sources: dict[str, TopEntries]) -> CoarseColumns:
+        """The union of the sources' entries; nothing but the label `labels` (T,) when there is no source."""
+        ids = labels[:, None]
+        used = torch.ones_like(ids, dtype=torch.bool)
+        for source in sources.values():
+            more = source.ids[:, 1:]
+            new = source.used[:, 1:] & ~_matches(more, ids, used).any(2)
+            ids = torch.cat([ids, torch.where(new, more, labels[:, None])], dim=1)
+            used = torch.cat([used, new], dim=1)
+        return cls(ids, used, {name: _on_columns(source, ids, used) for name, source in sources.items()})
+
+    def select(self, index: slice) -> CoarseColumns:
+        """The columns of one chunk."""
+        sources = {name: source.select(index) for name, source in self.sources.items()}
+        return CoarseColumns(self.ids[index], self.used[index], sources)
+
+
+def _matches(ids: Tensor, others: Tensor, used: Tensor) -> Tensor:
+    """Whether id c equals the used id k of the same row, (T, C, K)."""
+    return (ids[:, :, None] == others[:, None, :]) & used[:, None, :]
+
+
+def _on_columns(source: TopEntries, ids: Tensor, used: Tensor) -> CoarseSource:
+    if ids.shape == source.ids.shape:  # the only source: its own columns
+        return CoarseSource(source.logprobs, source.used, source.log_tail)
+    match = _matches(ids, source.ids, source.used)
+    logprobs = torch.where(match, source.logprobs[:, None, :], ABSENT).amax(2)
+    return CoarseSource(logprobs, match.any(2) & used, source.log_tail)

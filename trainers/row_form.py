@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..spaces.numerics import product
 from ..spaces.residual import Geometric, Mixture, Reference, Residual, Student, Teacher, Uniform
 from ..spaces.rows import LabelRows, Rows
 from ..spaces.target import Design, TargetSpec, design
 from .loss_head import Head
-from .residual_source import ABSENT, TopEntries
+from .residual_source import ABSENT, CoarseColumns, CoarseSource
 from .tail_softmax import Tail
 
 SMALLEST_SCALE = 1e-20
@@ -42,7 +44,7 @@ def has_row_form(spec: TargetSpec, cached: frozenset[str], *, capped: bool) -> b
     residual = spec.residual
     if isinstance(residual, Uniform):
         return not residual.modified and not capped
-    return _keeps_shape(residual) and residual.needs <= cached and len(residual.needs) <= 1
+    return _keeps_shape(residual) and residual.needs <= cached
 
 
 def _keeps_shape(residual: Residual) -> bool:
@@ -56,12 +58,12 @@ def _keeps_shape(residual: Residual) -> bool:
 
 
 class CoarseRows:
-    """The student and a cached source on the entries and the ghost, C + 1 columns."""
+    """The student and the cached sources on the entries and the ghost, C + 1 columns."""
 
-    def __init__(self, tail: Tail, entries: TopEntries) -> None:
-        top = tail.top.masked_fill(~entries.used, -torch.inf)
+    def __init__(self, tail: Tail, columns: CoarseColumns) -> None:
+        top = tail.top.masked_fill(~columns.used, -torch.inf)
         logits = torch.cat([top, tail.log_mass[:, None]], dim=1)
-        self.tail, self.entries = tail, entries
+        self.tail, self.columns = tail, columns
         self.log_normalizer = logits.logsumexp(1)
         self.logprobs = (logits - self.log_normalizer[:, None]).clamp(min=ABSENT)
 
@@ -69,12 +71,13 @@ class CoarseRows:
     def label_logprobs(self) -> Tensor:
         return self.logprobs[:, 0]
 
-    def source_logprobs(self) -> Tensor | None:
-        """log r on the same columns, (R, C + 1)."""
-        entries = self.entries
-        if entries.logprobs is None or entries.log_tail is None:
-            return None
-        return torch.cat([entries.logprobs, entries.log_tail[:, None]], dim=1)
+    def source_logprobs(self, source: CoarseSource) -> Tensor:
+        """log r on the same columns, (R, C + 1): what it does not know shares its tail as the student does."""
+        known = torch.cat([source.known, torch.zeros_like(source.known[:, :1])], dim=1)
+        outside = self.logprobs.masked_fill(known, -torch.inf)
+        # Unused columns are as good as absent on both sides, so they need no mask of their own.
+        share = outside - outside.logsumexp(1, keepdim=True) + source.log_tail[:, None]
+        return torch.where(known, pad(source.logprobs, (0, 1)), share).clamp(min=ABSENT)
 
     def tail_entropy(self) -> Tensor:
         """H(t) = −Σ t log t, shape (R,), nats; within its bounds even where no tail is left."""
@@ -85,13 +88,17 @@ class CoarseRows:
         probs = self.logprobs.exp()
         return probs[:, -1] * self.tail_entropy() - (probs * self.logprobs).sum(1)
 
-    def rows(self, scalars: LabelRows, source: str | None) -> Rows:
-        """What `design` looks at: the tokens' `scalars`, and the cached distribution under the name `source`."""
+    def rows(self, scalars: LabelRows) -> Rows:
+        """What `design` looks at: the tokens' `scalars` and the distributions."""
         columns: dict[str, Any] = {field.name: getattr(scalars, field.name) for field in fields(LabelRows)}
-        if source is not None:
-            columns[f"{source}_logprobs"] = self.source_logprobs()
+        columns |= {f"{name}_logprobs": logprobs for name, logprobs in self.sources.items()}
         labels = torch.zeros(len(self.logprobs), dtype=torch.long, device=self.logprobs.device)
         return Rows(logits=self.logprobs, logprobs=self.logprobs, labels=labels, **columns)
+
+    @cached_property
+    def sources(self) -> dict[str, Tensor]:
+        """log r of each source, (R, C + 1)."""
+        return {name: self.source_logprobs(source) for name, source in self.columns.sources.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +119,12 @@ class RowForm:
         Dividing the entries by the scale is exact to rounding however small the scale is, because every product of a
         row carries the same factor.
         """
-        entries, shape = coarse.entries, coarse.tail.shape
+        columns, shape = coarse.columns, coarse.tail.shape
         values = self.values_before_cap(coarse, head)
         small = self.scale.abs() < SMALLEST_SCALE
         scale = torch.where(small, SMALLEST_SCALE, self.scale)
-        values = torch.where(entries.used, values, values[:, :1])
-        shape.scatter_(1, entries.ids, (values / scale[:, None]).to(shape.dtype))
+        values = torch.where(columns.used, values, values[:, :1])
+        shape.scatter_(1, columns.ids, (values / scale[:, None]).to(shape.dtype))
         return shape, scale.masked_fill(small & (values == 0).all(1), 0.0)
 
 
