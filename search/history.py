@@ -19,7 +19,7 @@ from .events import TrialState as EndState
 from .queue import WITHDRAWN
 from .storage import open_storage
 from .study import storage_url
-from .trial import trial_folder
+from .trial import TrialFolder, trial_folder
 
 State = Literal["waiting", "running", "complete", "pruned", "infeasible", "failed"]
 
@@ -93,6 +93,13 @@ def best(records: Iterable[TrialRecord]) -> TrialRecord | None:
     """The complete trial with the highest score; the first of equals."""
     complete = [record for record in records if record.state == "complete" and record.score is not None]
     return max(complete, key=lambda record: (record.score or 0.0, -record.number), default=None)
+
+
+def incumbent_scores(trials: Iterable[FrozenTrial], folder: Path) -> list[float] | None:
+    """Item scores, in problem order, of the best complete trial; None when there is none, or its files are elsewhere."""
+    winner = best(read_records(trials, folder))
+    result = None if winner is None else TrialFolder(winner.folder).result
+    return None if result is None else result.get("item_scores")
 
 
 def plain_sft(records: Iterable[TrialRecord]) -> TrialRecord | None:

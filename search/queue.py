@@ -128,9 +128,12 @@ class Queue:
             self._set(claim.trial._trial_id, leases.ATTRIBUTE, claim.lease.model_dump())
 
     def note(self, claim: Claim, **attributes: Any) -> None:
-        """Keep facts with the trial."""
-        for name, value in attributes.items():
-            claim.trial.set_user_attr(name, value)
+        """Keep facts with the trial; raises LeaseLostError when it was taken over and finished."""
+        try:
+            for name, value in attributes.items():
+                claim.trial.set_user_attr(name, value)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            raise LeaseLostError(f"trial {claim.number} was finished by another supervisor") from None
 
     def note_attempt(self, claim: Claim, why: str) -> None:
         """Count another try of a trial that stays ours, with the reason in its chain."""
@@ -143,8 +146,10 @@ class Queue:
 
     def report(self, claim: Claim, step: int, score: float) -> bool:
         """Record a rung's score; whether the pruner gives the trial up. Never a baseline: a comparison needs it."""
-        if step not in self.rungs(claim):
-            claim.trial.report(score, step)
+        with self._storage.lock():
+            self._check(claim)
+            if step not in self.rungs(claim):
+                claim.trial.report(score, step)
         return not claim.attributes.get("baseline") and bool(claim.trial.should_prune())
 
     def give_back(self, claim: Claim, why: str) -> None:

@@ -16,11 +16,11 @@ from .config import LimitSettings
 from .events import Event, ProblemsDone, RungScored, StepDone, TrialEnded, TrialStarted
 from .events import TrialState as EndState
 from .failures import Failure, decide
-from .history import best, read_records
+from .history import incumbent_scores
 from .launcher import EngineProcess, Message
-from .queue import Claim, LeaseLostError, Queue, Verdict
+from .queue import CREDITED, Claim, LeaseLostError, Queue, Verdict
 from .task import Task
-from .trial import TrialFolder, TrialSpec, trial_folder
+from .trial import TrialSpec, trial_folder
 
 log = logging.getLogger(__name__)
 Launch = Callable[[Path, int], EngineProcess]
@@ -83,6 +83,7 @@ class Worker:
     def _send_trial(self, task: Task) -> None:
         assert self.engine is not None
         self._last_sign = time.monotonic()
+        raced = not task.claim.attributes.get("baseline")
         self.engine.send(
             {
                 "type": "run",
@@ -90,15 +91,9 @@ class Worker:
                 "folder": str(task.folder.path),
                 "spec": task.spec.model_dump(mode="json"),
                 "micro_batch": task.micro_batch,
-                "incumbent": None if task.claim.attributes.get("baseline") else self._incumbent(),
+                "incumbent": incumbent_scores(self._queue.slots(), self._folder) if raced else None,
             }
         )
-
-    def _incumbent(self) -> list[float] | None:
-        """Item scores of the best trial so far, when it answered every problem."""
-        winner = best(read_records(self._queue.slots(), self._folder))
-        result = None if winner is None else TrialFolder(winner.folder).result
-        return None if result is None else result.get("item_scores")
 
     def receive(self) -> None:
         """Handle what the engine has said, and its death."""
@@ -108,7 +103,10 @@ class Worker:
         dead = engine.dead  # asked first: whatever it said before is still in the pipe
         for message in engine.receive():
             self._last_sign = time.monotonic()
-            self._handle(message)
+            try:
+                self._handle(message)
+            except LeaseLostError as error:
+                self._let_go(error)
         if dead and self.engine is engine:
             kind, reason = engine.cause_of_death()
             self._on_failure(Failure(kind=kind, message=reason, traceback=engine.log_tail()))
@@ -122,7 +120,7 @@ class Worker:
                 self._send_trial(self.task)
         elif kind == "failed":
             self._on_failure(Failure.model_validate(message["failure"]))
-        elif self.task is not None and message["number"] == self.task.claim.number:
+        elif self.task is not None and message.get("number") == self.task.claim.number:
             getattr(self, f"_on_{kind}")(self.task, message)
 
     def _on_step(self, task: Task, message: Message) -> None:
@@ -144,16 +142,16 @@ class Worker:
 
     def _on_stopped(self, task: Task, message: Message) -> None:
         if task.stopping == "timeout":
-            self._on_failure(Failure(kind="timeout", message=f"not through after {self._limits.trial_minutes} minutes"))
+            self._on_failure(self._timeout())
         else:
             self._give_back(task)
 
+    def _timeout(self) -> Failure:
+        return Failure(kind="timeout", message=f"not through after {self._limits.trial_minutes} minutes")
+
     def _conclude(self, task: Task, result: Mapping[str, Any]) -> None:
         """Tell a result that the engine has written."""
-        facts = {
-            name: result[name] for name in ("standard_error", "verdicts", "num_problems", "samples") if name in result
-        }
-        facts["seconds"] = task.seconds
+        facts = {name: result[name] for name in CREDITED if name in result} | {"seconds": task.seconds}
         if result["state"] == "pruned":
             self._queue.report(task.claim, result["steps"], float(result["score"]))
             self._finish(task, Verdict(TrialState.PRUNED, attributes=facts), "pruned", result, None)
@@ -166,6 +164,8 @@ class Worker:
         """Any fault recycles the engine, whose memory can no longer be trusted."""
         self.discard_engine()
         task = self.task
+        if task is not None and task.stopping == "timeout":
+            failure = self._timeout()  # killed because it did not stop when asked
         if task is not None and task.stopping == "interrupted":
             self._give_back(task)
         elif failure.kind in ("bug", "user"):
@@ -216,16 +216,13 @@ class Worker:
     def _finish(
         self, task: Task, verdict: Verdict, state: EndState, result: Mapping[str, Any] | None, reason: str | None
     ) -> None:
-        try:
-            self._queue.finish(task.claim, verdict)
-        except LeaseLostError as error:
-            state, result, reason = "interrupted", None, str(error)
+        self._queue.finish(task.claim, verdict)
         self.task = None
         self._emit(TrialEnded(task.claim.number, state, result, reason))
 
     def _give_back(self, task: Task, why: str = "stopped") -> None:
-        self._queue.note(task.claim, seconds=task.seconds)
         try:
+            self._queue.note(task.claim, seconds=task.seconds)
             self._queue.give_back(task.claim, why)
         except LeaseLostError as error:
             why = str(error)
@@ -250,9 +247,7 @@ class Worker:
         if task is not None and task.stopping is not None and now - task.stop_asked > STOP_SECONDS:
             self.engine.kill()
         elif not self.idle and now - self._last_sign > 60 * self._limits.silence_minutes:
-            log.warning(
-                "engine %d has been silent for %g minutes; restarting it", self.index, self._limits.silence_minutes
-            )
+            log.warning("engine %d was silent for %g minutes; restarting it", self.index, self._limits.silence_minutes)
             self.engine.kill()
         elif task is not None and self._limits.trial_minutes and task.seconds > 60 * self._limits.trial_minutes:
             self.stop("timeout")
@@ -264,11 +259,16 @@ class Worker:
         try:
             self._queue.renew(task.claim)
         except LeaseLostError as error:
-            log.warning("%s; letting it go", error)
-            self.discard_engine()
-            self.task = None
-            self._emit(TrialEnded(task.claim.number, "interrupted", None, str(error)))
-            self.start_engine()
+            self._let_go(error)
+
+    def _let_go(self, error: LeaseLostError) -> None:
+        """Another supervisor has the trial; what is computed here is worth nothing."""
+        log.warning("%s; letting it go", error)
+        self.discard_engine()
+        if self.task is not None:
+            self._emit(TrialEnded(self.task.claim.number, "interrupted", None, str(error)))
+        self.task = None
+        self.start_engine()
 
     def stop(self, why: Literal["interrupted", "timeout"]) -> None:
         """Ask for a stop at the next step, checkpoint kept. Interrupted trials go back to the queue."""

@@ -263,3 +263,21 @@ def test_same_seed_same_study(scripted_study, tmp_path: Path) -> None:
     first = parameters(tmp_path / "a", 1)
     assert first == parameters(tmp_path / "b", 1)
     assert first[2:] != parameters(tmp_path / "c", 2)[2:]
+
+
+def test_a_trial_that_was_taken_over_is_let_go(scripted_study, recorder: Recorder) -> None:
+    """A supervisor that slept past its lease must not tell what another one has told."""
+    config = scripted_study({"0": ["wait", "finish"]}, search=search(trials=2), limits=limits(lease_seconds=0.3))
+
+    class TakeOver(Recorder):
+        def on_event(self, event: Any) -> None:
+            super().on_event(event)
+            if type(event).__name__ == "StepDone" and len(self.of("StepDone")) == 1:
+                study = optuna.load_study(study_name="small", storage=f"sqlite:///{config.study_folder}/study.db")
+                study.tell(0, 0.123)
+
+    heard = TakeOver()
+    assert run_study(config, [heard], launch=scripted).state == "finished"
+    assert heard.of("TrialEnded")[0].state == "interrupted" and "taken over" in heard.of("TrialEnded")[0].reason
+    first, second = load_history(config)
+    assert (first.score, second.state) == (0.123, "complete")
