@@ -57,9 +57,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "seconds": repr(checkpoint.seconds),
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
-    save_file(tensors, partial, metadata)
-    _flush(partial)
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata)
+        _flush(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # a full disk must not stay full of half a checkpoint
     _flush(path.parent)
 
 

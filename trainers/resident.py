@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from ..spaces.errors import UserError
@@ -42,7 +43,7 @@ class ResidentModel:
         teacher: ModelSettings | None = None,
     ) -> None:
         """`reference`: full fine-tunes will need the base's distribution. Raises UserError as the loaders do."""
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or PartialState().device  # that of this rank
         self.tokenizer = load_tokenizer(settings, base)
         self.pad_token_id = pad_token_id(self.tokenizer)
         self._model: Any = load_model(settings, base, precision, device=self.device)

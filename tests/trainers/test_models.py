@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 
 import pytest
 import torch
@@ -118,6 +119,17 @@ def test_equal_seeds_give_equal_adapters_whatever_was_drawn_before(make_model):
         states.append({name: p.detach() for name, p in adapted.named_parameters() if p.requires_grad})
     assert states[0].keys() == states[1].keys()
     assert all("lora_" in name and torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("extra", ["lora", "gguf"])
+def test_a_missing_extra_is_named(tmp_path, make_model, monkeypatch, extra):
+    monkeypatch.setitem(sys.modules, {"lora": "peft", "gguf": "gguf"}[extra], None)
+    (tmp_path / "tiny.gguf").touch()
+    with pytest.raises(UserError, match=rf"pip install qtarget\[{extra}\]"):
+        if extra == "lora":
+            attach_lora(make_model(), LoraSettings(), seed=0)
+        else:
+            load_model(ModelSettings(path="tiny.gguf"), tmp_path, "fp32")
 
 
 def test_unknown_target_modules_are_refused(make_model):
