@@ -68,7 +68,7 @@ def teacher_rows(teacher: FrozenModel, batch: Batch, key: CacheKey) -> list[Toke
     size = max(1, ROW_CHUNK_BYTES // (4 * vocab))
     parts = [
         summarise(teacher.head.logits(rows)[:, : key.vocab], part, k=key.k, tail_mass=key.tail_mass)
-        for rows, part in zip(hidden.split(size), labels.split(size), strict=True)
+        for rows, part in zip(torch.split(hidden, size), torch.split(labels, size), strict=True)
     ]
     rows = TokenRows(*(torch.cat([getattr(part, name) for part in parts]).cpu() for name in FIELDS))
     if not bool(torch.isfinite(rows.entropy).all()):
