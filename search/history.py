@@ -96,7 +96,7 @@ def best(records: Iterable[TrialRecord]) -> TrialRecord | None:
 
 
 def incumbent_scores(trials: Iterable[FrozenTrial], folder: Path) -> list[float] | None:
-    """Item scores, in problem order, of the best complete trial; None when there is none, or its files are elsewhere."""
+    """Item scores, in problem order, of the best complete trial; None without one, or when its files are elsewhere."""
     winner = best(read_records(trials, folder))
     result = None if winner is None else TrialFolder(winner.folder).result
     return None if result is None else result.get("item_scores")
