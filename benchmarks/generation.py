@@ -1,6 +1,7 @@
 """How much faster batched generation is than the model's own generate(), with the same answers.
 
     python benchmarks/generation.py MODEL [--problems 32] [--tokens 128] [--batch 32] [--precision fp32] [--repeats 3]
+        [--clock cpu]
 
 MODEL is a folder or hub id of a chat model; the problems are reasoning-gym's `gsm_symbolic`. Three arms, greedy, in
 turn within every repeat:
@@ -10,7 +11,8 @@ turn within every repeat:
     fixed     generate() on fixed batches in the given order, left-padded
 
 Useful tokens only: those up to and with the end token. Reported are the medians of the ratios within a repeat, and how
-many completions equal those of `one`, token for token.
+many completions equal those of `one`, token for token. On a machine that does other work, measure one thread
+(OMP_NUM_THREADS=1) by `--clock cpu`.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from qtarget.trainers.settings import ModelSettings
 
 Tokens = dict[int, tuple[int, ...]]
 Arm = Callable[[], Tokens]
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def requests_for(tokenizer: Any, count: int) -> list[Request]:
@@ -69,16 +72,18 @@ def fixed_batches(model: Any, requests: Sequence[Request], sampling: Sampling) -
     return found
 
 
-def measure(arms: dict[str, Arm], repeats: int) -> tuple[dict[str, list[float]], dict[str, Tokens]]:
+def measure(
+    arms: dict[str, Arm], repeats: int, clock: Callable[[], float]
+) -> tuple[dict[str, list[float]], dict[str, Tokens]]:
     """Useful tokens per second of each arm in each repeat, and what each arm generated."""
     speeds: dict[str, list[float]] = {name: [] for name in arms}
     outputs: dict[str, Tokens] = {}
     for repeat in range(repeats):
         names = list(arms) if repeat % 2 == 0 else list(arms)[::-1]
         for name in names:
-            started = time.perf_counter()
+            started = clock()
             outputs[name] = arms[name]()
-            seconds = time.perf_counter() - started
+            seconds = clock() - started
             speeds[name].append(sum(map(len, outputs[name].values())) / seconds)
     return speeds, outputs
 
@@ -108,6 +113,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     arguments = parser.parse_args()
 
     settings = ModelSettings(path=arguments.model)
@@ -123,7 +129,7 @@ def main() -> None:
         "one": lambda: {c.index: c.tokens for c in plain.generate(requests, sampling)},
         "fixed": lambda: fixed_batches(model, requests, sampling),
     }
-    speeds, outputs = measure(arms, arguments.repeats)
+    speeds, outputs = measure(arms, arguments.repeats, CLOCKS[arguments.clock])
     print(json.dumps(report(speeds, outputs), indent=2))
 
 

@@ -59,39 +59,26 @@ def new_cache() -> Cache:
     return Cache(layer_class_to_replicate=BufferedLayer)
 
 
-def rebuild(
-    running: Cache | None, keep: Sequence[int], pad: int, joining: Cache | None, spread: Sequence[int]
-) -> Cache:
-    """One cache from the rows `keep` of `running` and the rows `spread` (repeats allowed) of `joining`.
+Part = tuple[Cache, Sequence[int], int]
+"""A cache, the rows to take from it (repeats allowed), and how many leading columns none of them uses."""
 
-    The last columns are aligned. `pad` is the number of leading columns of `running` that no kept row uses; they are
-    dropped. Columns that a row does not have are zero (any finite value would do: the mask hides them). Layers are
-    moved one at a time and emptied behind, so that the peak is one layer above the sum.
+
+def rebuild(parts: Sequence[Part]) -> Cache:
+    """One cache from parts of others, which are emptied.
+
+    The last columns are aligned. Columns that a row does not have are zero (any finite value would do: the mask hides
+    them). Layers are moved one at a time, so that the peak is one layer above the sum.
     """
-    if joining is None and pad == 0 and running is not None and list(keep) == list(range(batch_size(running))):
-        return running
-    parts = [
-        (cache, rows, cut)
-        for cache, rows, cut in ((running, keep, pad), (joining, spread, 0))
-        if cache is not None and rows
-    ]
     result = new_cache()
     columns = max(cache.get_seq_length() - cut for cache, _, cut in parts)
     for index in range(len(parts[0][0].layers)):
-        layers = [(cache.layers[index], list(rows), cut) for cache, rows, cut in parts]
-        result.layers.append(_join(layers, columns))
+        result.layers.append(_join([(cache.layers[index], list(rows), cut) for cache, rows, cut in parts], columns))
     return result
-
-
-def batch_size(cache: Cache) -> int:
-    """Rows of a non-empty cache."""
-    keys: Any = cache.layers[0].keys  # type: ignore[union-attr]  # every layer is a BufferedLayer
-    return int(keys.shape[0])
 
 
 def _join(parts: list[tuple[Any, list[int], int]], columns: int) -> BufferedLayer:
     """One layer with `columns` filled columns from parts of (layer, rows, leading columns to drop)."""
-    joined = BufferedLayer()
+    joined = BufferedLayer()  # type: ignore[no-untyped-call]
     rows = sum(len(chosen) for _, chosen, _ in parts)
     buffers = []
     first = parts[0][0]

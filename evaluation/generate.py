@@ -22,15 +22,18 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from ..spaces.errors import UserError
-from .cache import new_cache, rebuild
+from .cache import Part, new_cache, rebuild
 from .sampling import choose
 
 Finish = Literal["end", "stop", "length"]
 
 _PREFILL_TOKENS = 16384
 """Prompt tokens in one forward pass, padding included: bounds the activations of long prompts."""
+_EFFICIENT_TOKENS = 512
+"""Prompt tokens from which a larger forward pass hardly gains, so that padding is pure cost."""
 _SHARE = 8
 """Retire and refill when an eighth of the batch is idle: each time copies the cache once."""
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -164,11 +167,10 @@ class _Batch:
 
     def advance(self, queue: deque[_Running]) -> list[Completion]:
         """Refill or compact when due, decode one token a row, return what ended."""
-        idle = sum(row.finish is not None for row in self.rows)
-        free = self._capacity - len(self.rows) + idle
-        if queue and (free * _SHARE >= self._capacity or idle == len(self.rows)):
-            self._admit(queue, free)
-        elif idle * _SHARE >= len(self.rows):
+        running = len(self.unfinished())
+        if queue and (self._capacity - running) * _SHARE >= self._capacity:
+            self._admit(queue, self._capacity - running)
+        elif (len(self.rows) - running) * _SHARE >= len(self.rows):
             self._move()
         if any(row.finish is None for row in self.rows):
             self._step()
@@ -190,24 +192,24 @@ class _Batch:
         return unfinished
 
     def _admit(self, queue: deque[_Running], free: int) -> None:
-        """Prefill the next sequences of `queue`, at most `free` and at most `_PREFILL_TOKENS`, and let them join."""
-        longest = 0
-        while queue and len(self._joining) < free:
-            longest = max(longest, queue[0].length)
-            if self._joining and longest * (len(self._joining) + 1) > _PREFILL_TOKENS:
-                break
-            row = queue.popleft()
-            row.started = row.started or time.perf_counter()
-            self._joining.append(row)
-        cache, logits, spread = self._prefill(self._joining)
-        self._move(cache, spread)
-        self._accept(self.rows[len(self.rows) - len(spread) :], logits[spread])
+        """Prefill the next sequences of `queue`, at most `free`, and let them join."""
+        self._joining = [queue.popleft() for _ in range(min(free, len(queue)))]
+        parts: list[Part] = []
+        last: list[Tensor] = []
+        for group in _groups(self._joining):
+            cache, logits, spread = self._prefill(group)
+            parts.append((cache, spread, 0))
+            last.append(logits[spread])
+        self._move(parts)
+        self._accept(self.rows[len(self.rows) - sum(map(len, last)) :], torch.cat(last))
 
     @torch.no_grad()
-    def _prefill(self, joining: list[_Running]) -> tuple[Any, Tensor, list[int]]:
+    def _prefill(self, group: Sequence[_Running]) -> tuple[Cache, Tensor, list[int]]:
         """Cache and last logits (prompts, vocab) of the distinct prompts, and the prompt of each sequence."""
+        for row in group:
+            row.started = row.started or time.perf_counter()
         distinct: dict[tuple[int, ...], int] = {}
-        spread = [distinct.setdefault(tuple(row.ids), len(distinct)) for row in joining]
+        spread = [distinct.setdefault(row.ids, len(distinct)) for row in group]
         lengths = torch.tensor([len(ids) for ids in distinct], device=self._device)
         width = max(len(ids) for ids in distinct)
         padded = [[0] * (width - len(ids)) + list(ids) for ids in distinct]
@@ -223,14 +225,16 @@ class _Batch:
         )
         return cache, output.logits[:, -1], spread
 
-    def _move(self, joined: Any = None, spread: Sequence[int] = ()) -> None:
-        """Drop the rows that ended; add those that join, whose prompts are the rows `spread` of the cache `joined`."""
+    def _move(self, joining: Sequence[Part] = ()) -> None:
+        """Drop the rows that ended; add those that join, whose caches are given."""
         keep = [index for index, row in enumerate(self.rows) if row.finish is None]
         kept = [self.rows[index] for index in keep]
         # A running row's last token is chosen but not in the cache yet; a joining row has all its tokens there.
         cached = [row.length - 1 for row in kept] + [row.length for row in self._joining]
-        unused = self._cache.get_seq_length() - max(cached[: len(kept)]) if kept else 0
-        self._cache = rebuild(self._cache if kept else None, keep, unused, joined, spread) if cached else None
+        parts = list(joining)
+        if kept:
+            parts.insert(0, (self._cache, keep, self._cache.get_seq_length() - max(cached[: len(kept)])))
+        self._cache = rebuild(parts) if parts else None
         self._lengths = torch.tensor(cached, dtype=torch.int64, device=self._device)
         self.rows, self._joining = [*kept, *self._joining], []
 
@@ -285,6 +289,22 @@ class _Batch:
         answer = row.generated[:-1] if row.finish == "end" else row.generated
         text = cut_at(self._decode(answer), self._sampling.stop)
         return Completion(row.request.index, text, tuple(row.generated), row.finish, time.perf_counter() - row.started)
+
+
+def _groups(rows: Sequence[_Running]) -> list[list[_Running]]:
+    """Consecutive rows to prefill in one pass: within the memory bound, and with little padding once efficient."""
+    groups: list[list[_Running]] = []
+    for row in rows:
+        if groups and _together([other.length for other in (*groups[-1], row)]):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def _together(lengths: Sequence[int]) -> bool:
+    padded = max(lengths) * len(lengths)
+    return padded <= _EFFICIENT_TOKENS or (padded <= _PREFILL_TOKENS and 8 * sum(lengths) >= 7 * padded)
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:
