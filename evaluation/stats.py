@@ -78,8 +78,9 @@ def bootstrap_interval(
     sums, sizes = _cluster_sums(values, names), _cluster_sums(np.ones_like(values), names)
     if len(sums) < 2:
         raise ValueError(f"A bootstrap needs at least 2 clusters, but got {len(sums)}; add problems")
-    picks = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)  # (resamples, G)
-    means = (picks @ sums) / (picks @ sizes)
+    kinds, counts = np.unique(np.column_stack([sums, sizes]), axis=0, return_counts=True)  # equal ones at once
+    picks = generator.multinomial(len(sums), counts / len(sums), size=resamples)  # (resamples, kinds)
+    means = (picks @ kinds[:, 0]) / (picks @ kinds[:, 1])
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -133,7 +134,7 @@ def shrink(estimates: ArrayLike, standard_errors: ArrayLike, *, centre: float | 
     θ̂_i = μ + τ² / (τ² + s_i²) · (x_i - μ) (Efron and Morris 1973). The posterior error takes μ and τ as known.
     """
     x, s = _vector(estimates), _vector(standard_errors)
-    if x.shape != s.shape or len(x) < 2 or not (s > 0).all():
+    if x.shape != s.shape or not (s > 0).all() or (len(x) < 2 and centre is None):
         raise ValueError(f"`standard_errors` must be positive, one for each of at least 2 estimates; got {s} for {x}")
 
     def fitted_centre(variance: float) -> float:
