@@ -44,6 +44,7 @@ def fused_target_loss(
     old_logprobs: Tensor | None = None,
     critical: Tensor | None = None,
     sequence_ids: Tensor | None = None,
+    gamma: Tensor | None = None,
     bias: Tensor | None = None,
     real_vocab: int | None = None,
     softcap: float | None = None,
@@ -69,6 +70,7 @@ def fused_target_loss(
         old_logprobs: (tokens,) log-probability of the label under the previous policy, nats.
         critical: (tokens,) bool, the tokens that the data marks as critical.
         sequence_ids: (tokens,) int, which sequence each token belongs to.
+        gamma: (tokens,) trust of a family whose `scope` is `batch`, when it was computed over a larger batch than this.
         bias: (vocab,) of the head.
         real_vocab: how many entries the tokenizer can produce; the rest of the head is padding. None: all.
         softcap: logits are softcap·tanh(logits/softcap), as in Gemma.
@@ -83,7 +85,7 @@ def fused_target_loss(
         ValueError: a shape that does not fit, a label out of the vocabulary, an input that the design needs and did
             not get, hidden states that are not finite, or `max_chunk_bytes` below what one row takes.
     """
-    inputs = TokenInputs(teacher, reference, previous, old_logprobs, critical, sequence_ids)
+    inputs = TokenInputs(teacher, reference, previous, old_logprobs, critical, sequence_ids, gamma)
     head = HeadArguments(head_weight, bias, softcap, logit_scale, real_vocab)
     inputs.require(spec)
     return run_call(hidden, head, labels, [spec], inputs, max_chunk_bytes, num_valid, check_finite, shared=False)[0]

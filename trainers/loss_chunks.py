@@ -207,6 +207,8 @@ class ChunkLoop:
         specs = {number: spec for number, spec in enumerate(self.specs) if spec.gamma.scope == "batch"}
         if not specs or not chunks:
             return {}
+        if self.call.tokens.gamma is not None:
+            return dict.fromkeys(specs, self.call.tokens.gamma)
         needs = frozenset().union(*(spec.gamma.needs for spec in specs.values()))
         parts = [Chunk(self.call, index, logits, spare).label_rows(needs) for index in chunks]
         whole = _joined(parts)

@@ -47,6 +47,7 @@ def dense_target_loss(
     old_logprobs: Tensor | None = None,
     critical: Tensor | None = None,
     sequence_ids: Tensor | None = None,
+    gamma: Tensor | None = None,
     real_vocab: int | None = None,
 ) -> Tensor:
     """Sum over the valid tokens of the target loss; its gradient with respect to the logits is w·(ΣQ·π − Q).
@@ -64,6 +65,7 @@ def dense_target_loss(
         old_logprobs: (tokens,) log-probability of the label under the previous policy, nats.
         critical: (tokens,) bool, the tokens that the data marks as critical.
         sequence_ids: (tokens,) int, which sequence each token belongs to.
+        gamma: (tokens,) trust of a family whose `scope` is `batch`, when it was computed over a larger batch than this.
         real_vocab: how many entries the tokenizer can produce; the rest of the head is padding. None: all.
 
     Raises:
@@ -71,11 +73,15 @@ def dense_target_loss(
             did not get.
     """
     _check(logits, labels, real_vocab, old_logprobs=old_logprobs, critical=critical, sequence_ids=sequence_ids)
+    if gamma is not None and spec.gamma.scope != "batch":
+        raise ValueError(
+            f"`gamma` is for families that look at a whole batch, but {spec.gamma.kind!r} looks at one token; leave it out"
+        )
     valid = labels != IGNORE_INDEX
     dense = {"teacher": teacher_logits, "reference": reference_logits, "previous": previous_logits}
     with torch.no_grad():
         rows = _rows(logits.detach(), labels, valid, dense, real_vocab, old_logprobs, critical, sequence_ids)
-        target = design(spec, rows)
+        target = design(spec, rows, None if gamma is None else gamma[valid].to(rows.label_logprobs))
         value, gradient = target.value.sum(), target.logit_gradient()
     loss: Tensor = _WithGradient.apply(logits, value, valid, gradient)  # type: ignore[no-untyped-call]
     return loss

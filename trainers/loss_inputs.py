@@ -30,6 +30,7 @@ class TokenInputs:
     old_logprobs: Tensor | None = None  # (N,) nats
     critical: Tensor | None = None  # (N,) bool
     sequence_ids: Tensor | None = None  # (N,) int
+    gamma: Tensor | None = None  # (N,) trust computed over a larger batch
 
     def require(self, spec: TargetSpec) -> None:
         """ValueError when an input that `spec` needs is missing."""
@@ -39,10 +40,15 @@ class TokenInputs:
                     f"the target {spec.title()!r} needs `{name}`, but it was not given; "
                     f"pass `{name}=` or choose a target without it"
                 )
+        if self.gamma is not None and spec.gamma.scope != "batch":
+            raise ValueError(
+                f"`gamma` is for families that look at a whole batch, but {spec.gamma.kind!r} looks at one token; "
+                "leave it out"
+            )
 
     def check(self, num_tokens: int, vocab: int, real_vocab: int) -> None:
         """ValueError when an input has not one row per label, or is a distribution over another vocabulary."""
-        for name in (*SOURCES, *COLUMNS):
+        for name in (*SOURCES, *COLUMNS, "gamma"):
             value = getattr(self, name)
             if value is not None and _num_rows(value) != num_tokens:
                 raise ValueError(
@@ -156,6 +162,7 @@ class ValidTokens:
     labels: Tensor  # (T,) int64
     sources: dict[str, Distribution]
     columns: dict[str, Tensor]  # each (T,)
+    gamma: Tensor | None = None  # (T,) trust computed over a larger batch
 
     @classmethod
     def select(
@@ -182,7 +189,8 @@ class ValidTokens:
             given["old_logprobs"] = given["old_logprobs"].detach().to(dtype)
         if "critical" in given:
             given["critical"] = given["critical"].bool()
-        return cls(chosen, sources, given)
+        gamma = None if inputs.gamma is None else rows(inputs.gamma).detach().to(dtype)
+        return cls(chosen, sources, given, gamma)
 
     @property
     def cached(self) -> frozenset[str]:
