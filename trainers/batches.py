@@ -70,6 +70,8 @@ class Batch:
 class EffectiveBatch:
     """The sequences of one optimiser step, longest first, so that neighbours need little padding."""
 
+    step: int
+    """Optimiser step, counted from 0."""
     indices: tuple[int, ...]
     examples: tuple[Demonstration, ...]
     pad_token_id: int
@@ -78,6 +80,11 @@ class EffectiveBatch:
     def num_tokens(self) -> int:
         """Tokens with a loss, over all micro-batches and ranks."""
         return sum(example.num_labels for example in self.examples)
+
+    def tokens_of(self, batch: Batch) -> slice:
+        """Where the tokens of one of its micro-batches lie among all tokens with a loss."""
+        start = sum(example.num_labels for example in self.examples[: batch.first_sequence])
+        return slice(start, start + len(batch.positions))
 
     def micro_batches(self, size: int, *, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
         """Every `ranks`-th slice of `size` sequences. All slices together hold the same tokens in the same order."""
@@ -100,7 +107,7 @@ class BatchOrder:
         first = step * self.effective_batch
         indices = [self._index(position) for position in range(first, first + self.effective_batch)]
         indices.sort(key=lambda index: (-self.data[index].length, index))
-        return EffectiveBatch(tuple(indices), tuple(self.data[index] for index in indices), self.pad_token_id)
+        return EffectiveBatch(step, tuple(indices), tuple(self.data[index] for index in indices), self.pad_token_id)
 
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.data))

@@ -17,9 +17,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..spaces.errors import UserError
+from ..spaces.identity import content_id
+from ..spaces.target import TargetSpec
+from .demonstrations import Demonstrations
+from .settings import TrainingSettings
 
 FILE = "state.safetensors"
 FORMAT = "1"
+NOT_IDENTITY = {"micro_batch", "checkpoint_every"}
+"""Settings that change how a run is computed, not what it computes: a checkpoint outlives a change of these."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +43,18 @@ class Checkpoint:
     seconds: float
     """Time spent in steps so far."""
     tensors: Mapping[str, Tensor]
+
+
+def run_identity(data: Demonstrations, target: TargetSpec, settings: TrainingSettings, seed: int) -> str:
+    """What a checkpoint must match to be continued: equal identities train the same weights from the same start."""
+    return content_id(
+        {
+            "target": target.model_dump(mode="json"),
+            "training": settings.model_dump(mode="json", exclude=NOT_IDENTITY),
+            "data": data.fingerprint,
+            "seed": seed,
+        }
+    )
 
 
 def checkpoint_file(folder: Path) -> Path:

@@ -40,6 +40,7 @@ class Objective:
         *,
         old_logprobs: Tensor | None = None,
         previous: ResidualSource | None = None,
+        gamma: Tensor | None = None,
     ) -> LossSum:
         """Sums over the T positions of the batch that carry a loss; differentiable in the model."""
         hidden, labels = batch.select(hidden_states(self.model, batch.inputs)), batch.flat_labels
@@ -52,6 +53,7 @@ class Objective:
             "old_logprobs": old_logprobs,
             "critical": batch.flat_critical,
             "sequence_ids": batch.sequence_ids,
+            "gamma": gamma,
             "real_vocab": self.real_vocab,
         }
         with torch.set_grad_enabled(not self.dense):

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from .batches import Batch, BatchOrder
+from .batches import Batch, BatchOrder, EffectiveBatch
 from .head import OutputHead, evaluating, hidden_states
 from .sources import FrozenModel
 
@@ -29,12 +29,9 @@ class OldPolicy:
         if step % self.every == 0:
             self.window = {later: self._logprobs(later) for later in range(step, min(step + self.every, last_step))}
 
-    def rows(self, step: int, batch: Batch) -> Tensor:
-        """log π_old(y) of the T positions of a batch of `step` that carry a loss, nats."""
-        examples = self.order.at(step).examples
-        before = sum(example.num_labels for example in examples[: batch.first_sequence])
-        labels = batch.flat_labels
-        return self.window[step][before : before + len(labels)].to(labels.device)
+    def rows(self, effective: EffectiveBatch, batch: Batch) -> Tensor:
+        """log π_old(y), shape (T,), nats, of the positions with a loss in a micro-batch of an effective batch."""
+        return self.window[effective.step][effective.tokens_of(batch)].to(batch.labels.device)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""

@@ -18,10 +18,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..spaces.identity import content_id, derive_seed
+from ..spaces.identity import derive_seed
 from ..spaces.target import TargetSpec
+from .batch_trust import batch_trust, needs_trust_pass
 from .batches import Batch, BatchOrder, EffectiveBatch
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, run_identity, save_checkpoint
 from .demonstrations import Demonstrations
 from .loss import LossSum
 from .objective import Objective
@@ -29,9 +30,6 @@ from .old_policy import OldPolicy, PreviousModel
 from .optimizer import Optimizer, learning_rate
 from .settings import TrainingSettings
 from .sources import Source
-
-NOT_IDENTITY = {"micro_batch", "checkpoint_every"}
-"""Settings that change how a run is computed, not what it computes: a checkpoint outlives a change of these."""
 
 
 @dataclass(frozen=True)
@@ -118,18 +116,6 @@ def train(
     return run.finish(on_step)
 
 
-def run_identity(data: Demonstrations, target: TargetSpec, settings: TrainingSettings, seed: int) -> str:
-    """What a checkpoint must match to be continued: equal identities train the same weights from the same start."""
-    return content_id(
-        {
-            "target": target.model_dump(mode="json"),
-            "training": settings.model_dump(mode="json", exclude=NOT_IDENTITY),
-            "data": data.fingerprint,
-            "seed": seed,
-        }
-    )
-
-
 class _Run:
     """The state of one fine-tune."""
 
@@ -205,11 +191,12 @@ class _Run:
         """Gradients of the mean loss over the effective batch into the masters, summed over ranks."""
         progress = self.step / max(1, self.settings.steps - 1)
         target = self.target.at(progress)
+        gamma = self._trust(target, batch)
         sums = torch.zeros(4, dtype=torch.float64, device=self.device)
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         for part in batch.micro_batches(self.settings.micro_batch, rank=rank, ranks=ranks):
             micro = part.to(self.device)
-            loss = self.objective.loss(micro, target, **self._previous_policy(micro))
+            loss = self.objective.loss(micro, target, **self._columns(batch, micro, gamma))
             torch.autograd.backward(loss.loss_sum / batch.num_tokens)
             self.optimizer.collect()
             sums += _sums(loss)
@@ -221,12 +208,22 @@ class _Run:
             self.optimizer.scale(batch.num_tokens / totals.denominator if totals.denominator else 0.0)
         return totals
 
-    def _previous_policy(self, batch: Batch) -> dict[str, Any]:
+    def _trust(self, target: TargetSpec, batch: EffectiveBatch) -> Tensor | None:
+        """γ of the effective batch where its micro-batches alone would give another."""
+        micro_batch = self.settings.micro_batch
+        if not needs_trust_pass(target, len(batch.examples) // micro_batch):
+            return None
+        return batch_trust(self.objective, target, batch, micro_batch, self.old_policy)
+
+    def _columns(self, batch: EffectiveBatch, micro: Batch, gamma: Tensor | None) -> dict[str, Any]:
+        """What the loss of a micro-batch takes from beyond it."""
         given: dict[str, Any] = {}
         if self.old_policy is not None:
-            given["old_logprobs"] = self.old_policy.rows(self.step, batch)
+            given["old_logprobs"] = self.old_policy.rows(batch, micro)
         if self.previous is not None:
-            given["previous"] = self.previous.source.rows(batch)
+            given["previous"] = self.previous.source.rows(micro)
+        if gamma is not None:
+            given["gamma"] = gamma[batch.tokens_of(micro)]
         return given
 
     def _policies(self) -> tuple[OldPolicy | None, PreviousModel | None]:

@@ -129,3 +129,19 @@ def test_the_previous_model_follows_at_the_start_of_each_window(make_model):
     restored = PreviousModel(make_model(seed=2), every=3)
     restored.restore(previous.state())
     assert torch.equal(restored.source.model.lm_head.weight, start + 1.0)
+
+
+@pytest.mark.parametrize("name", ["talr", "iw_sft", "sft_antiop"])
+def test_trust_across_the_batch_does_not_depend_on_the_micro_batch(make_model, sums, name):
+    target = presets.get(name)
+    assert target.gamma.scope == "batch"
+    reference = FrozenModel(make_model(seed=4))
+    found = []
+    for size, loss in ((8, "fused"), (4, "fused"), (2, "dense")):
+        settings = SETTINGS.model_copy(update={"micro_batch": size, "loss": loss})
+        reports = []
+        on_step = lambda report, into=reports: bool(into.append((report.loss, report.gradient_norm)))  # noqa: E731
+        train(make_model(), sums, target, settings, seed=3, folder=None, reference=reference, on_step=on_step)
+        found.append(torch.tensor(reports))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-6)
