@@ -14,10 +14,9 @@ from torch import Tensor
 
 from ..spaces.target import TargetSpec
 from .loss_chunks import Call, ChunkLoop, TokenResults
-from .loss_dense import IGNORE_INDEX
 from .loss_gradients import HeadGradients, NoGradients, SharedGradients, Wanted
 from .loss_head import Head, compute_dtype
-from .loss_inputs import TokenInputs, ValidTokens, check_finite_hidden, check_labels, valid_positions
+from .loss_inputs import TokenInputs, ValidTokens, check_finite_hidden, check_labels, poisoned_labels, valid_positions
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -114,7 +113,12 @@ def run_call(
     vocab = head.weight.shape[0]
     inputs.check(len(labels), vocab, vocab if head.real_vocab is None else head.real_vocab)
     looks = not hidden.is_cuda if check_finite is None else check_finite
-    safe_labels, poison = _usable_labels(labels, vocab, hidden.device, num_valid)
+    poison: Tensor | float = 0.0
+    if num_valid is not None and labels.is_cuda:
+        safe_labels, poison = poisoned_labels(labels, vocab)
+    else:
+        check_labels(labels, vocab)
+        safe_labels = labels.to(hidden.device, non_blocking=True)
     positions = valid_positions(labels, num_valid)
     positions = None if positions is None else positions.to(hidden.device, non_blocking=True)
     if looks:
@@ -136,17 +140,6 @@ def run_call(
         for one in sums:
             one.require_finite()
     return sums
-
-
-def _usable_labels(
-    labels: Tensor, vocab: int, device: torch.device, num_valid: int | None
-) -> tuple[Tensor, Tensor | float]:
-    """Labels safe to look up, and what a bad one adds to the loss: an error now, or NaN when we may not wait."""
-    if num_valid is None or not labels.is_cuda:
-        check_labels(labels, vocab)
-        return labels.to(device, non_blocking=True), 0.0
-    safe = torch.where(labels == IGNORE_INDEX, labels, labels.clamp(0, vocab - 1))
-    return safe, torch.where((safe != labels).any(), torch.nan, 0.0)
 
 
 def _gradients(

@@ -28,6 +28,8 @@ CPU_CHUNK_ROWS = 256
 """More rows a chunk fall out of the cache; fewer starve the GEMMs."""
 DENSE_BUFFERS = 14
 """(R, V) tensors alive at once while a target is worked out on the whole vocabulary."""
+ROWS_BUFFERS = 5
+"""As many more while a trust family looks at whole rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +66,13 @@ class Call:
     def _buffers(self, plan: Plan) -> int:
         if plan.dense:
             return DENSE_BUFFERS + 2 * len(self.tokens.sources)
+        needs = frozenset().union(*(spec.gamma.needs for _, spec in plan.row_form)) - self.tokens.cached
+        models = bool(needs & self.tokens.sources.keys())
         rows = any(spec.gamma.sees == "rows" for _, spec in plan.row_form)
         if runs_in_place(self.hidden.device, self.dtype):
-            return 1 + 4 * rows
+            return 1 + ROWS_BUFFERS * rows + 2 * models
         half = self.hidden.dtype != self.dtype
-        return 2 + (self.head.softcap is not None) + half + 4 * rows
+        return 2 + (self.head.softcap is not None) + half + ROWS_BUFFERS * rows + 2 * models
 
 
 LABELLED = ("teacher", "reference")

@@ -84,6 +84,15 @@ def check_labels(labels: Tensor, vocab: int) -> None:
         )
 
 
+def poisoned_labels(labels: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
+    """Labels that are safe to look up, and what the loss must gain: NaN when one had to be changed, else 0.
+
+    For labels on a device that must not be waited for: a bad one then ends in a loss that is not finite.
+    """
+    safe = torch.where(labels == IGNORE_INDEX, labels, labels.clamp(0, vocab - 1))
+    return safe, torch.where((safe != labels).any(), torch.nan, 0.0)
+
+
 def check_finite_hidden(hidden: Tensor, positions: Tensor | None) -> None:
     """ValueError that names the first token with a NaN or infinite hidden state. Waits for the device.
 

@@ -17,6 +17,8 @@ from qtarget.trainers.loss import (
     fused_target_loss,
     fused_target_losses,
 )
+from qtarget.trainers.loss_chunks import Plan
+from qtarget.trainers.loss_inputs import poisoned_labels
 
 TOKENS, VOCAB, WIDTH = 19, 41, 8
 SFT = presets.get("sft")
@@ -254,6 +256,24 @@ def test_a_label_out_of_the_vocabulary_is_refused(label: int) -> None:
     labels[4] = label
     with pytest.raises(ValueError, match=rf"in \[0, {VOCAB}\), but got {label} at token 4"):
         fused_target_loss(hidden, weight, labels, SFT)
+
+
+def test_labels_that_may_not_be_waited_for_poison_the_loss_instead() -> None:
+    labels = torch.tensor([-100, 0, VOCAB - 1])
+    safe, poison = poisoned_labels(labels, VOCAB)
+    assert torch.equal(safe, labels) and poison == 0
+    safe, poison = poisoned_labels(torch.tensor([-100, -1, VOCAB]), VOCAB)
+    assert safe.tolist() == [-100, 0, VOCAB - 1] and poison.isnan()
+
+
+def test_only_designs_that_bend_the_tail_need_the_whole_vocabulary() -> None:
+    """The price of cross-entropy is for all others; a preset that loses its row form shows up here."""
+    specs = [presets.get(name) for name in presets.names()]
+    cached = frozenset({"teacher", "reference"})
+    dense = {presets.names()[number] for number, _ in Plan.make(specs, cached, capped=False).dense}
+    assert dense <= {"gem", "gem_logsigmoid", "sft_reverse_kl", "sft_entropy", "kd_tempered"}
+    without = {presets.names()[number] for number, _ in Plan.make(specs, frozenset(), capped=False).dense}
+    assert without >= dense | {"kd", "target_sft", "asft"} and not without & {"sft", "dft", "label_smoothing", "prift"}
 
 
 @pytest.mark.parametrize("name", ["sft", "gem"])
