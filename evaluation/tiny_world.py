@@ -62,7 +62,7 @@ class WorldSettings(Settings):
     demonstrations: Annotated[int, Field(ge=1)] = 3200
     noise: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of the demonstrations' digits that are replaced by random ones."""
-    teacher_score: Annotated[float, Field(ge=0, le=1)] = 0.35
+    teacher_score: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The teacher's lessons end when it answers this share of training sums in the new format."""
     teacher_steps: Annotated[int, Field(ge=2)] = 80
     """Most optimiser steps of those lessons, 32 sequences each."""
