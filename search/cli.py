@@ -41,11 +41,11 @@ def main() -> NoReturn:
     raise SystemExit(0)
 
 
-def _console(as_json: bool = False) -> Console:
+def _console(as_json: bool = False, record: bool = False) -> Console:
     """Terminal for people; with --json it moves to standard error and leaves standard output to the program."""
     from rich.console import Console
 
-    return Console(stderr=as_json, soft_wrap=False)
+    return Console(stderr=as_json, record=record, width=120 if record else None)
 
 
 def _print_json(value: Any) -> None:
@@ -128,11 +128,18 @@ def _finish(summary: dict[str, Any], as_json: bool) -> None:
 
 
 @app.command()
-def status(study: StudyFile, as_json: AsJson = False) -> None:
+def status(
+    study: StudyFile,
+    picture: Annotated[Path | None, typer.Option(help="Also draw what is printed into this SVG file.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Every trial of a study, the best so far, and what is left."""
     from .session import show_status
 
-    facts = show_status(study, _console(as_json))
+    console = _console(as_json, record=picture is not None)
+    facts = show_status(study, console)
+    if picture is not None:
+        console.save_svg(str(picture), title=f"qtarget status {study.name}")
     if as_json:
         _print_json(facts)
 

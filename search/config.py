@@ -36,7 +36,7 @@ class SearchSettings(Settings):
     trials: Annotated[int, Field(ge=1)] = 20
     """Slots of the queue, baselines included."""
     seed: Annotated[int, Field(ge=0)] = 0
-    sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"
+    sampler: Literal["tpe", "random", "gp"] = "tpe"
     startup_trials: Annotated[int, Field(ge=0)] = 10
     """Finished trials, baselines included, before the sampler models anything and the pruner stops anything."""
     pruner: Literal["none", "median", "successive_halving", "hyperband"] = "median"

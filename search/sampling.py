@@ -52,10 +52,6 @@ def _sampler(settings: SearchSettings, seed: int) -> BaseSampler:
     tpe = optuna.samplers.TPESampler(n_startup_trials=settings.startup_trials, multivariate=True, group=True, seed=seed)
     if settings.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed, independent_sampler=tpe, n_startup_trials=settings.startup_trials)
-    if settings.sampler == "cmaes":
-        return optuna.samplers.CmaEsSampler(
-            seed=seed, independent_sampler=tpe, n_startup_trials=settings.startup_trials
-        )
     return tpe
 
 
