@@ -221,6 +221,17 @@ def test_designs_on_one_forward_pass_want_a_frozen_head() -> None:
         fused_target_losses(*problem(), [SFT, SFT])
 
 
+def test_trust_of_a_larger_batch_is_taken_as_given() -> None:
+    hidden, weight, labels = problem()
+    ids = torch.arange(TOKENS) // 4
+    gamma = torch.linspace(0, 1, TOKENS, dtype=torch.float64)
+    loss = fused_target_loss(hidden, weight, labels, presets.get("talr"), sequence_ids=ids, gamma=gamma)
+    expected = gamma * cross_entropy(hidden @ weight.T, labels, reduction="none")
+    torch.testing.assert_close(loss.loss_sum, expected.sum())
+    with pytest.raises(ValueError, match="looks at one token"):
+        fused_target_loss(hidden, weight, labels, presets.get("dft"), gamma=gamma)
+
+
 def test_a_known_number_of_valid_tokens_changes_nothing() -> None:
     hidden, weight, labels = problem()
     counted = fused_target_loss(hidden, weight, labels, SFT, num_valid=TOKENS - 2)

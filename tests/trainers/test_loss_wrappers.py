@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,19 +23,23 @@ SFT = presets.get("sft")
 
 
 @pytest.fixture(scope="module")
-def two_rank_errors() -> dict[str, float]:
+def two_ranks() -> dict[str, Any]:
     script = Path(__file__).with_name("two_ranks.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    report: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 
 
 @pytest.mark.parametrize("wrapper", ["ddp", "fsdp1", "fsdp2"])
-def test_two_ranks_get_the_gradients_of_one_process(two_rank_errors: dict[str, float], wrapper: str) -> None:
-    assert two_rank_errors[wrapper] <= 1e-6
+def test_two_ranks_get_the_gradients_of_one_process(two_ranks: dict[str, Any], wrapper: str) -> None:
+    assert two_ranks[wrapper] <= 1e-6
+
+
+def test_a_sharded_head_is_refused_with_the_way_to_call(two_ranks: dict[str, Any]) -> None:
+    assert "inside the wrapped model's forward" in two_ranks["refusal"]
 
 
 class Body(nn.Module):

@@ -83,11 +83,22 @@ def wrapped(kind: str) -> nn.Module:
     return model
 
 
+def refusal(model: nn.Module) -> str:
+    """What the loss says to a head that FSDP 2 has sharded, outside the forward pass that would gather it."""
+    try:
+        fused_target_loss(
+            torch.zeros(1, WIDTH), model.head.weight, torch.zeros(1, dtype=torch.long), presets.get("sft")
+        )
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def main() -> None:
     dist.init_process_group("gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
     expected = gradients(Model(), slice(None), 1.0)
-    report = {}
+    report: dict[str, Any] = {"refusal": refusal(wrapped("fsdp2"))}
     for kind in ("ddp", "fsdp1", "fsdp2"):
         # The wrappers average over ranks, so each rank's share counts `ranks` times.
         found = gradients(wrapped(kind), slice(rank, None, ranks), float(ranks))
