@@ -1,1 +1,1 @@
-"""Training: data, models, teacher cache, target loss and the fine-tuning loop. Knows torch, transformers, accelerate, datasets."""
+"""Training: data, models, teacher cache, target loss, the loop. Knows torch, transformers, accelerate, datasets."""
