@@ -75,7 +75,7 @@ def dense_target_loss(
     _check(logits, labels, real_vocab, old_logprobs=old_logprobs, critical=critical, sequence_ids=sequence_ids)
     if gamma is not None and spec.gamma.scope != "batch":
         raise ValueError(
-            f"`gamma` is for families that look at a whole batch, but {spec.gamma.kind!r} looks at a token; leave it out"
+            f"`gamma` belongs to families of whole batches, but {spec.gamma.kind!r} looks at tokens; leave it out"
         )
     valid = labels != IGNORE_INDEX
     dense = {"teacher": teacher_logits, "reference": reference_logits, "previous": previous_logits}
