@@ -157,6 +157,7 @@ _ANSWER = re.compile(
     r"\banswers?\b(?:[*_\s]{0,4}[:=]|(?:[^\n.:=]{0,60}?\s)?(?:is|are|would be|should be|must be)\b\s*:?)", re.I
 )
 _SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z(\\$]|[\s*$)]*$|[\s*$)]*\n)|\n")
+_REASON = re.compile(r",?\s+(?:because|since)\b", re.I)
 _OPENERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
 
 
@@ -177,6 +178,9 @@ def _sentence(rest: str, rule: str) -> Answer:
         if end >= 0 and _SENTENCE_END.match(body[end + len(closing) :].lstrip(" *_") or "\n"):
             return Answer(clean(body[len(opening) : end]), rule)
     stop = _SENTENCE_END.search(body)
+    reason = _REASON.search(body, 0, stop.start() if stop else len(body))
+    if reason is not None:
+        return Answer(clean(body[: reason.start()]), rule)
     return Answer(clean(body[: stop.start()] if stop else body), rule, closed=stop is not None)
 
 
@@ -195,7 +199,7 @@ _NAMED_OPTION = re.compile(r"\(([A-J])\)|\b(?:option|choice)\s+\(?([A-J])\b", re
 _FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\(((?:[^\\]|\\[^)])+)\\\)|\\\[((?:[^\\]|\\[^\]])+)\\\]")
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
 _OPERATOR_BEFORE = re.compile(r"[-+*/^×÷·<>±]\s*$|\\[a-z]+\s*$|\bnot\s+\$?$|[A-Za-z\\{(]$", re.I)
-_LIST_BEFORE = re.compile(r"\d\S{0,20}\s*(?:,?\s*\b(?:or|and|to)\b|[,;–—])\s*\W?$")
+_LIST_BEFORE = re.compile(r"\d\S{0,20}\s*(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to)\b|[,;–—])\s*\W?$")
 _GLUED_AFTER = re.compile(r"[A-Za-z]?\s*[-+*/^×÷]|[a-z]\b(?<![mgsh°])|\(|\\|\{")
 
 

@@ -54,6 +54,8 @@ def math(answer: Answer | None, gold: str, tolerance: float) -> Judgement | Pend
         return Judgement(Verdict.NO_ANSWER) if known else Pending({"do": "math", "answer": "", "gold": gold})
     if words is not None:
         return _decide(_letters(answer.text) == words, answer)
+    if _BASED.fullmatch(gold) or _BASED.fullmatch(answer.text):
+        return _decide(_same_digits(gold, answer.text), answer)
     number = single_number(answer.text)
     if expected is not None and number is not None and not ("=" in gold and "=" in answer.text):
         same_unit = ("%" in gold) == ("%" in answer.text)
@@ -73,7 +75,7 @@ _REASON = re.compile(r"\s*(?:$|[).:,;\]*(]|(?:because|since|as|is|which|based|du
 
 def option_letter(text: str) -> str | None:
     """The upper-case letter of the one option that `text` names, as in "B", "(b)", "B. Paris"; None otherwise."""
-    text = _unformatted(text).strip(" *")
+    text = _unformatted(text).replace("*", "").strip()
     found = _OPTION.match(text)
     if found is None or _SECOND_OPTION.match(text, found.end(1)):
         return None
@@ -93,6 +95,17 @@ def _unreadable(gold: str, why: str) -> Judgement:
 
 def _normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+_BASED = re.compile(r"([0-9A-Z]+)_\{?(\d+)\}?")  # 2516_8: sympy would read a name and drop the base
+
+
+def _same_digits(gold: str, answer: str) -> bool:
+    """Equal digits, and the same base unless the answer leaves it out; a gold without a base is decimal."""
+    expected, found = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
+    if expected is None:
+        return found is not None and found[2] == "10" and found[1] == gold
+    return answer == expected[1] if found is None else found.groups() == expected.groups()
 
 
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")

@@ -105,7 +105,8 @@ def confirm(
     """Compare each design's scores (P, S) with those of plain SFT (P, S), problems and seeds in one order.
 
     `error_rate`: α, the chance of any wrong "better", and of any wrong "worse". Generator and `resamples` serve the
-    bootstrap intervals only. Raises ValueError for tables of different shape, fewer than 2 problems or seeds, and no design.
+    bootstrap intervals only. Raises ValueError for tables of different shape, fewer than 2 problems or seeds, and no
+    design.
     """
     base = _table(sft, "sft", None)
     tables = {title: _table(scores, title, base.shape) for title, scores in designs.items()}

@@ -30,14 +30,15 @@ _UNITS = (
     "kg|g|mg|lb|lbs|oz|km|m|cm|mm|ft|in|mi|s|sec|min|h|hr|hrs|l|L|ml|mL|mph|kph|am|pm|AM|PM|st|nd|rd|th|A|C|F|K|N|J|W|V"
 )
 _GLUED = re.compile(rf"(?!(?:{_UNITS})\b)[A-Za-z]")
-_ALLOWED_AROUND = re.compile(r"[^\d+*/^=×÷·<>≤≥±|\\{}\[\]]*")
+_ALLOWED_AROUND = re.compile(r"[^\d+*/^=×÷·<>≤≥±|\\{}\[\]!_]*")
+_PROSE = re.compile(r"\d[^A-Za-z]*(?<![A-Za-z])[A-Za-z]{2,}")  # "5, as 3 + 3 = 6" does not say 6
 _VARIABLE = re.compile(rf"(?<![A-Za-z'])(?!(?:a|{_UNITS})\b)[A-Za-z](?![A-Za-z'])")
 
 
 def single_number(text: str) -> Fraction | None:
     """The one number an answer consists of, or None."""
-    text = _plain_text(text).rpartition("=")[2]
-    if len(text) > 2 * MAX_NUMBER:
+    left, _, text = _plain_text(text).rpartition("=")
+    if len(text) > 2 * MAX_NUMBER or _PROSE.search(left):
         return None
     found = list(NUMBER.finditer(text))
     if len(found) == 2 and text[found[0].end() : found[1].start()].strip() == "/":

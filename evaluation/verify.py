@@ -24,8 +24,8 @@ from .verify_pool import shared_pool
 
 __all__ = ["Claim", "Judgement", "Verdict", "judge", "judge_all", "verify"]
 
-DEFAULT_LIMIT = 5.0
-"""Seconds of wall clock for one comparison in a worker."""
+DEFAULT_LIMIT = 10.0
+"""Seconds of wall clock for one comparison in a worker; most take milliseconds, also on a busy machine."""
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,15 @@ def compare_math(answer: str, gold: str) -> Reply:
     return ("correct" if equal else "wrong"), ""
 
 
+_PLAIN_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")  # read as p times i otherwise
+
+
 @lru_cache(maxsize=1024)
 def _parse(text: str) -> tuple[Any, ...]:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
     configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
-    boxed = f"\\boxed{{{text}}}"
+    boxed = f"\\boxed{{{_PLAIN_PI.sub(lambda _: chr(92) + 'pi ', text)}}}"
     return tuple(parse(boxed, configs, "no_fallback", "first_match", parsing_timeout=None))
 
 
@@ -128,6 +131,5 @@ def main() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
-    import math_verify  # noqa: F401  (the slow import belongs to the start, not to the first item's clock)
-
+    compare_math("x+1", "1+x")  # imports and grammar tables belong to the start, not to the first item's clock
     serve(sys.stdin, replies)

@@ -80,6 +80,13 @@ def test_only_full_marks_count(name, wrong):
         assert not {"correct", "error"} & set(found[1:]), list(zip(wrong, found[1:], strict=True))
 
 
+def test_worked_solutions_are_judged_correct():
+    """gsm_symbolic carries a solution that ends in "#### answer": training data whose own score must be 1."""
+    for item in items("gsm_symbolic", 40):
+        assert item.solution is not None
+        assert verdicts(item, [item.solution, f"Reasoning first.\n{item.solution}\n"]) == ["correct", "correct"]
+
+
 def test_every_digit_of_a_formatted_number_counts(tmp_path):
     config = EvaluationSettings(tasks=(task("number_format"),), problems=4)
     for problem in load_problems(config, tmp_path, 0).search:

@@ -205,7 +205,7 @@ class TestShrink:
         """40 designs, s.e. 3 points, true spread 2: the best raw score is overrated, its shrunken value is not."""
         generator = np.random.default_rng(15)
         raw, corrected = [], []
-        for _ in range(300):
+        for _ in range(150):
             truth = generator.normal(0.5, 0.02, 40)
             x = truth + 0.03 * generator.normal(size=40)
             shrunken = shrink(x, np.full(40, 0.03)).estimates
@@ -213,7 +213,7 @@ class TestShrink:
             raw.append(x[best] - truth[best])
             corrected.append(shrunken[best] - truth[best])
         assert np.mean(raw) > 0.04
-        assert abs(np.mean(corrected)) < 0.006
+        assert abs(np.mean(corrected)) < 0.008
 
     @pytest.mark.parametrize(("x", "s"), [([0.1], [0.1]), ([0.1, 0.2], [0.1, 0.0]), ([0.1, 0.2], [0.1])])
     def test_errors_must_be_positive_and_matching(self, x, s):

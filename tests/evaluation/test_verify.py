@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qtarget.evaluation import Verdict, verify
 from qtarget.evaluation.verify import Claim, judge, judge_all
+from qtarget.evaluation.verify_pool import shared_pool
 
 _TABLE = yaml.safe_load((Path(__file__).parent / "verdicts.yaml").read_text(encoding="utf-8"))
 CASES = [(group, *case) for group, cases in _TABLE.items() for case in cases]
@@ -150,9 +153,10 @@ def test_an_unknown_kind_is_refused():
         verify("5", "5", "maths")
 
 
-@pytest.fixture
-def verifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    (tmp_path / "my_verifiers.py").write_text(
+@pytest.fixture(scope="module")
+def verifiers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("verifiers")
+    (folder / "my_verifiers.py").write_text(
         "def ends(completion, gold):\n    print('noise on stdout', flush=True)\n    return completion.endswith(gold)\n"
         "def named(completion, gold):\n    return 'no_answer'\n"
         "def broken(completion, gold):\n    raise ZeroDivisionError('by design')\n"
@@ -160,12 +164,11 @@ def verifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "def crash(completion, gold):\n    import os; os._exit(3)\n"
         "def loop(completion, gold):\n    while True: pass\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    from qtarget.evaluation import verify_pool
-
-    verify_pool.shared_pool().close()  # workers keep the path they were started with
-    yield "my_verifiers"
-    verify_pool.shared_pool().close()
+    shared_pool().close()  # workers keep the path they were started with
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield "my_verifiers"
+    shared_pool().close()
 
 
 def test_a_users_verifier_decides(verifiers):
@@ -207,3 +210,18 @@ def test_importing_evaluation_loads_no_torch():
         "assert not {'torch', 'transformers', 'datasets', 'math_verify'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@given(st.integers(-(10**12), 10**12), st.integers(-(10**6), 10**6), st.sampled_from(["{}", "#### {}", "So it is {}."]))
+@settings(max_examples=200, deadline=None)
+def test_integers_are_equal_or_wrong(gold, difference, form):
+    expected = Verdict.CORRECT if difference == 0 else Verdict.WRONG
+    for kind in ("numeric", "math"):
+        assert verify(form.format(gold + difference), str(gold), kind) is expected
+        assert verify(form.format(f"{gold + difference:,}"), str(gold), kind) is expected
+
+
+@given(st.text(max_size=60), st.sampled_from(["numeric", "choice", "exact"]))
+@settings(max_examples=100, deadline=None)
+def test_any_text_has_a_verdict(text, kind):
+    assert verify(text, "B" if kind == "choice" else "7", kind) in set(Verdict) - {Verdict.ERROR, Verdict.TIMEOUT}
