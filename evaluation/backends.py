@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from ..spaces.errors import UserError
-from .generate import Completion, Finish, Request, Sampling, cut_at, evaluation_mode, generate
+from .generate import Completion, Request, Sampling, evaluation_mode, finished, generate
 
 
 class Backend(Protocol):
@@ -57,6 +57,7 @@ class PlainBackend:
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=sampling.max_new_tokens,
             do_sample=False,
+            repetition_penalty=1.0,  # whatever the model's generation_config says: scores are of the model itself
             eos_token_id=ends or None,
             pad_token_id=ends[0] if ends else 0,
             stop_strings=list(sampling.stop) or None,
@@ -102,17 +103,6 @@ class VllmBackend:
         seconds = (time.perf_counter() - started) / max(len(requests), 1)
         for request, output in zip(requests, outputs, strict=True):
             yield finished(self._tokenizer, request, tuple(output.outputs[0].token_ids), sampling, seconds)
-
-
-def finished(
-    tokenizer: Any, request: Request, tokens: tuple[int, ...], sampling: Sampling, seconds: float
-) -> Completion:
-    """The completion that a foreign engine's `tokens` amount to, under the rules of `generate.py`."""
-    ended = bool(tokens) and tokens[-1] in sampling.end_tokens
-    full = tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
-    text = cut_at(full, sampling.stop)
-    finish: Finish = "end" if ended else "stop" if text != full else "length"
-    return Completion(request.index, text, tokens, finish, seconds)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -161,17 +161,22 @@ class _Run:
     def fill(self, log: ItemLog, backend: Backend, on_block: OnBlock | None, race: Race | None) -> tuple[int, bool]:
         """Add the missing items to `log`, block by block. Returns problems done and whether a callback stopped it."""
         missing = [key not in log.items for key in self.keys(len(self.problems))]
-        arriving = self._arrivals(backend, [index for index, absent in enumerate(missing) if absent])
+        arrivals = self._arrivals(backend, [index for index, absent in enumerate(missing) if absent])
+        with closing(arrivals):
+            return self._blocks(log, arrivals, on_block, race)
+
+    def _blocks(
+        self, log: ItemLog, arrivals: Iterator[list[Item]], on_block: OnBlock | None, race: Race | None
+    ) -> tuple[int, bool]:
         total = len(self.problems)
         for start in range(0, total, self._block):
             done = min(start + self._block, total)
             keys = self.keys(done)[start * self.samples :]
             while any(key not in log.items for key in keys):
-                for item in next(arriving):
+                for item in next(arrivals):
                     log.add(item)
             log.sync()
             if _stops(on_block, race, partial(self._scores, log, done), done, total):
-                arriving.close()
                 return done, done < total
         return total, False
 

@@ -86,7 +86,7 @@ class Completion:
 class _Running:
     request: Request
     generated: list[int] = field(default_factory=list)
-    finish: Finish | None = None
+    done: bool = False
     started: float = 0.0
 
     @property
@@ -172,14 +172,14 @@ class _Batch:
             self._admit(queue, self._capacity - running)
         elif (len(self.rows) - running) * _SHARE >= len(self.rows):
             self._move()
-        if any(row.finish is None for row in self.rows):
+        if any(not row.done for row in self.rows):
             self._step()
         ended, self._ended = self._ended, []
         return [self._complete(row) for row in ended]
 
     def unfinished(self) -> list[_Running]:
         """The sequences in flight, in order of entry."""
-        return [row for row in (*self.rows, *self._joining) if row.finish is None]
+        return [row for row in (*self.rows, *self._joining) if not row.done]
 
     def shrink(self) -> list[_Running]:
         """After an out-of-memory error: let go of everything, halve the batch, and return the unfinished sequences."""
@@ -227,7 +227,7 @@ class _Batch:
 
     def _move(self, joining: Sequence[Part] = ()) -> None:
         """Drop the rows that ended; add those that join, whose caches are given."""
-        keep = [index for index, row in enumerate(self.rows) if row.finish is None]
+        keep = [index for index, row in enumerate(self.rows) if not row.done]
         kept = [self.rows[index] for index in keep]
         # A running row's last token is chosen but not in the cache yet; a joining row has all its tokens there.
         cached = [row.length - 1 for row in kept] + [row.length for row in self._joining]
@@ -260,35 +260,25 @@ class _Batch:
         positions = torch.tensor([len(row.generated) for row in rows], device=logits.device)
         tokens = choose(logits, self._sampling.temperature, keys, positions).tolist()
         for row, token in zip(rows, tokens, strict=True):
-            if row.finish is None:
+            if not row.done:
                 row.generated.append(token)
-                row.finish = self._finish(row.generated)
-                if row.finish is not None:
+                row.done = self._ends(row.generated)
+                if row.done:
                     self._ended.append(row)
 
-    def _finish(self, generated: list[int]) -> Finish | None:
-        if generated[-1] in self._sampling.end_tokens:
-            return "end"
-        if self._sampling.stop and self._stopped(generated):
-            return "stop"
-        return "length" if len(generated) >= self._sampling.max_new_tokens else None
+    def _ends(self, generated: list[int]) -> bool:
+        if generated[-1] in self._sampling.end_tokens or len(generated) >= self._sampling.max_new_tokens:
+            return True
+        # A stop string of n bytes spans at most n tokens: look at the tail, and decode everything on a hit only.
+        return bool(self._sampling.stop) and self._stopped(generated[-self._stop_window :]) and self._stopped(generated)
 
-    def _stopped(self, generated: list[int]) -> bool:
-        """A stop string of n bytes spans at most n tokens: look at the tail, and decode everything on a hit only."""
-        return self._has_stop(generated[-self._stop_window :]) and self._has_stop(generated)
-
-    def _has_stop(self, tokens: list[int]) -> bool:
-        text = self._decode(tokens)
+    def _stopped(self, tokens: list[int]) -> bool:
+        text = decode(self._tokenizer, tokens)
         return any(stop in text for stop in self._sampling.stop)
 
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
     def _complete(self, row: _Running) -> Completion:
-        assert row.finish is not None
-        answer = row.generated[:-1] if row.finish == "end" else row.generated
-        text = cut_at(self._decode(answer), self._sampling.stop)
-        return Completion(row.request.index, text, tuple(row.generated), row.finish, time.perf_counter() - row.started)
+        seconds = time.perf_counter() - row.started
+        return finished(self._tokenizer, row.request, tuple(row.generated), self._sampling, seconds)
 
 
 def _groups(rows: Sequence[_Running]) -> list[list[_Running]]:
@@ -305,6 +295,22 @@ def _groups(rows: Sequence[_Running]) -> list[list[_Running]]:
 def _together(lengths: Sequence[int]) -> bool:
     padded = max(lengths) * len(lengths)
     return padded <= _EFFICIENT_TOKENS or (padded <= _PREFILL_TOKENS and 8 * sum(lengths) >= 7 * padded)
+
+
+def finished(
+    tokenizer: Any, request: Request, tokens: tuple[int, ...], sampling: Sampling, seconds: float
+) -> Completion:
+    """What the generated `tokens` amount to: end token off, text cut at the first stop string, and how it ended."""
+    ended = bool(tokens) and tokens[-1] in sampling.end_tokens
+    full = decode(tokenizer, tokens[:-1] if ended else tokens)
+    text = cut_at(full, sampling.stop)
+    finish: Finish = "end" if ended else "stop" if text != full else "length"
+    return Completion(request.index, text, tokens, finish, seconds)
+
+
+def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """The text of generated tokens, without special ones."""
+    return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:

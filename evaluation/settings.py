@@ -86,7 +86,7 @@ class EvaluationSettings(Settings):
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0: greedy decoding."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Strings that end a completion."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Sequences decoded together."""

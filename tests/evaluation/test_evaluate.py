@@ -141,6 +141,23 @@ def test_blocks_come_in_order_and_an_early_end_keeps_whole_blocks(model, tokeniz
     assert rest.item_scores == whole.item_scores and not rest.stopped
 
 
+@pytest.mark.parametrize("ends", ["last block", "early", "error"])
+def test_the_model_is_left_in_training_mode_however_it_ends(tokenizer, problems, settings, ends):
+    model = tiny_llama(0, len(tokenizer)).train()
+
+    def on_block(done, total):
+        if ends == "error":
+            raise KeyError("the caller's own")
+        return ends == "early"
+
+    if ends == "error":
+        with pytest.raises(KeyError):
+            evaluate(model, tokenizer, problems, settings, seed=1, on_block=on_block, block=5)
+    else:
+        evaluate(model, tokenizer, problems, settings, seed=1, on_block=on_block, block=5)
+    assert all(module.training for module in model.modules())
+
+
 def test_race_sees_the_scores_so_far(model, tokenizer, problems, settings):
     seen = []
     result = evaluate(

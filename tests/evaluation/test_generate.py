@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_llama import tiny_llama
 from transformers import MambaConfig, MambaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
@@ -164,6 +165,25 @@ def test_generation_leaves_modes_and_random_state_alone(tokenizer):
     loss = model(torch.tensor([[4, 5, 6]]), labels=torch.tensor([[4, 5, 6]])).loss
     loss.backward()
     assert torch.isfinite(model.lm_head.weight.grad).all()
+
+
+def test_lora_adapters_equal_plain_generate(tokenizer):
+    base = tiny_llama(6, len(tokenizer))
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()
+    requests = requests_of(10)
+    found = run(model, tokenizer, requests, GREEDY)
+    assert found == tokens_of(PlainBackend(model, tokenizer).generate(requests, GREEDY))
+    with model.disable_adapter():
+        assert run(model, tokenizer, requests, GREEDY) != found
+
+
+def test_penalties_of_a_generation_config_do_not_change_scores(tokenizer):
+    model = tiny_llama(0, len(tokenizer))
+    requests = requests_of(8)
+    plain = tokens_of(PlainBackend(model, tokenizer).generate(requests, GREEDY))
+    model.generation_config.repetition_penalty = 2.0
+    assert tokens_of(PlainBackend(model, tokenizer).generate(requests, GREEDY)) == plain
+    assert run(model, tokenizer, requests, GREEDY) == plain
 
 
 def test_state_space_model_is_refused_with_a_remedy(tokenizer):
