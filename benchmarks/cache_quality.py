@@ -46,7 +46,7 @@ from qtarget.trainers.sources import CachedModel, FrozenModel, Source
 KINDS = {
     "top-64": CacheSettings(),
     "top-16": CacheSettings(k=16),
-    "adaptive": CacheSettings(k=512, tail_mass=0.003),
+    "adaptive": CacheSettings(k=512, min_prob=1e-4),
 }
 
 

@@ -31,6 +31,8 @@ class CacheBias:
 
     kl: float
     """KL(r || q), nats a token."""
+    student_kl: float
+    """KL(r || student), nats a token: what distillation could move, and the measure for `kl`."""
     cosine: float
     """Between the gradients of distillation towards r and q, at the hidden states or at the head: the smaller one."""
     worst_cosine: float
@@ -51,13 +53,13 @@ class _Rows:
     exact: HiddenHead
 
     @torch.no_grad()
-    def divergence(self, cached: CachedSlice) -> float:
-        """Sum of KL(r || q) over the tokens, nats."""
+    def divergences(self, cached: CachedSlice) -> Tensor:
+        """Sums over the tokens of KL(r || q) and KL(r || student), (2,) nats."""
         teacher = OutputHead(self.exact.weight, self.exact.bias, self.exact.softcap, self.exact.logit_scale)
         truth = teacher.logits(self.exact.hidden).float().log_softmax(-1)
         student = self.head.logits(self.hidden).float().log_softmax(-1)
         found = widen(top_entries(cached, self.labels, torch.float32), student)
-        return float((truth.exp() * (truth - found)).sum(dtype=torch.float64))
+        return torch.stack([(truth.exp() * (truth - other)).sum(dtype=torch.float64) for other in (found, student)])
 
     def gradients(self, teacher: ResidualSource) -> list[Tensor]:
         """Of distillation towards `teacher`: at the hidden states (T, H) and the head (V, H)."""
@@ -84,7 +86,7 @@ def cache_bias(
 
     The cosines are meaningless for a student that equals the teacher: then there is no gradient.
     """
-    divergences: dict[str, float] = dict.fromkeys(caches, 0.0)
+    divergences = {name: torch.zeros(2, dtype=torch.float64) for name in caches}
     ours: dict[str, list[float]] = {name: [] for name in caches}
     zero: dict[str, list[float]] = {name: [] for name in caches}
     tokens = 0
@@ -94,12 +96,13 @@ def cache_bias(
         truth = rows.gradients(rows.exact)
         for name, cache in caches.items():
             cached = cache.rows(batch.indices.tolist()).to(rows.labels.device)
-            divergences[name] += rows.divergence(cached)
+            divergences[name] += rows.divergences(cached).cpu()
             ours[name].append(_agreement(rows.gradients(cached), truth))
             zero[name].append(_agreement(rows.zero_fill_gradients(cached), truth))
     return {
         name: CacheBias(
-            kl=divergences[name] / tokens,
+            kl=float(divergences[name][0]) / tokens,
+            student_kl=float(divergences[name][1]) / tokens,
             cosine=statistics.fmean(ours[name]),
             worst_cosine=min(ours[name]),
             zero_fill_cosine=statistics.fmean(zero[name]),

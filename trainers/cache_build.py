@@ -168,7 +168,7 @@ def _write_share(work: Pass, folder: Path, share: Sequence[ShardPlan], on_progre
         needed = int(left * rate)
         require_space(folder, needed)
         entry = _write_shard(folder, key, plan, work.rows(plan), needed)
-        if key.tail_mass > 0:  # how many entries an adaptive cache keeps is known once a shard is written
+        if key.adaptive:  # how many entries an adaptive cache keeps is known once a shard is written
             rate = entry.bytes / entry.tokens
         left -= plan.tokens
         if on_progress is not None:

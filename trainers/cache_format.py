@@ -59,7 +59,9 @@ class CacheKey(Settings):
     k: Annotated[int, Field(ge=1, le=2**16 - 1)] = 64
     """Most entries kept for a token."""
     tail_mass: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Keep only as many entries as leave this much probability in the tail; 0 keeps k entries for every token."""
+    """Keep only as many entries as leave this much probability in the tail; 0: no such limit."""
+    min_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Keep only entries at least this probable, and always the first; 0: no such limit."""
     dtype: Literal["float16", "float32"] = "float16"
     """Storage of log-probs."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -73,6 +75,11 @@ class CacheKey(Settings):
     def bits(self) -> int:
         """Bits of one token id."""
         return (self.vocab - 1).bit_length()
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether tokens keep different numbers of entries."""
+        return self.tail_mass > 0 or self.min_prob > 0
 
     @property
     def entries(self) -> int:

@@ -44,6 +44,7 @@ def cache_key(
         vocab=max(vocabulary.values()) + 1,
         k=cache.k,
         tail_mass=cache.tail_mass,
+        min_prob=cache.min_prob,
         dtype=cache.dtype,
         precision=precision,
     )

@@ -35,8 +35,9 @@ class TokenRows:
 FIELDS = [field.name for field in fields(TokenRows)]
 
 
-def summarise(logits: Tensor, labels: Tensor, *, k: int, tail_mass: float = 0.0) -> TokenRows:
-    """Keep the k likeliest entries of each row of logits (T, V), or the fewest that leave at most `tail_mass` outside.
+def summarise(logits: Tensor, labels: Tensor, *, k: int, tail_mass: float = 0.0, min_prob: float = 0.0) -> TokenRows:
+    """Keep the k likeliest entries of each row of logits (T, V); of these the fewest that leave at most `tail_mass`
+    outside, and none below `min_prob` but the first.
 
     Nothing is lost to cancellation: the tail is the log-sum-exp of the entries left out, never 1 - sum(kept).
     """
@@ -45,8 +46,9 @@ def summarise(logits: Tensor, labels: Tensor, *, k: int, tail_mass: float = 0.0)
     outside = logprobs.scatter(-1, ids, -torch.inf).logsumexp(-1)
     # left[:, n] = log of the probability outside the first n + 1 entries
     suffix = torch.cat([top[:, 1:], outside[:, None]], dim=-1).flip(-1).logcumsumexp(-1).flip(-1)
-    wanted = torch.tensor(tail_mass, device=logits.device).log()
-    counts = ((suffix > wanted).sum(-1) + 1).clamp(max=top.shape[-1])
+    most, least = (torch.tensor(limit, device=logits.device).log() for limit in (tail_mass, min_prob))
+    wanted = (suffix > most).sum(-1) + 1
+    counts = torch.minimum(wanted, (top >= least).sum(-1)).clamp(1, top.shape[-1])
     return TokenRows(
         ids=ids,
         logprobs=top,
@@ -67,7 +69,9 @@ def teacher_rows(teacher: FrozenModel, batch: Batch, key: CacheKey) -> list[Toke
         )
     size = max(1, ROW_CHUNK_BYTES // (4 * vocab))
     parts = [
-        summarise(teacher.head.logits(rows)[:, : key.vocab], part, k=key.k, tail_mass=key.tail_mass)
+        summarise(
+            teacher.head.logits(rows)[:, : key.vocab], part, k=key.k, tail_mass=key.tail_mass, min_prob=key.min_prob
+        )
         for rows, part in zip(torch.split(hidden, size), torch.split(labels, size), strict=True)
     ]
     rows = TokenRows(*(torch.cat([getattr(part, name) for part in parts]).cpu() for name in FIELDS))

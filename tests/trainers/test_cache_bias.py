@@ -48,7 +48,7 @@ def test_a_cache_of_everything_has_no_bias(tmp_path: Path) -> None:
 def test_the_divergence_is_that_of_the_tails_shapes(tmp_path: Path) -> None:
     k = 8
     found = measured(tmp_path, k)[str(k)]
-    total = tokens = 0.0
+    total = drift = tokens = 0.0
     for batch in BATCHES:
         with torch.no_grad():
             exact = teacher(vocab=VOCAB).model(input_ids=batch.inputs).logits[batch.valid].double().softmax(-1)
@@ -58,9 +58,11 @@ def test_the_divergence_is_that_of_the_tails_shapes(tmp_path: Path) -> None:
         r, p = exact * outside, ours * outside
         mass = r.sum(1, keepdim=True)
         total += float(torch.special.xlogy(r, r / (mass * p / p.sum(1, keepdim=True))).nan_to_num().sum())
+        drift += float((exact * (exact / ours).log()).sum())
         tokens += len(exact)
     assert total / tokens > 1e-3
     assert found.kl == pytest.approx(total / tokens, rel=1e-3)
+    assert found.student_kl == pytest.approx(drift / tokens, rel=1e-3)
 
 
 def test_the_bias_falls_with_k_and_zero_fill_is_worse(tmp_path: Path) -> None:

@@ -68,12 +68,14 @@ def test_rows_and_tail_sum_to_one(tmp_path: Path, dtype: str, tail_mass: float) 
 
 def test_an_adaptive_cache_is_smaller_and_keeps_its_promise(tmp_path: Path) -> None:
     fixed = read_manifest(built(tmp_path, k=64, dtype="float16")[0])
-    folder, cache_key = built(tmp_path, k=64, dtype="float16", tail_mass=0.2)
+    folder, cache_key = built(tmp_path, k=64, dtype="float16", tail_mass=0.2, min_prob=0.001)
     adaptive = read_manifest(folder)
     assert adaptive.bytes_per_token < fixed.bytes_per_token
     assert fixed.entries_per_token == 64 > adaptive.entries_per_token
     tails = TeacherCache.open(folder, cache_key).rows(range(12)).tail_mass
     assert tails is not None and tails.max() <= 0.2 + 1e-3
+    logprobs = TeacherCache.open(folder, cache_key).rows(range(12)).logprobs
+    assert logprobs[logprobs.isfinite()].exp().min() > 0.00099
     assert tails.mean().item() == pytest.approx(adaptive.mean_tail_mass, abs=1e-3)
 
 
@@ -206,7 +208,7 @@ def test_two_ranks_write_the_same_cache_as_one(tmp_path: Path) -> None:
     ranks = [
         subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)
     ]
-    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    assert [process.wait(timeout=250) for process in ranks] == [0, 0]
     cache_key = key(demonstrations())
     alone, _ = built(tmp_path / "alone")
     together = cache_folder(tmp_path / "root", cache_key)

@@ -71,6 +71,7 @@ def test_every_field_of_the_key_changes_its_id() -> None:
         "vocab": 91,
         "k": 17,
         "tail_mass": 0.1,
+        "min_prob": 0.1,
         "dtype": "float16",
         "precision": "bf16",
     }

@@ -53,3 +53,11 @@ def test_impossible_entries_are_not_kept() -> None:
     rows = summarise(logits, torch.tensor([0]), k=4)
     assert rows.counts.tolist() == [2]
     assert rows.entropy.item() == pytest.approx(0.5822, abs=1e-4)
+
+
+def test_improbable_entries_are_left_in_the_tail() -> None:
+    probs = torch.tensor([[0.6, 0.3, 0.06, 0.04], [0.25, 0.25, 0.25, 0.25], [0.01, 0.9, 0.04, 0.05]])
+    rows = summarise(probs.log(), torch.tensor([0, 0, 0]), k=3, min_prob=0.05 - 1e-6)
+    assert rows.counts.tolist() == [3, 3, 2]
+    torch.testing.assert_close(rows.log_tail.exp(), torch.tensor([0.04, 0.25, 0.05]))
+    assert summarise(probs.log(), torch.tensor([0, 0, 0]), k=3, min_prob=0.95).counts.tolist() == [1, 1, 1]
