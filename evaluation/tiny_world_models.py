@@ -34,7 +34,7 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"####|[\s\S]"), "isolated")
     backend.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
         pad_token=PAD,
         eos_token=END,
@@ -77,6 +77,7 @@ def learn(
 ) -> None:
     """Plain SFT in place."""
     pad = model.config.pad_token_id
+    assert pad is not None, "the tiny model's own configuration names it"
     train(model, data, TargetSpec(), settings, seed=seed, folder=None, on_step=on_step, pad_token_id=pad)
 
 
