@@ -35,7 +35,8 @@ def power(log_base: Tensor, exponent: float | Tensor) -> Tensor:
     """exp(exponent · log_base) with x⁰ = 1 also at x = 0, shape of `log_base`."""
     import torch
 
-    exponents = torch.as_tensor(exponent, dtype=log_base.dtype, device=log_base.device)
+    # Filled where the base is: a tensor made from a number elsewhere would have to wait for the device.
+    exponents = exponent if isinstance(exponent, torch.Tensor) else torch.full_like(log_base, exponent)
     return product(exponents.expand_as(log_base), log_base).exp()
 
 
