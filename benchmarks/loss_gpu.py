@@ -193,6 +193,23 @@ def others(problem: Problem) -> tuple[dict[str, Case], dict[str, str]]:
     return cases, reasons
 
 
+def waits(problem: Problem) -> dict[str, bool]:
+    """Whether a design makes the host wait for the GPU anywhere between its call and its gradients."""
+    found = {}
+    for name in GATED:
+        spec = presets.get(name)
+        given = dict.fromkeys(spec.needs & {"teacher", "reference"}, problem.cached)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            problem.ours(spec, **given)
+            found[name] = False
+        except RuntimeError:
+            found[name] = True
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return found
+
+
 def peak_bytes(case: Case) -> int:
     """What the allocator reached beyond what was there before, gradients included."""
     torch.cuda.synchronize()
@@ -228,6 +245,7 @@ def main() -> None:
             "device": torch.cuda.get_device_name(),
             "shape": dict(zip("NHV", sizes, strict=True)) | {"K": K, "dtype": "bfloat16"},
             "parity": parity,
+            "host_waits": waits(problem),
             "times": summary(times),
             "peak_extra_bytes": memory,
             "not_run": reasons,

@@ -115,7 +115,7 @@ def run_call(
     looks = not hidden.is_cuda if check_finite is None else check_finite
     poison: Tensor | float = 0.0
     if num_valid is not None and labels.is_cuda:
-        safe_labels, poison = poisoned_labels(labels, vocab)
+        safe_labels, poison = poisoned_labels(labels, vocab, num_valid)
     else:
         check_labels(labels, vocab)
         safe_labels = labels.to(hidden.device, non_blocking=True)

@@ -84,13 +84,16 @@ def check_labels(labels: Tensor, vocab: int) -> None:
         )
 
 
-def poisoned_labels(labels: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
-    """Labels that are safe to look up, and what the loss must gain: NaN when one had to be changed, else 0.
+def poisoned_labels(labels: Tensor, vocab: int, num_valid: int) -> tuple[Tensor, Tensor]:
+    """Labels that are safe to look up, and what the loss must gain: 0, or NaN when they break the rules.
 
-    For labels on a device that must not be waited for: a bad one then ends in a loss that is not finite.
+    For labels on a device that must not be waited for: one out of the vocabulary, or another number of valid ones than
+    `num_valid`, then ends in a loss that is not finite.
     """
-    safe = torch.where(labels == IGNORE_INDEX, labels, labels.clamp(0, vocab - 1))
-    return safe, torch.where((safe != labels).any(), torch.nan, 0.0)
+    valid = labels != IGNORE_INDEX
+    safe = labels.clamp(0, vocab - 1)
+    broken = ((safe != labels) & valid).any() | (valid.sum() != num_valid)
+    return safe, torch.where(broken, torch.nan, 0.0)
 
 
 def check_finite_hidden(hidden: Tensor, positions: Tensor | None) -> None:
@@ -113,11 +116,16 @@ def valid_positions(labels: Tensor, num_valid: int | None) -> Tensor | None:
     Knowing how many there are (`num_valid`) saves the one wait for the device that finding out would cost.
     """
     valid = labels != IGNORE_INDEX
-    if num_valid is None:
-        num_valid = int(valid.sum())
+    if num_valid is None or not labels.is_cuda:
+        found = int(valid.sum())
+        if num_valid not in (None, found):
+            raise ValueError(
+                f"`num_valid` must be how many labels are not {IGNORE_INDEX}, {found}, but got {num_valid}"
+            )
+        num_valid = found
     if num_valid == len(labels):
         return None
-    return torch.nonzero_static(valid, size=num_valid)[:, 0]
+    return torch.nonzero_static(valid, size=num_valid, fill_value=0)[:, 0]
 
 
 @dataclass(frozen=True, eq=False)

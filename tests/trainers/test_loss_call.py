@@ -236,6 +236,8 @@ def test_a_known_number_of_valid_tokens_changes_nothing() -> None:
     hidden, weight, labels = problem()
     counted = fused_target_loss(hidden, weight, labels, SFT, num_valid=TOKENS - 2)
     torch.testing.assert_close(counted.loss_sum, fused_target_loss(hidden, weight, labels, SFT).loss_sum)
+    with pytest.raises(ValueError, match="`num_valid` must be how many labels are not -100, 17, but got 19"):
+        fused_target_loss(hidden, weight, labels, SFT, num_valid=TOKENS)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
@@ -271,10 +273,11 @@ def test_a_label_out_of_the_vocabulary_is_refused(label: int) -> None:
 
 def test_labels_that_may_not_be_waited_for_poison_the_loss_instead() -> None:
     labels = torch.tensor([-100, 0, VOCAB - 1])
-    safe, poison = poisoned_labels(labels, VOCAB)
-    assert torch.equal(safe, labels) and poison == 0
-    safe, poison = poisoned_labels(torch.tensor([-100, -1, VOCAB]), VOCAB)
-    assert safe.tolist() == [-100, 0, VOCAB - 1] and poison.isnan()
+    safe, poison = poisoned_labels(labels, VOCAB, 2)
+    assert safe.tolist() == [0, 0, VOCAB - 1] and poison == 0
+    for broken in ([-100, -1, 0], [-100, VOCAB, 0], [-100, -100, 0], [0, 0, 0]):
+        safe, poison = poisoned_labels(torch.tensor(broken), VOCAB, 2)
+        assert poison.isnan() and safe.min() >= 0 and safe.max() < VOCAB
 
 
 def test_only_designs_that_bend_the_tail_need_the_whole_vocabulary() -> None:
