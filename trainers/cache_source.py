@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from .batches import collate
 from .cache import TeacherCache
+from .cache_bias import CacheBias, cache_bias
 from .cache_build import Progress, Ranks, build
 from .cache_format import CacheError, CacheKey
 from .cache_key import cache_key
@@ -16,6 +19,9 @@ from .demonstrations import Demonstrations
 from .models import Precision, check_vocabulary, load_model, load_tokenizer, pad_token_id
 from .settings import CacheSettings, DataSettings, ModelSettings
 from .sources import CachedModel, FrozenModel
+
+BIAS_BATCH = 4
+"""Demonstrations of a forward pass when a cache's bias is measured."""
 
 
 class CachedModels:
@@ -60,12 +66,30 @@ class CachedModels:
         assert found is not None
         return found
 
-    def _build(self, model: ModelSettings, device: torch.device | None, on_progress: Progress | None) -> None:
-        theirs = load_tokenizer(model, self.base, field="teacher")
-        check_vocabulary(self.tokenizer, theirs)
-        loaded = load_model(model, self.base, self.precision, device=device, field="teacher")
+    def bias(
+        self, model: ModelSettings, student: nn.Module, *, examples: int = 16, device: torch.device | None = None
+    ) -> CacheBias:
+        """What the cache of `model` loses for this student, on some demonstrations spread over the data.
+
+        Loads the model. For the student's own base the gradients and their cosines are rounding noise, the divergence
+        is not.
+        """
+        teacher = self._load(model, device)
+        chosen = sorted({len(self.data) * number // examples for number in range(examples)})
         pad = pad_token_id(self.tokenizer)
-        build(FrozenModel(loaded), self.data, self._key(model), self.root, pad_token_id=pad, on_progress=on_progress)
+        batches = [
+            collate([self.data[i] for i in part], part, pad).to(teacher.head.weight.device)
+            for part in (chosen[start : start + BIAS_BATCH] for start in range(0, len(chosen), BIAS_BATCH))
+        ]
+        return cache_bias(student, teacher, {"": self.open(model).cache}, batches)[""]
+
+    def _build(self, model: ModelSettings, device: torch.device | None, on_progress: Progress | None) -> None:
+        teacher, pad = self._load(model, device), pad_token_id(self.tokenizer)
+        build(teacher, self.data, self._key(model), self.root, pad_token_id=pad, on_progress=on_progress)
+
+    def _load(self, model: ModelSettings, device: torch.device | None) -> FrozenModel:
+        check_vocabulary(self.tokenizer, load_tokenizer(model, self.base, field="teacher"))
+        return FrozenModel(load_model(model, self.base, self.precision, device=device, field="teacher"))
 
     def _key(self, model: ModelSettings) -> CacheKey:
         return cache_key(

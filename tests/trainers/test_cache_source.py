@@ -76,6 +76,19 @@ def test_other_weights_get_their_own_cache(models: CachedModels) -> None:
     assert models.open_or_build(ModelSettings(path="other")).cache.folder != first
 
 
+def test_the_bias_is_measured_for_a_student(models: CachedModels) -> None:
+    models.settings = CacheSettings(k=4)
+    models.open_or_build(TEACHER)
+    student = tiny_llama(1, vocab=len(models.tokenizer))
+    bias = models.bias(TEACHER, student, examples=6)
+    chosen = [0, 3, 6, 10, 13, 16]
+    assert bias.tokens == sum(models.data[index].num_labels for index in chosen)
+    assert 0 < bias.kl < bias.student_kl
+    assert 0.9 < bias.worst_cosine <= bias.cosine < 1
+    itself = load_model(TEACHER, models.base, "fp32")
+    assert models.bias(TEACHER, itself, examples=6).kl < 1e-5 < bias.kl
+
+
 def test_a_teacher_with_other_tokens_is_refused(models: CachedModels) -> None:
     tokenizer = character_tokenizer()
     tokenizer.add_tokens(["<strange>"])
