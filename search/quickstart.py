@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ def run_quickstart(folder: Path, seed: int, console: Console, trials: int | None
 
     Raises RuntimeError with the builder's last words when the world cannot be built.
     """
+    # Matrices this small gain nothing from threads, and sums over another number of threads round differently: with one,
+    # every machine with these libraries finds the same winner.
+    os.environ["OMP_NUM_THREADS"] = "1"
     world = folder / f"seed-{seed}"
     console.print(
         "A tiny language model learned clean addition. Its demonstrations come in a new answer format and a share of "
