@@ -147,7 +147,8 @@ def student_share_is_weight(spec: TargetSpec) -> TargetSpec:
     if isinstance(gamma, Constant) and not gamma.modified:
         total = gamma.value + (1 - gamma.value) * (1 - share)
         return _scaled(spec, total, gamma=constant(gamma, gamma.value / total), residual=others)
-    if weight.kind == "anchored" and isinstance(gamma, Anchored) and not gamma.modified:
+    two_terms = weight.kind == "anchored" and spec.contrast is None and not gamma.modified
+    if two_terms and isinstance(gamma, Anchored):
         return _with(spec, gamma=gamma.model_copy(update={"lam": gamma.lam * (1 - share)}), residual=others)
     return spec
 

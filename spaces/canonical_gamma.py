@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from .gamma import Gamma
-from .gamma_confidence import Anchored, Bump, Constant, Focal, Power, Threshold, Tilt
+from .gamma_batch import Rank
+from .gamma_confidence import Anchored, Bump, Constant, Power, Threshold, Tilt
 from .gamma_ratio import Critical, LikelihoodRatio
 from .gamma_shape import Mass, SurprisePower, TopkEntropy
 
@@ -55,18 +56,15 @@ def factored(gamma: Gamma) -> tuple[float, Gamma]:
 
 def is_binary(gamma: Gamma) -> bool:
     """Whether the unmodified family is 0 or 1 everywhere."""
-    return isinstance(gamma, Critical | Mass) or (isinstance(gamma, Threshold) and gamma.exponent == 0)
+    return isinstance(gamma, Critical | Mass | Rank) or (isinstance(gamma, Threshold) and gamma.exponent == 0)
 
 
 def _family(gamma: Gamma) -> Gamma:
     """p⁰ = 1 and its like; tilt(β) = anchored at λ = 1/(e^β − 1); a ratio's ceiling is its cap."""
+    low, high = gamma.bounds()
+    if low == high:
+        return constant(gamma, low)
     match gamma:
-        case Power(exponent=0.0) | Focal(exponent=0.0) | TopkEntropy(exponent=0.0):
-            return constant(gamma, 1.0)
-        case Anchored() if 0 in (gamma.lam, gamma.exponent):
-            return constant(gamma, 1 / (1 + gamma.lam))
-        case Tilt(beta=0.0):
-            return constant(gamma, 0.0)
         case Tilt() if gamma.beta > 1e-9:
             anchored = Anchored().model_copy(update={"lam": 1 / math.expm1(gamma.beta), "source": gamma.source})
             return _modified_as(gamma, anchored)

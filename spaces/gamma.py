@@ -58,7 +58,7 @@ class Gamma(Settings):
     """Moves `mix` over the training."""
 
     monotone: ClassVar[Literal["increasing", "decreasing"] | None] = None
-    """How γ moves with p when everything else stays."""
+    """How γ moves with p when everything else stays (a negative exponent turns it round)."""
     masks: ClassVar[bool] = False
     """Whether the family drops tokens (γ = 0 on a set that is not just p = 0)."""
     sees: ClassVar[Literal["labels", "rows"]] = "labels"

@@ -205,6 +205,8 @@ class Focal(SourcedGamma):
     """Whether the factor (1 − p)^a is detached: another gradient, the same value."""
 
     def bounds(self) -> tuple[float, float]:
+        if self.exponent == 0:
+            return 1.0, 1.0
         # The non-stopped factor is largest at a·p·(−log p)/(1 − p) close to a; 1 + a bounds it.
         return (0.0, 1.0) if self.stopped else (0.0, 1.0 + self.exponent)
 

@@ -1,4 +1,4 @@
-"""Trust from ratios to other policies, from the batch, or from a data column. Letters: T tokens, p = π(y)."""
+"""Trust from comparisons with other policies, or from a data column. Letters: T tokens, p = π(y)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from .gamma import Gamma, SourcedGamma
+from .gamma import Gamma
 from .numerics import log_ratio, sequence_means
 from .ranges import Searched
 from .rows import LabelRows
@@ -49,6 +49,59 @@ class LikelihoodRatio(Gamma):
 
     def formula(self) -> str:
         return f"min({self.cap:.4g}, {self.level} ratio to reference)"
+
+
+class SigmoidRatio(Gamma):
+    """γ = β·σ(−β·r), r the log-ratio of student to reference summed over the sequence. MinorSFT (TorchRL).
+
+    From −log σ(β·r) per sequence. The logged value is −γ·log p: the sequence's own has no share for one token.
+    """
+
+    kind: Literal["sigmoid_ratio"] = "sigmoid_ratio"
+    beta: Annotated[float, Field(gt=0, le=10), Searched(0.01, 1.0, log=True)] = 0.1
+    """The authors' default could not be read; this is ours."""
+
+    @property
+    def scope(self) -> Literal["token", "batch"]:
+        return "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"reference", "sequence_ids"})
+
+    def bounds(self) -> tuple[float, float]:
+        return 0.0, self.beta
+
+    def statistic(self, rows: LabelRows) -> Tensor:
+        ratio = log_ratio(rows.label_logprobs, rows.label_logprobs_of("reference"))
+        means, index = sequence_means(ratio, rows.given("sequence_ids", "sequence_ids"))
+        return self.beta * (-self.beta * (means * index.bincount())).sigmoid()[index]
+
+    def formula(self) -> str:
+        return f"{self.beta:.4g}·σ(−{self.beta:.4g}·log-ratio to reference)"
+
+
+class Gap(Gamma):
+    """γ = max(floor, 1 + slope·(p_ref − p)): trust the label more where the student has lost it. sft-lr (token-SFT)."""
+
+    kind: Literal["gap"] = "gap"
+    slope: Annotated[float, Field(ge=0, le=10), Searched(0.1, 2.0, log=True)] = 1.0
+    floor: Annotated[float, Field(ge=0, le=1), Searched(0.0, 0.5)] = 0.1
+
+    monotone = "decreasing"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"reference"})
+
+    def bounds(self) -> tuple[float, float]:
+        return 1 - self.slope, 1 + self.slope
+
+    def statistic(self, rows: LabelRows) -> Tensor:
+        return 1 + self.slope * (rows.label_logprobs_of("reference").exp() - rows.label_probs)
+
+    def formula(self) -> str:
+        return f"1+{self.slope:.4g}(p_ref−p)"
 
 
 class Proximal(Gamma):
@@ -98,33 +151,3 @@ class Critical(Gamma):
 
     def formula(self) -> str:
         return "critical"
-
-
-class MedianPower(SourcedGamma):
-    """γ = max(floor, p^(1/τ)), τ the median over sequences of the mean negative log-likelihood. TALR (2509.20758).
-
-    Read from a third-party implementation; an even number of sequences takes the lower median, as torch does.
-    """
-
-    kind: Literal["median_power"] = "median_power"
-    floor: Annotated[float, Field(ge=0, le=1), Searched(0.001, 0.1, log=True)] = 0.01
-
-    @property
-    def scope(self) -> Literal["token", "batch"]:
-        return "batch"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return super().needs | {"sequence_ids"}
-
-    def statistic(self, rows: LabelRows) -> Tensor:
-        log_p = rows.label_logprobs_of(self.source)
-        ids = rows.given("sequence_ids", "sequence_ids")
-        if not len(ids):
-            return log_p.exp()
-        # Held inside [1e-6, 1e4] nats so that neither 0/0 nor ∞/∞ can occur.
-        tau = sequence_means(-log_p, ids)[0].median().clamp(1e-6, 1e4)
-        return (log_p / tau).exp()
-
-    def formula(self) -> str:
-        return f"{self.symbol()}^(1/median NLL)"

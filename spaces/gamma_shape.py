@@ -124,3 +124,38 @@ class Mass(SourcedGamma):
 
     def formula(self) -> str:
         return f"1[y in top mass {self.mass:.4g} of {self.source}]"
+
+
+class Diversity(SourcedGamma):
+    """γ = 1 − lam·m·p(2p − 1), m = 1[the two most probable tokens hold less than theta]. SED-SFT (2602.07464).
+
+    From −log p + lam·m·(p − ½)² with m held still; γ may reach 1 + lam/8. The authors set theta from a quantile of the
+    data; the default is ours.
+    """
+
+    kind: Literal["diversity"] = "diversity"
+    lam: Annotated[float, Field(ge=0, le=10), Searched(0.1, 1.0, log=True)] = 1.0
+    theta: Annotated[float, Field(gt=0, lt=1), Searched(0.5, 0.99)] = 0.9
+
+    sees = "rows"
+
+    def bounds(self) -> tuple[float, float]:
+        rise = max(0.0, self.theta * (2 * self.theta - 1))  # p is below theta where m = 1, and largest there
+        least = min(0.25, self.theta)
+        return 1 - self.lam * rise, 1 + self.lam * least * (1 - 2 * least)
+
+    def _open(self, rows: LabelRows) -> Tensor:
+        logprobs = cast(Rows, rows).logprobs_of(self.source)
+        return (logprobs.topk(min(2, logprobs.shape[-1]), dim=-1).values.exp().sum(-1) < self.theta).to(logprobs.dtype)
+
+    def statistic(self, rows: LabelRows) -> Tensor:
+        p = rows.label_logprobs_of(self.source).exp()
+        return 1 - self.lam * self._open(rows) * p * (2 * p - 1)
+
+    def label_loss(self, rows: LabelRows, gamma: Tensor) -> Tensor:
+        if self.modified or self.source != "student":
+            return super().label_loss(rows, gamma)
+        return -rows.label_logprobs + self.lam * self._open(rows) * (rows.label_probs - 0.5).square()
+
+    def formula(self) -> str:
+        return f"1−{self.lam:.4g}·1[top-2<{self.theta:.4g}]·{self.symbol()}(2{self.symbol()}−1)"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .published import PRESETS, Preset
+from .published import OBJECTIVES, Preset
+from .published_variants import VARIANTS
 from .target import TargetSpec
+
+PRESETS = OBJECTIVES | VARIANTS
 
 
 def names() -> list[str]:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .contrast import EntropyBonus, Gem, ReverseKl
-from .gamma_confidence import Anchored, Bump, Constant, Focal, Power, Threshold, Tilt
-from .gamma_ratio import Critical, LikelihoodRatio, MedianPower, Proximal
-from .gamma_shape import ConcentrationPower, Mass, SurprisePower, TopkEntropy
+from .contrast import Gem
+from .gamma_confidence import Anchored, Constant, Power, Threshold
+from .gamma_ratio import Critical, LikelihoodRatio, Proximal
+from .gamma_shape import TopkEntropy
 from .residual import Geometric, Reference, Teacher, Uniform
 from .target import TargetSpec, Weight
 
@@ -52,28 +52,30 @@ class Preset:
     knobs: dict[str, Knob] = field(default_factory=dict)
 
 
-def _kl(gamma: Any, residual: Any, weight: str = "unit") -> TargetSpec:
+def divergence_to(gamma: Any, residual: Any, weight: str = "unit") -> TargetSpec:
     return TargetSpec(gamma=gamma, residual=residual, weight=Weight.model_validate({"kind": weight}))
 
 
-def _ce(gamma: Any, residual: Any) -> TargetSpec:
+def cross_entropy_to(gamma: Any, residual: Any) -> TargetSpec:
     return TargetSpec(gamma=gamma, residual=residual, residual_loss="ce")
 
 
-def _label(gamma: Any) -> TargetSpec:
+def label_only(gamma: Any) -> TargetSpec:
     return TargetSpec(gamma=gamma)
 
 
-def _signed(contrast: Any) -> TargetSpec:
+def signed(contrast: Any) -> TargetSpec:
     return TargetSpec(contrast=contrast)
 
 
-PRESETS: dict[str, Preset] = {
+OBJECTIVES: dict[str, Preset] = {
     "sft": Preset("Supervised fine-tuning", TargetSpec, "1", "student", "1", "−log p", "cross-entropy"),
-    "dft": Preset("Dynamic fine-tuning", lambda: _label(Power()), "p", "student", "1", "−sg(p)·log p", "2508.05629"),
+    "dft": Preset(
+        "Dynamic fine-tuning", lambda: label_only(Power()), "p", "student", "1", "−sg(p)·log p", "2508.05629"
+    ),
     "beyond_log": Preset(
         "Beyond log-likelihood",
-        lambda alpha: _label(Power(exponent=alpha, stopped=False)),
+        lambda alpha: label_only(Power(exponent=alpha, stopped=False)),
         "p^alpha",
         "student",
         "1",
@@ -83,7 +85,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "profit": Preset(
         "ProFit",
-        lambda tau: _label(Threshold(low=tau)),
+        lambda tau: label_only(Threshold(low=tau)),
         "1[p > tau]",
         "student",
         "1",
@@ -93,7 +95,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "eaft": Preset(
         "Entropy-adaptive fine-tuning",
-        lambda k: _label(TopkEntropy(k=int(k))),
+        lambda k: label_only(TopkEntropy(k=int(k))),
         "H(top-k of π)/ln k",
         "student",
         "1",
@@ -103,7 +105,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "iw_sft": Preset(
         "Importance-weighted SFT",
-        lambda cap: _label(LikelihoodRatio(cap=cap)),
+        lambda cap: label_only(LikelihoodRatio(cap=cap)),
         "min(cap, exp(mean over the sequence of log π/π_ref))",
         "student",
         "1",
@@ -112,11 +114,11 @@ PRESETS: dict[str, Preset] = {
         {"cap": Knob(16.0, 1e-3, 100)},
     ),
     "cft": Preset(
-        "Critical token fine-tuning", lambda: _label(Critical()), "c", "student", "1", "−c·log p", "2510.10974"
+        "Critical token fine-tuning", lambda: label_only(Critical()), "c", "student", "1", "−c·log p", "2510.10974"
     ),
     "label_smoothing": Preset(
         "Label smoothing",
-        lambda lam: _ce(Constant(value=1 - lam), Uniform()),
+        lambda lam: cross_entropy_to(Constant(value=1 - lam), Uniform()),
         "1 − lam",
         "uniform",
         "1",
@@ -126,7 +128,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "sft_kl": Preset(
         "SFT + KL to the reference",
-        lambda lam: _kl(Anchored(lam=lam, exponent=0), Reference(), "anchored"),
+        lambda lam: divergence_to(Anchored(lam=lam, exponent=0), Reference(), "anchored"),
         "1/(1 + lam)",
         "reference",
         "1 + lam",
@@ -136,7 +138,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "asft": Preset(
         "Anchored SFT",
-        lambda lam: _kl(Anchored(lam=lam), Reference(), "anchored"),
+        lambda lam: divergence_to(Anchored(lam=lam), Reference(), "anchored"),
         "p/(p + lam)",
         "reference",
         "p + lam",
@@ -146,7 +148,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "psft": Preset(
         "Proximal SFT",
-        lambda eps: _label(Proximal(eps=eps)),
+        lambda eps: label_only(Proximal(eps=eps)),
         "r·1[r < 1 + eps], r = p/π_old(y)",
         "student",
         "1",
@@ -156,7 +158,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "gem": Preset(
         "GEM, linear",
-        lambda beta: _signed(Gem(beta=beta)),
+        lambda beta: signed(Gem(beta=beta)),
         "1",
         "+π − π^(1/beta)",
         "1",
@@ -166,7 +168,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "gem_logsigmoid": Preset(
         "GEM, log-sigmoid",
-        lambda beta: _signed(Gem(beta=beta, link="logsigmoid")),
+        lambda beta: signed(Gem(beta=beta, link="logsigmoid")),
         "W = Σr",
         "+π − r, r = π^(1/beta)·σ(0.01(z − z_y))",
         "1",
@@ -176,7 +178,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "kd": Preset(
         "Knowledge distillation",
-        lambda: _ce(Constant(value=0.0), Teacher()),
+        lambda: cross_entropy_to(Constant(value=0.0), Teacher()),
         "0",
         "teacher",
         "1",
@@ -185,7 +187,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "hybrid_kd": Preset(
         "SFT + distillation",
-        lambda lam: _kl(Constant(value=1 - lam), Teacher()),
+        lambda lam: divergence_to(Constant(value=1 - lam), Teacher()),
         "1 − lam",
         "teacher",
         "1",
@@ -195,103 +197,12 @@ PRESETS: dict[str, Preset] = {
     ),
     "target_sft": Preset(
         "Target-SFT",
-        lambda eta: _ce(Power(), Geometric(teacher=eta)),
+        lambda eta: cross_entropy_to(Power(), Geometric(teacher=eta)),
         "p",
         "student^(1−eta)·teacher^eta",
         "1",
         "−Σ Q·log π",
         "2606.11189",
         {"eta": Knob(0.5, 0, 1)},
-    ),
-    "gift": Preset(
-        "Gibbs initialisation",
-        lambda beta: _ce(Tilt(beta=beta, source="reference"), Reference()),
-        "(e^beta − 1)·p_ref/(1 + (e^beta − 1)·p_ref)",
-        "reference",
-        "1",
-        "−Σ Q·log π, Q ∝ π_ref·e^(beta·δ)",
-        "2601.09233",
-        {"beta": Knob(20.0, 0, 80)},
-    ),
-    "prift": Preset(
-        "PriFT, probability",
-        lambda: _label(Power(source="reference")),
-        "p_ref",
-        "student",
-        "1",
-        "−p_ref·log p",
-        "2606.09396",
-    ),
-    "prift_mass": Preset(
-        "PriFT, mass",
-        lambda mass: _label(Mass(mass=mass, source="reference")),
-        "1[y in the top mass of π_ref]",
-        "student",
-        "1",
-        "−γ·log p",
-        "2606.09396",
-        {"mass": Knob(0.9, 1e-6, 1 - 1e-6)},
-    ),
-    "deft": Preset(
-        "DEFT",
-        lambda: _label(ConcentrationPower()),
-        "p^a·a/(a + 1e-6), a = sg Σπ²",
-        "student",
-        "1",
-        "(1 − p^a)/(a + 1e-6)",
-        "2602.11424",
-    ),
-    "idft": Preset(
-        "IDFT",
-        lambda beta: _label(SurprisePower(beta=beta)),
-        "p^c, c = clamp(exp(−(log p + H)/beta), 0.1, 2)",
-        "student",
-        "1",
-        "−sg(p^c)·log p",
-        "2602.12222",
-        {"beta": Knob(1.0, 0.02, 100)},
-    ),
-    "talr": Preset(
-        "TALR",
-        lambda floor: _label(MedianPower(floor=floor)),
-        "max(floor, p^(1/τ)), τ = median sequence NLL",
-        "student",
-        "1",
-        "−sg(γ)·log p",
-        "2509.20758",
-        {"floor": Knob(0.01, 0, 1)},
-    ),
-    "chord_phi": Preset(
-        "CHORD-φ", lambda: _label(Bump()), "p(1 − p)", "student", "1", "−sg(p(1 − p))·log p", "2508.11408"
-    ),
-    "focal": Preset(
-        "Focal loss",
-        lambda power: _label(Focal(exponent=power)),
-        "(1 − p)^power − power·p·(1 − p)^(power−1)·log p",
-        "student",
-        "1",
-        "−(1 − p)^power·log p",
-        "1708.02002",
-        {"power": Knob(2.0, 0, 16)},
-    ),
-    "sft_reverse_kl": Preset(
-        "SFT + reverse KL",
-        lambda lam: _signed(ReverseKl(coefficient=lam)),
-        "1",
-        "−lam·π·(log π/π_ref − KL)",
-        "1",
-        "−log p + lam·KL(π‖π_ref)",
-        "classic",
-        {"lam": Knob(0.1, 0, 1e3)},
-    ),
-    "sft_entropy": Preset(
-        "SFT + entropy bonus",
-        lambda lam: _signed(EntropyBonus(coefficient=lam)),
-        "1",
-        "−lam·π·(log π + H)",
-        "1",
-        "−log p − lam·H(π)",
-        "classic",
-        {"lam": Knob(0.01, 0, 1e3)},
     ),
 }

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from .contrast import EntropyBonus, Gem, ReverseKl, Signed
+from .gamma_batch import CayleyPower, MedianCap, MedianPower, Rank
 from .gamma_confidence import Anchored, Bump, Constant, Focal, Power, SoftThreshold, Threshold, Tilt
-from .gamma_ratio import Critical, LikelihoodRatio, MedianPower, Proximal
-from .gamma_shape import ConcentrationPower, Mass, SurprisePower, TopkEntropy
+from .gamma_ratio import Critical, Gap, LikelihoodRatio, Proximal, SigmoidRatio
+from .gamma_shape import ConcentrationPower, Diversity, Mass, SurprisePower, TopkEntropy
 from .numerics import entropy, expectation, product
 from .ranges import Searched
 from .residual import Geometric, Mixture, Previous, Reference, Student, Teacher, Uniform, even
@@ -38,10 +39,16 @@ AnyGamma = (
     | ConcentrationPower
     | SurprisePower
     | Mass
+    | Diversity
     | LikelihoodRatio
+    | SigmoidRatio
+    | Gap
     | Proximal
     | Critical
     | MedianPower
+    | CayleyPower
+    | MedianCap
+    | Rank
 )
 AnyResidual = Student | Uniform | Reference | Previous | Teacher | Geometric | Mixture
 AnyContrast = Gem | ReverseKl | EntropyBonus

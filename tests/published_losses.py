@@ -183,6 +183,45 @@ def sft_entropy(t: Tokens, lam: float) -> Tensor:
     return -t.log_p.sum() + lam * (t.log_pi.exp() * t.log_pi).sum()
 
 
+def sed_sft(t: Tokens, lam: float) -> Tensor:
+    diverse = (sg(t.log_pi).exp().sort(dim=1, descending=True)[0][:, :2].sum(dim=1) < 0.9).double()
+    return (-t.log_p + lam * diverse * (t.p - 0.5) ** 2).sum()
+
+
+def minor_sft(t: Tokens, beta: float) -> Tensor:
+    gaps = t.log_p - t.of_label(t.reference)
+    sums = torch.stack([gaps[t.sequences == sequence].sum() for sequence in t.sequences.unique()])
+    return -torch.nn.functional.logsigmoid(beta * sums).sum()
+
+
+def sft_lr(t: Tokens, slope: float) -> Tensor:
+    return -((1 + slope * (t.of_label(t.reference).exp() - sg(t.p))).clamp(min=0.1) * t.log_p).sum()
+
+
+def sft_antiop(t: Tokens, ratio: float) -> Tensor:
+    cost = sg(-t.log_p)
+    weight = torch.ones_like(cost)
+    dear = cost > ratio * cost.median()
+    weight[dear] = ratio * cost.median() / cost[dear]
+    return -(weight * t.log_p).sum()
+
+
+def sft_topk(t: Tokens, share: float) -> Tensor:
+    cost = sg(-t.log_p)
+    return -t.log_p[cost <= torch.quantile(cost, share)].sum()
+
+
+def cayley(t: Tokens) -> Tensor:
+    p = sg(t.p)
+    least = (0.5 * p.mean()).clamp(1e-3, 1)
+    return -(torch.exp((least + (1 - least) * p / (2 - p)) * sg(t.log_p)) * t.log_p).sum()
+
+
+def kd_tempered(t: Tokens, temperature: float) -> Tensor:
+    student = torch.log_softmax(t.logits / temperature, dim=1)
+    return -(temperature**2) * (torch.softmax(t.teacher / temperature, dim=1) * student).sum()
+
+
 LOSSES: dict[str, Loss] = {
     loss.__name__: loss
     for loss in (
@@ -212,12 +251,23 @@ LOSSES: dict[str, Loss] = {
         focal,
         sft_reverse_kl,
         sft_entropy,
+        sed_sft,
+        minor_sft,
+        sft_lr,
+        sft_antiop,
+        sft_topk,
+        cayley,
+        kd_tempered,
     )
 }
 
+ANOTHER_VALUE = {"minor_sft", "kd_tempered"}
+"""Presets whose logged value is documented to be another one than the published loss."""
+
+
 KNOBS: dict[str, dict[str, tuple[float, ...]]] = {
     "beyond_log": {"alpha": (0, 0.1, 0.5, 1, 2, 10)},
-    "profit": {"tau": (0.01, 0.1, 0.5, 0.9)},
+    "profit": {"tau": (0, 0.01, 0.1, 0.5, 0.9)},
     "eaft": {"k": (2, 3, 20)},
     "iw_sft": {"cap": (0.5, 1.1, 16)},
     "label_smoothing": {"lam": (0, 0.1, 0.5, 1)},
@@ -235,6 +285,12 @@ KNOBS: dict[str, dict[str, tuple[float, ...]]] = {
     "focal": {"power": (0, 0.5, 1, 2, 5)},
     "sft_reverse_kl": {"lam": (0, 0.1, 1)},
     "sft_entropy": {"lam": (0, 0.01, 1)},
+    "sed_sft": {"lam": (0, 0.2, 1, 3)},
+    "minor_sft": {"beta": (0.1, 1)},
+    "sft_lr": {"slope": (0, 0.5, 1, 3)},
+    "sft_antiop": {"ratio": (0.5, 3)},
+    "sft_topk": {"share": (0.3, 0.7)},
+    "kd_tempered": {"temperature": (0.5, 1, 2, 4)},
 }
 """Knob values to check: the ends of each range, the published value, and some between."""
 

@@ -37,6 +37,13 @@ GAMMAS: dict[str, dict[str, Any]] = {
     "trajectory ratio": {"kind": "likelihood_ratio", "level": "sum"},
     "token ratio": {"kind": "likelihood_ratio", "level": "token", "floor": 0.2, "cap": 1.8},
     "proximal": {"kind": "proximal"},
+    "sigmoid ratio": {"kind": "sigmoid_ratio", "beta": 0.7},
+    "gap": {"kind": "gap", "slope": 2},
+    "diversity": {"kind": "diversity", "theta": 0.7},
+    "cayley": {"kind": "cayley_power"},
+    "median cap": {"kind": "median_cap", "ratio": 0.5},
+    "rank": {"kind": "rank", "share": 0.6},
+    "excess rank": {"kind": "rank", "by": "excess", "keep": "highest"},
     "critical": {"kind": "critical"},
     "median": {"kind": "median_power"},
     "clipped power": {"kind": "power", "floor": 0.1, "ceiling": 0.6},
@@ -163,6 +170,12 @@ FAMILY_KNOBS: dict[str, dict[str, tuple[Any, ...]]] = {
     "proximal": {"eps": (0.1, 0.3)},
     "critical": {},
     "median_power": {"floor": (0, 0.3)},
+    "sigmoid_ratio": {"beta": (0.5, 1)},
+    "gap": {"slope": (0, 0.5), "floor": (0, 0.8)},
+    "diversity": {"lam": (0, 1), "theta": (0.6, 0.95)},
+    "cayley_power": {},
+    "median_cap": {"ratio": (0.5, 3)},
+    "rank": {"by": ("loss", "excess"), "keep": ("lowest", "highest"), "share": (0.4, 0.7)},
 }
 MODIFIERS = _some(floor=(0, 0.2, 0.5, 1), ceiling=(0, 0.2, 0.5, 1), mix=(0, 0.5, 1))
 SCHEDULES = _some(direction=("from_one", "to_one"), shape=("linear", "cosine"))
@@ -174,8 +187,9 @@ def gammas(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(sorted(FAMILY_KNOBS)))
     knobs = {name: draw(st.sampled_from(values)) for name, values in FAMILY_KNOBS[kind].items()}
     content: dict[str, Any] = {"kind": kind, **knobs}
-    # Clipped, these two differ from their neighbours on rows too rare to meet here.
-    if kind not in ("surprise_power", "median_power") and draw(st.booleans()):
+    # Clipped, these differ from their neighbours on rows too rare to meet here.
+    rare = ("surprise_power", "median_power", "median_cap", "diversity")
+    if kind not in rare and draw(st.booleans()):
         content |= draw(MODIFIERS)
     still = kind == "constant" or content.get("ceiling") == 0 or content.get("beta") == 0
     if not still and draw(st.integers(0, 9)) == 0:

@@ -41,7 +41,7 @@ class TokenRows:
         """The same rows with some columns replaced."""
         return replace(self, **columns)
 
-    def finite(self, very_negative: float = -1e4) -> TokenRows:
+    def finite(self, very_negative: float = -1e30) -> TokenRows:
         """−∞ as a logit so low that its probability is exactly 0: the same distributions, arithmetic without ∞."""
         return self.with_(
             logits=self.logits.clamp(min=very_negative),

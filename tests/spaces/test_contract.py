@@ -87,11 +87,17 @@ def test_trust_stays_inside_its_bounds(gamma: str) -> None:
 
 @pytest.mark.parametrize("gamma", [name for name in GAMMAS if spec_of(name).gamma.monotone])
 def test_trust_is_monotone_in_p_where_claimed(gamma: str) -> None:
-    log_p = torch.linspace(-30, 0, 200, dtype=torch.float64)
-    rows = Rows(label_logprobs=log_p, reference_label_logprobs=log_p, teacher_label_logprobs=log_p)
     family = spec_of(gamma).gamma.model_copy(update={"floor": 0.0, "ceiling": None, "mix": 1.0})
-    falling = family.kind == "power" and family.bounds()[0] == 1 < family.bounds()[1]
-    steps = family.statistic(rows).diff() * (-1 if falling else 1)
+    moving = torch.linspace(-30, 0, 200, dtype=torch.float64)
+    others = {source: torch.full_like(moving, -1) for source in ("student", "reference", "teacher")}
+    others[getattr(family, "source", "student")] = moving
+    rows = Rows(
+        label_logprobs=others["student"],
+        reference_label_logprobs=others["reference"],
+        teacher_label_logprobs=others["teacher"],
+    )
+    falls = family.monotone == "decreasing" or family.model_dump().get("exponent", 0) < 0
+    steps = family.statistic(rows).diff() * (-1 if falls else 1)
     assert (steps >= -1e-15).all() and steps.max() > 0
 
 

@@ -57,9 +57,7 @@ def test_knobs_reach_the_design() -> None:
 
 @pytest.mark.parametrize("name", presets.names())
 def test_presets_round_trip_and_are_valid_at_the_ends_of_their_knobs(name: str) -> None:
-    from qtarget.spaces.published import PRESETS
-
-    knobs = PRESETS[name].knobs
+    knobs = presets.PRESETS[name].knobs
     for end in ("low", "default", "high"):
         spec = presets.get(name, **{knob: getattr(rule, end) for knob, rule in knobs.items()})
         assert TargetSpec.model_validate(spec.model_dump()) == spec
