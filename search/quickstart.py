@@ -17,8 +17,8 @@ def run_quickstart(folder: Path, seed: int, console: Console, trials: int | None
 
     Raises RuntimeError with the builder's last words when the world cannot be built.
     """
-    # Matrices this small gain nothing from threads, and sums over another number of threads round differently: with one,
-    # every machine with these libraries finds the same winner.
+    # Matrices this small gain nothing from threads, and sums over another number of threads round differently: with
+    # one, every machine with these libraries finds the same winner.
     os.environ["OMP_NUM_THREADS"] = "1"
     world = folder / f"seed-{seed}"
     console.print(
