@@ -125,8 +125,8 @@ def denominators_that_count_alike(spec: TargetSpec) -> TargetSpec:
     if _only_label(spec):
         return _normalised_label(spec)
     spec = _weighted(spec, weight.kind, 1.0)
-    if weight.kind == "trust" and is_binary(gamma) and not gamma.modified:
-        return _with(spec, denominator="kept")
+    if weight.kind == "trust":
+        return _normalised_trust(spec)
     if weight.kind != "unit":
         return spec
     if spec.contrast is not None or spec.residual.student_share == 0:
@@ -199,6 +199,15 @@ def _normalised_label(spec: TargetSpec) -> TargetSpec:
     if isinstance(gamma, TopkEntropy) and not gamma.modified:
         return _with(spec, gamma=gamma.model_copy(update={"normalizer": 1.0}))
     return spec
+
+
+def _normalised_trust(spec: TargetSpec) -> TargetSpec:
+    """Σ(γ·(label + contrast))/Σγ: a γ that is constant over a batch cancels; a mask is a count of the kept."""
+    low, high = spec.gamma.ends()
+    if low == high > 0:
+        return _weighted(spec, "unit", 1.0, gamma=Constant(), denominator="all")
+    binary = is_binary(spec.gamma) and not spec.gamma.modified
+    return _with(spec, denominator="kept") if binary else spec
 
 
 def _anchored_constant(spec: TargetSpec, gamma: Anchored, value: float) -> TargetSpec:
