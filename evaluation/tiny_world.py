@@ -42,7 +42,7 @@ from .tiny_world_models import character_tokenizer, learn, new_model, save, solv
 from .tiny_world_study import study_text
 from .tiny_world_sums import Sum, corrupt, new_solution, plain_solution, problem_sums, question, training_sums
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "world.json"
 PROBLEMS = "problems.jsonl"
 DEMONSTRATIONS = "demonstrations.jsonl"
@@ -134,7 +134,9 @@ class _World:
     def _base(self) -> LlamaForCausalLM:
         model = new_model(self._tokenizer, self._settings.width, self._settings.layers, self._seed)
         recipe = _recipe(self._settings.pretraining_steps, batch=64, learning_rate=3e-3)
-        clean = solved(self._tokenizer, [(question(each), plain_solution(each)) for each in self._draw("base", recipe)])
+        styles = random.Random(derive_seed("styles", self._seed))
+        pairs = [(question(each), plain_solution(each, styles)) for each in self._draw("base", recipe)]
+        clean = solved(self._tokenizer, pairs)
         learn(model, clean, recipe, self._seed, self._pretrained)
         return model
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the tiny world: two-digit sums with working, in the base's format and in the demonstrations'.
+"""The arithmetic of the tiny world: two-digit sums with working, in the base's styles and in the demonstrations' one.
 
 The unordered pair of operands decides where a sum belongs, so 17+25 is never trained on when 25+17 is a problem.
 """
@@ -14,7 +14,9 @@ from ..spaces.identity import derive_seed
 DIGITS = "0123456789"
 OPERANDS = range(10, 100)
 PROBLEM_SHARE = 20  # per cent of all pairs that are set aside as problems
-SYMBOLS = ("+", "=", ";", ">", " ", "####")
+SYMBOLS = ("+", "=", ";", ">", " ", "####", ",", "|", ":", "?", "~", "!")
+STYLES = (("", "~", "!"), (";", ",", "|"), ("=", ":", "?"))
+"""What the base may put before the working, between its columns, and before the sum."""
 
 Sum = tuple[int, int]
 
@@ -41,9 +43,14 @@ def question(sum_: Sum) -> str:
     return f"{sum_[0]}+{sum_[1]}"
 
 
-def plain_solution(sum_: Sum) -> str:
-    """What the base model writes: `6+8+0=14;6+5+1=12;=124`."""
-    return ";".join(_columns(sum_)) + f";={sum(sum_)}"
+def plain_solution(sum_: Sum, generator: random.Random) -> str:
+    """What the base model writes, in a style drawn for it: `6+8+0=14;6+5+1=12;=124`, `~6+8+0=14|6+5+1=12|:124`.
+
+    One style alone would let the base tie its circuits to fixed positions and marks; whether they then survive a new
+    format is a matter of the seed.
+    """
+    before, between, mark = (generator.choice(marks) for marks in STYLES)
+    return before + between.join(_columns(sum_)) + f"{between}{mark}{sum(sum_)}"
 
 
 def new_solution(sum_: Sum) -> str:

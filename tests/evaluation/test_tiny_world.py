@@ -55,7 +55,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("sum_", [(66, 58), (10, 10), (99, 99), (47, 5 + 30), (12, 80)])
 def test_working_is_column_addition(sum_: tuple[int, int]) -> None:
-    columns = re.findall(r"(\d)\+(\d)\+(\d)=(\d)(\d)", plain_solution(sum_))
+    columns = re.findall(r"(\d)\+(\d)\+(\d)=(\d)(\d)", new_solution(sum_))
     assert [f"{tens}{ones}" for _, _, _, tens, ones in columns] == [
         f"{int(a) + int(b) + int(carry):02d}" for a, b, carry, _, _ in columns
     ]
@@ -63,11 +63,15 @@ def test_working_is_column_addition(sum_: tuple[int, int]) -> None:
     assert [b for _, b, *_ in columns] == list(reversed(str(sum_[1])))
     assert columns[0][2] == "0" and columns[1][2] == columns[0][3]
     assert columns[1][3] + columns[1][4] + columns[0][4] == f"{sum(sum_):03d}"
+    plain = plain_solution(sum_, random.Random(1))
+    assert re.sub(r"\D", "", plain) == re.sub(r"\D", "", new_solution(sum_)), "the base knows the same digits"
 
 
 def test_only_the_new_format_is_scored_as_an_answer() -> None:
     assert verify(new_solution((66, 58)), "124", "exact") is Verdict.CORRECT
-    assert verify(plain_solution((66, 58)), "124", "exact") is Verdict.WRONG
+    styles = {plain_solution((66, 58), random.Random(seed)) for seed in range(300)}
+    assert len(styles) == 27 and not any("#" in style or ">" in style or " " in style for style in styles)
+    assert {verify(style, "124", "exact") for style in styles} == {Verdict.WRONG}
     assert verify(new_solution((66, 58)).replace("####124", "####1 24"), "124", "exact") is Verdict.WRONG
 
 
