@@ -10,8 +10,7 @@ base is right about digits and ignorant of the format, the teacher is unsure of 
 - γ = p with a student residual (DFT) never learns the format: its first new token has p ≈ 0, so no gradient.
 - γ = 0 (distillation) can be no better than its teacher.
 - γ = p with a teacher in the residual (Target-SFT) gets the format from the teacher alone, and this teacher was stopped
-  before it gives the new marks much mass. With better teachers Target-SFT is as good as anything and there is nothing to
-  find.
+  before it gives the new marks much mass. With a better one Target-SFT is as good as anything: nothing is left to find.
 - γ = p^α with α < 1 keeps enough trust in an unlikely label to learn the format, which is the same in every
   demonstration, and distrusts a digit that contradicts what the model knows. The residual, part student and part
   teacher, says what should have stood there; where the two agree, their product is sharper than either.
