@@ -27,7 +27,8 @@ def run_quickstart(folder: Path, seed: int, console: Console, trials: int | None
         "format without the errors?"
     )
     build_world(world, seed, console)
-    return run_file(world / "study.yaml", console, trials=trials)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return run_file(world / "study.yaml", console, trials=trials, confirmation_workers=min(2, cores))
 
 
 def build_world(world: Path, seed: int, console: Console) -> None:

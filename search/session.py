@@ -24,13 +24,23 @@ from .tracking import MlflowTracking
 
 
 def run_file(
-    path: Path, console: Console, *, trials: int | None = None, workers: int = 1, until: str | None = None
+    path: Path,
+    console: Console,
+    *,
+    trials: int | None = None,
+    workers: int = 1,
+    confirmation_workers: int | None = None,
+    until: str | None = None,
 ) -> dict[str, Any]:
-    """Create or resume the study of a YAML file, show it while it runs, and sum it up."""
+    """Create or resume the study of a YAML file, show it while it runs, and sum it up.
+
+    Several workers change what a sampler sees when, and so what it finds; a confirmation is the same with any number.
+    """
     config = load_study(path)
     deadline = parse_until(until)
     summary = run_study(config, listeners(config, console), trials=trials, workers=workers, until=deadline)
-    return _confirm_if_due(config, _sum_up(config, summary, console), console, workers, deadline)
+    found = _sum_up(config, summary, console)
+    return _confirm_if_due(config, found, console, confirmation_workers or workers, deadline)
 
 
 def join_and_show(
