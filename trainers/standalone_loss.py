@@ -1,0 +1,309 @@
+"""Loss of an exported design with torch alone: the frame into which `qtarget export` puts one design.
+
+Hidden states of a language model go in, a sum over tokens comes out; logits exist one chunk of tokens at a time, and
+the gradient is taken while they do. The logit gradient of every design is w·(ΣQ·π − Q), with all in Q held still.
+
+Letters: N tokens given, T tokens with a label, V vocabulary, H width.
+"""
+
+from __future__ import annotations
+
+import math  # noqa: F401  # some designs use it
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+"""Label of a token without a loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Logits as cap(scale·(hidden·weightᵀ + bias)), cap(x) = c·tanh(x/c) with a soft cap c."""
+
+    hidden: Tensor  # (N, H)
+    weight: Tensor  # (V, H)
+    bias: Tensor | None = None  # (V,)
+    softcap: float | None = None
+    logit_scale: float = 1.0
+
+    def logits(self, rows: Tensor | slice) -> Tensor:
+        """Logits of some tokens in the precision of the loss: float64 for float64, float32 for all others."""
+        logits = torch.nn.functional.linear(self.hidden[rows], self.weight, self.bias)
+        logits = (logits if logits.dtype == torch.float64 else logits.float()) * self.logit_scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a design may look at, of T tokens. Nothing here carries a gradient."""
+
+    label_logprobs: Tensor  # (T,) log π(y), nats
+    teacher_label_logprobs: Tensor | None = None  # (T,)
+    reference_label_logprobs: Tensor | None = None  # (T,)
+    old_logprobs: Tensor | None = None  # (T,) log π_old(y)
+    critical: Tensor | None = None  # (T,) bool
+    sequence_ids: Tensor | None = None  # (T,) int
+    mix: float = 1.0  # share of the family in γ, where a schedule moves it
+    labels: Any = None  # (T,)
+    logprobs: Any = None  # (T, V) log π
+    teacher_logprobs: Any = None  # (T, V)
+    reference_logprobs: Any = None  # (T, V)
+    previous_logprobs: Any = None  # (T, V)
+    real: int = 0  # vocabulary entries that the tokenizer can produce
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """π, shape (T, V)."""
+        probs: Tensor = self.logprobs.exp()
+        return probs
+
+    @property
+    def label_probs(self) -> Tensor:
+        """p = π(y), shape (T,)."""
+        return self.label_logprobs.exp()
+
+
+# <design>
+TITLE = "γ = 1"
+NEEDS: frozenset[str] = frozenset()
+BATCH_SCOPE = False
+DENOMINATOR = "all"
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Loss and logit gradient of some tokens under plain SFT."""
+
+    rows: Rows
+    weight: Tensor
+
+    @property
+    def value(self) -> Tensor:
+        """−log p, shape (T,)."""
+        return -self.rows.label_logprobs
+
+    def logit_gradient(self) -> Tensor:
+        """π − δ, shape (T, V)."""
+        return self.rows.probs.scatter_add(-1, self.rows.labels[:, None], -self.weight[:, None])
+
+
+def trust(rows: Rows) -> Tensor:
+    """γ of each token, shape (T,)."""
+    return torch.ones_like(rows.label_logprobs)
+
+
+def _design(rows: Rows, gamma: Tensor) -> Design:
+    return Design(rows, gamma)
+
+
+def count(gamma: Tensor, weight: Tensor) -> Tensor:
+    """What each token adds to the denominator of a batch, shape (T,)."""
+    return torch.ones_like(gamma)
+
+
+def mix_at(progress: float) -> float:
+    """Share of the family in γ at `progress` in [0, 1]."""
+    return 1.0
+
+
+# </design>
+
+
+@dataclass(frozen=True, eq=False)
+class LossSum:
+    """Sums over the tokens with a label. Divide once, by the denominator of all micro-batches of all ranks."""
+
+    loss_sum: Tensor
+    """Nats; differentiable in the student's hidden states and head."""
+    denominator: Tensor
+    """Number of tokens, or the sum of their weights where the design divides by that."""
+
+
+def target_loss(
+    student: Head,
+    labels: Tensor,
+    *,
+    teacher: Head | None = None,
+    reference: Head | None = None,
+    previous: Head | None = None,
+    old_logprobs: Tensor | None = None,
+    critical: Tensor | None = None,
+    sequence_ids: Tensor | None = None,
+    gamma: Tensor | None = None,
+    real_vocab: int | None = None,
+    progress: float = 0.0,
+    max_chunk_bytes: int = 2**28,
+) -> LossSum:
+    """The target loss of the design on (N,) labels, aligned with the student's hidden states: nothing is shifted.
+
+    Args:
+        student: hidden states and head; the loss is differentiable in hidden states, weight and bias.
+        teacher, reference, previous: the same tokens in other models, for a design that looks at them (`NEEDS`).
+        old_logprobs: (N,) log-probability of the label under the previous policy, nats.
+        critical: (N,) bool. sequence_ids: (N,) int, which sequence each token belongs to.
+        gamma: (N,) trust, where it was computed over a larger batch than this (`BATCH_SCOPE`).
+        real_vocab: entries that the tokenizer can produce; further rows of the head are padding.
+        progress: share of the training that is done, for a design whose trust is scheduled.
+    """
+    missing = NEEDS - {"sequence_ids", "old_logprobs", "critical"} - {
+        name for name, given in (("teacher", teacher), ("reference", reference), ("previous", previous)) if given
+    }  # fmt: skip
+    if missing:
+        raise ValueError(f"this design ({TITLE}) needs {', '.join(sorted(missing))}; pass it as a `Head`")
+    valid = (labels != IGNORE_INDEX).nonzero().squeeze(1)
+    columns = {"old_logprobs": old_logprobs, "critical": critical, "sequence_ids": sequence_ids, "gamma": gamma}
+    inputs = _Inputs(
+        heads={"student": student, "teacher": teacher, "reference": reference, "previous": previous},
+        labels=labels[valid],
+        valid=valid,
+        columns={name: None if column is None else column[valid] for name, column in columns.items()},
+        mix=mix_at(progress),
+        real_vocab=real_vocab,
+    )
+    size = max(1, max_chunk_bytes // (8 * student.weight.shape[0]))
+    with torch.no_grad():
+        return _summed(inputs, list(torch.arange(len(valid), device=labels.device).split(size)))
+
+
+def label_scalars(student: Head, labels: Tensor, **given: Any) -> Rows:
+    """The scalars of the tokens with a label: what trust looks at where its scope is a whole batch."""
+    valid = (labels != IGNORE_INDEX).nonzero().squeeze(1)
+    heads = {name: given.pop(name, None) for name in ("teacher", "reference", "previous")}
+    mix = mix_at(given.pop("progress", 0.0))
+    columns = {name: None if column is None else column[valid] for name, column in given.items()}
+    inputs = _Inputs({"student": student, **heads}, labels[valid], valid, columns, mix, None)
+    with torch.no_grad():
+        size = max(1, 2**28 // (8 * student.weight.shape[0]))
+        return joined([inputs.scalars(part) for part in torch.arange(len(valid), device=labels.device).split(size)])
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Scalars of several batches as one."""
+
+    def join(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return torch.cat(values) if isinstance(values[0], Tensor) else values[0]
+
+    return Rows(**{field.name: join(field.name) for field in fields(Rows)})
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """One call, of which only the tokens with a label are left."""
+
+    heads: dict[str, Head | None]
+    labels: Tensor  # (T,)
+    valid: Tensor  # (T,) their places among the N tokens
+    columns: dict[str, Tensor | None]
+    mix: float
+    real_vocab: int | None
+
+    def logprobs(self, name: str, part: Tensor, width: int) -> Tensor:
+        """log-softmax of one model for some tokens; a head of another width is cut to the real vocabulary."""
+        head = self.heads[name]
+        assert head is not None
+        logits = head.logits(self.valid[part])
+        if logits.shape[1] == width:
+            return logits.log_softmax(-1)
+        if self.real_vocab is None or logits.shape[1] < self.real_vocab:
+            raise ValueError(f"the {name}'s head has {logits.shape[1]} rows, the student's {width}; pass `real_vocab`")
+        cut = logits[:, : self.real_vocab].log_softmax(-1)
+        return torch.nn.functional.pad(cut, (0, width - self.real_vocab), value=-torch.inf)
+
+    def rows(self, part: Tensor) -> Rows:
+        """Everything a design may look at, of some tokens."""
+        assert self.heads["student"] is not None
+        width, labels = self.heads["student"].weight.shape[0], self.labels[part]
+        found: dict[str, Any] = {}
+        for name in ("student", "teacher", "reference", "previous"):
+            if name == "student" or (name in NEEDS and self.heads[name] is not None):
+                prefix = "" if name == "student" else f"{name}_"
+                found[f"{prefix}logprobs"] = self.logprobs(name, part, width)
+        for name in [name for name in found if name != "previous_logprobs"]:
+            found[name.replace("logprobs", "label_logprobs")] = found[name].gather(-1, labels[:, None]).squeeze(-1)
+        for name in ("old_logprobs", "critical", "sequence_ids"):
+            column = self.columns.get(name)
+            found[name] = None if column is None else column[part]
+        return Rows(**found, labels=labels, mix=self.mix, real=min(self.real_vocab or width, width))
+
+    def scalars(self, part: Tensor) -> Rows:
+        """The same without anything as wide as the vocabulary."""
+        rows = self.rows(part)
+        dense = ("logprobs", "teacher_logprobs", "reference_logprobs", "previous_logprobs")
+        kept = {field.name: getattr(rows, field.name) for field in fields(Rows) if field.name not in dense}
+        return Rows(**kept)
+
+
+def _summed(inputs: _Inputs, parts: list[Tensor]) -> LossSum:
+    student = inputs.heads["student"]
+    assert student is not None
+    gamma = inputs.columns["gamma"]
+    if BATCH_SCOPE and gamma is None and parts:
+        gamma = trust(joined([inputs.scalars(part) for part in parts]))
+    exact = torch.float64 if student.hidden.dtype == torch.float64 else torch.float32
+    gradients = _Gradients(student, exact)
+    value = torch.zeros((), dtype=exact, device=student.hidden.device)
+    denominator = torch.zeros_like(value)
+    for part in parts:
+        rows = inputs.rows(part)
+        trusted = trust(rows) if gamma is None else gamma[part].to(exact)
+        design = _design(rows, trusted)
+        value += design.value.sum()
+        denominator += count(trusted, design.weight).sum()
+        if gradients.wanted:
+            gradients.add(design.logit_gradient(), inputs.valid[part])
+    given = [student.hidden, student.weight, *([] if student.bias is None else [student.bias])]
+    with torch.enable_grad():
+        loss: Tensor = _WithGradients.apply(value, gradients.found(), *given)  # type: ignore[no-untyped-call]
+    return LossSum(loss, denominator)
+
+
+class _Gradients:
+    """Gradients with respect to hidden states and head, added up chunk by chunk."""
+
+    def __init__(self, head: Head, exact: torch.dtype) -> None:
+        self.head = head
+        self.wanted = any(each is not None and each.requires_grad for each in (head.hidden, head.weight, head.bias))
+        self.hidden = torch.zeros_like(head.hidden) if self.wanted else None
+        self.weight = torch.zeros_like(head.weight, dtype=exact) if head.weight.requires_grad else None
+        self.bias = torch.zeros_like(head.bias, dtype=exact) if head.bias is not None else None
+
+    def add(self, gradient: Tensor, rows: Tensor) -> None:
+        """`gradient`: (T, V), with respect to the logits of these tokens."""
+        if self.head.softcap is not None:
+            gradient = gradient * (1 - (self.head.logits(rows) / self.head.softcap).square())
+        gradient = gradient * self.head.logit_scale
+        narrow = gradient.to(self.head.weight.dtype)
+        assert self.hidden is not None
+        self.hidden[rows] = (narrow @ self.head.weight).to(self.hidden.dtype)
+        if self.weight is not None:
+            self.weight += (narrow.T @ self.head.hidden[rows].to(narrow.dtype)).to(self.weight.dtype)
+        if self.bias is not None:
+            self.bias += gradient.sum(0)
+
+    def found(self) -> tuple[Tensor | None, ...]:
+        """In the order hidden states, weight, bias."""
+        return self.hidden, self.weight, self.bias
+
+
+class _WithGradients(torch.autograd.Function):
+    """A scalar whose gradients are given."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: tuple[Tensor | None, ...], *given: Tensor) -> Tensor:
+        ctx.gradients, ctx.dtypes = gradients[: len(given)], [each.dtype for each in given]
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = [
+            None if gradient is None else (grads[0] * gradient).to(dtype)
+            for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
+        ]
+        return None, None, *scaled
