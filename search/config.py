@@ -58,6 +58,22 @@ class SearchSettings(Settings):
         return max(1, min(problems, round(share * problems) if share <= 1 else int(share)))
 
 
+class WarmStartSettings(Settings):
+    """Finished studies to start from: their best designs run early, their trials inform the sampler with a discount."""
+
+    studies: tuple[str, ...] = Field(min_length=1)
+    """Folders or YAML files of studies, from any model and data set; they are read once, when this study is created."""
+    designs: Annotated[int, Field(ge=0)] = 3
+    """Best of their designs that run right after the baselines."""
+    weight: Annotated[float, Field(ge=0)] = 5.0
+    """How many own trials all earlier ones together count for (rule in `prior.py`); 0: the sampler ignores them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_list_is_its_studies(cls, given: Any) -> Any:
+        return {"studies": given} if isinstance(given, list | tuple) else given
+
+
 class TrackingSettings(Settings):
     """MLflow. A tracking server that is down never fails a trial."""
 
@@ -116,6 +132,8 @@ class StudyConfig(Settings):
     """Which targets are tried. Parts that are not given shrink to what the study's inputs allow."""
     baselines: tuple[str | BaselineSettings, ...] | None = None
     """Published objectives, run first: a preset's name, or preset, knobs, training. Default: those the inputs allow."""
+    warm_start: WarmStartSettings | None = None
+    """Finished studies to start from; a list of them, or `studies` with `designs` and `weight`."""
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings
     confirmation: ConfirmationSettings = ConfirmationSettings()
@@ -148,6 +166,12 @@ class StudyConfig(Settings):
     def needs(self) -> frozenset[str]:
         """What the designs that this study may run look at."""
         return self.space.needs.union(*(baseline.target().needs for baseline in self.baseline_settings()))
+
+    @property
+    def objectives(self) -> int:
+        """Values of a trial: its score, and, where retention is searched for too, what it did not forget."""
+        retention = self.evaluation.retention
+        return 2 if retention is not None and retention.role == "objective" else 1
 
     def with_trials(self, trials: int) -> Self:
         """The same study with another number of slots."""
@@ -183,6 +207,12 @@ class StudyConfig(Settings):
             for index, baseline in enumerate(self.baseline_settings()):
                 self._check_baseline(baseline, f"baselines[{index}]")
         _check_training(self.space.training_knobs, "space.training")
+        if self.objectives > 1 and self.search.pruner != "none":
+            raise UserError(
+                "`search.pruner` must be none when retention is an objective, which is known at a trial's end only, "
+                f"but got {self.search.pruner}",
+                field="search.pruner",
+            )
         return self
 
     def _check_baseline(self, baseline: BaselineSettings, field: str) -> None:

@@ -27,19 +27,22 @@ def load_study(path: str | Path) -> StudyConfig:
     Raises UserError that lists every fault of the file: dotted path, rule, value, remedy.
     """
     file = Path(path).absolute()
-    read = _parse(file)
-    if isinstance(base := read.get("base", "."), str):
-        read["base"] = str((file.parent / base).resolve())
-    return parse_study(read, source=str(path))
+    return parse_study(with_base(read_yaml(file), file), source=str(path))
+
+
+def with_base(read: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """A file's data with the folder that its relative paths start from."""
+    base = read.get("base", ".")
+    return {**read, "base": str((file.parent / base).resolve()) if isinstance(base, str) else base}
 
 
 def load_evaluation(path: Path) -> EvaluationSettings:
     """The `evaluation` section of a YAML file, which may be a study's. Raises UserError like `load_study`."""
-    read = _parse(path.absolute())
+    read = read_yaml(path.absolute())
     try:
         return EvaluationSettings.model_validate(read.get("evaluation"))
     except ValidationError as error:
-        raise _refusal(error, str(path), within=("evaluation",)) from None
+        raise refusal(error, str(path), within=("evaluation",)) from None
 
 
 def parse_study(read: Mapping[str, Any], source: str = "the study") -> StudyConfig:
@@ -47,13 +50,15 @@ def parse_study(read: Mapping[str, Any], source: str = "the study") -> StudyConf
     try:
         return StudyConfig.model_validate(read)
     except ValidationError as error:
-        raise _refusal(error, source) from None
+        raise refusal(error, source) from None
 
 
-def _refusal(error: ValidationError, source: str, within: tuple[str, ...] = ()) -> UserError:
-    """Every fault of a file, its path starting at `within`."""
+def refusal(
+    error: ValidationError, source: str, within: tuple[str, ...] = (), root: type[BaseModel] = StudyConfig
+) -> UserError:
+    """Every fault of a file that `root` describes, its path starting at `within`."""
     found = ({**each, "loc": (*within, *each["loc"])} for each in error.errors(include_url=False))
-    faults = list(dict.fromkeys(_fault(each) for each in found))
+    faults = list(dict.fromkeys(_fault(each, root) for each in found))
     return UserError(f"{source}: " + "\n".join(fault.line for fault in faults), field=faults[0].field)
 
 
@@ -86,7 +91,8 @@ class _OneOfEach(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds, each key once; raises UserError for anything else."""
     if not file.is_file():
         raise UserError(f"the study must be a YAML file, but there is none at {file}; check the path")
     try:
@@ -107,10 +113,10 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def dotted(location: Sequence[int | str]) -> str:
+def dotted(location: Sequence[int | str], root: type[BaseModel] = StudyConfig) -> str:
     """`("evaluation", "tasks", 0, "kind")` as `evaluation.tasks[0].kind`; tags of union members are left out."""
     path = ""
-    models: list[type[BaseModel]] = [StudyConfig]
+    models = [root]
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
@@ -130,14 +136,14 @@ class Fault:
     line: str
 
 
-def _fault(error: Mapping[str, Any]) -> Fault:
+def _fault(error: Mapping[str, Any], root: type[BaseModel]) -> Fault:
     location: tuple[int | str, ...] = error["loc"]
     own = error.get("ctx", {}).get("error")
     if isinstance(own, UserError) and own.field is not None:
         return Fault(own.field, str(own))
     if error["type"] == "extra_forbidden":
-        return _unknown_key(location)
-    field = dotted(location)
+        return _unknown_key(location, root)
+    field = dotted(location, root)
     if error["type"] == "missing":
         return Fault(field, f"`{field}` must be given; add it")
     rule = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
@@ -155,18 +161,18 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _unknown_key(location: Sequence[int | str]) -> Fault:
+def _unknown_key(location: Sequence[int | str], root: type[BaseModel]) -> Fault:
     *parents, leaf = location
-    known = sorted({name for model in _models_at(parents) for name in model.model_fields})
+    known = sorted({name for model in _models_at(parents, root) for name in model.model_fields})
     near = difflib.get_close_matches(str(leaf), known, n=1)
     remedy = f"did you mean `{near[0]}`? " if near else ""
-    where = dotted(parents)
+    where = dotted(parents, root)
     field = f"{where}.{leaf}" if where else str(leaf)
     return Fault(field, f"`{field}` must be a known key, but is not; {remedy}known here: {', '.join(known)}")
 
 
-def _models_at(location: Sequence[int | str]) -> list[type[BaseModel]]:
-    models: list[type[BaseModel]] = [StudyConfig]
+def _models_at(location: Sequence[int | str], root: type[BaseModel]) -> list[type[BaseModel]]:
+    models = [root]
     for part in location:
         if isinstance(part, str):
             models = [model for model in models if _tag(model, part)] or _below(models, part)

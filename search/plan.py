@@ -10,6 +10,7 @@ from ..spaces.identity import derive_seed
 from ..spaces.search_space import Point
 from ..trainers.settings import TrainingSettings
 from .config import BaselineSettings, Candidate, StudyConfig
+from .prior import EarlierDesign, Prior
 from .queue import Claim, Slot
 from .sampling import Chooser
 from .trial import Rung, TrialSpec
@@ -24,15 +25,16 @@ class Planned:
     attributes: dict[str, Any]
 
 
-def first_slots(config: StudyConfig) -> list[Slot]:
-    """The baselines, or every candidate with every fresh seed.
+def first_slots(config: StudyConfig, prior: Prior | None = None) -> list[Slot]:
+    """The baselines and the best designs of earlier studies, or every candidate with every fresh seed.
 
     A baseline that is a point of the searched space is enqueued as its parameters: the sampler learns from it.
     """
     if config.candidates:
         seeds = range(config.confirmation.seeds)
         return [_replicate(candidate, seed) for seed in seeds for candidate in config.candidates]
-    return [_slot(config, baseline) for baseline in config.baseline_settings()]
+    earlier = prior.designs if prior is not None else ()
+    return [*(_slot(config, baseline) for baseline in config.baseline_settings()), *map(_earlier_slot, earlier)]
 
 
 def _slot(config: StudyConfig, baseline: BaselineSettings) -> Slot:
@@ -45,6 +47,16 @@ def _slot(config: StudyConfig, baseline: BaselineSettings) -> Slot:
         "training": training,
     }
     return Slot(parameters or {}, attributes)
+
+
+def _earlier_slot(design: EarlierDesign) -> Slot:
+    attributes = {
+        "title": design.title,
+        "warm_start": design.study,
+        "target": design.target.model_dump(mode="json"),
+        "training": design.training,
+    }
+    return Slot(design.parameters or {}, attributes)
 
 
 def _replicate(candidate: Candidate, seed: int) -> Slot:

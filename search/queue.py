@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from . import leases
 from .config import StudyConfig
 from .leases import Lease
+from .prior import Prior
 from .sampling import make_pruner, make_sampler
 from .storage import StudyStorage
 
@@ -74,17 +75,18 @@ class Queue:
 
     def __init__(self, config: StudyConfig, storage: StudyStorage) -> None:
         self._study, self._settings, self._storage = config.study, config.search, storage
+        self._space = config.space
         self._pruner = make_pruner(config.search, config.training.steps)
         self._lease_seconds = config.limits.lease_seconds
 
-    def load(self, number: int = 0) -> optuna.Study:
-        """A fresh view of the study, with the sampler that fills trial `number`."""
-        return optuna.load_study(
-            study_name=self._study,
-            storage=self._storage.backend,
-            sampler=make_sampler(self._settings, number),
-            pruner=self._pruner,
-        )
+    def load(self, number: int | None = None) -> optuna.Study:
+        """A fresh view of the study, with the sampler that fills trial `number`, if one is to be filled."""
+        study = optuna.load_study(study_name=self._study, storage=self._storage.backend, pruner=self._pruner)
+        if number is not None:
+            stored = study.user_attrs.get("prior")
+            prior = None if stored is None else Prior.model_validate(stored)
+            study.sampler = make_sampler(self._settings, number, self._space, prior)
+        return study
 
     def fill(self, first: Sequence[Slot], trials: int) -> None:
         """Make the study hold `trials` slots: `first`, then empty ones; a smaller budget withdraws waiting ones."""

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
+from ..spaces import SearchSpace
 from ..spaces.identity import derive_seed
+from .prior import Prior, PriorSampler
 
 if TYPE_CHECKING:
     from .config import SearchSettings
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 class Chooser:
     """Lets a search space draw its knobs from an Optuna trial."""
 
-    def __init__(self, trial: optuna.Trial) -> None:
+    def __init__(self, trial: optuna.Trial | optuna.trial.FixedTrial) -> None:
         self._trial = trial
 
     def real(self, name: str, low: float, high: float, log: bool = False) -> float:
@@ -36,23 +40,48 @@ class Chooser:
         return str(self._trial.suggest_categorical(name, list(options)))
 
 
-def make_sampler(settings: SearchSettings, number: int) -> BaseSampler:
-    """The sampler that fills trial `number`."""
+def make_sampler(settings: SearchSettings, number: int, space: SearchSpace, prior: Prior | None = None) -> BaseSampler:
+    """The sampler that fills trial `number`; a random one learns nothing, from no study."""
     seed = derive_seed("sampler", settings.seed, number) % 2**32  # Optuna's generators take 32 bits
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _sampler(settings, seed)
+    own = _sampler(settings, seed)
+    if prior is None or settings.sampler == "random":
+        return own
+    generator = np.random.default_rng(derive_seed("warm start", settings.seed, number))
+    earlier = _tpe(0, seed, constant_liar=False)  # nothing runs there, and it would note the drawn point in that study
+    return PriorSampler(own, earlier, prior, partial(_earlier_study, prior, space), generator)
+
+
+def _earlier_study(prior: Prior, space: SearchSpace) -> optuna.Study:
+    """The trials of earlier studies as a study in memory, their ranks as values."""
+    earlier = optuna.create_study(direction="maximize")
+    for each in prior.trials:
+        trial = optuna.trial.FixedTrial(dict(each.parameters))
+        space.suggest(Chooser(trial))  # for the distributions
+        earlier.add_trial(
+            optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=each.rank)
+        )
+    return earlier
 
 
 def _sampler(settings: SearchSettings, seed: int) -> BaseSampler:
     if settings.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    # group=True: the knobs of one family are modelled together. Without it only those that all trials share would be
-    # modelled jointly, and in a conditional space those are almost none.
-    tpe = optuna.samplers.TPESampler(n_startup_trials=settings.startup_trials, multivariate=True, group=True, seed=seed)
+    tpe = _tpe(settings.startup_trials, seed)
     if settings.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed, independent_sampler=tpe, n_startup_trials=settings.startup_trials)
     return tpe
+
+
+def _tpe(startup_trials: int, seed: int, constant_liar: bool = True) -> BaseSampler:
+    """TPE that models the knobs of one family together.
+
+    Without `group` only the knobs that all trials share would be modelled jointly, in a conditional space almost none.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            n_startup_trials=startup_trials, multivariate=True, group=True, constant_liar=constant_liar, seed=seed
+        )
 
 
 def make_pruner(settings: SearchSettings, steps: int) -> BasePruner:

@@ -13,6 +13,8 @@ from .. import __version__
 from ..spaces.errors import UserError
 from .config import StudyConfig
 from .config_file import parse_study, write_folder
+from .prior import Prior
+from .redaction import redact
 from .resume import refuse_changes, refuse_other_inputs
 from .storage import StudyStorage, open_storage, redact, sqlite_url
 
@@ -40,8 +42,11 @@ class Study:
         uri = data["tracking"]["uri"]
         return {**data, **hidden, "tracking": {**data["tracking"], "uri": redact(uri) if uri else None}}
 
-    def create(self, fingerprints: dict[str, str]) -> None:
-        """Make the study, or check that an existing one saw the same inputs; raises UserError when it did not."""
+    def create(self, fingerprints: dict[str, str], prior: Prior | None = None) -> None:
+        """Make the study, or check that an existing one saw the same inputs; raises UserError when it did not.
+
+        `prior`: what it takes from earlier studies.
+        """
         with self.storage.lock():
             study = optuna.create_study(
                 study_name=self.name, storage=self.storage.backend, direction="maximize", load_if_exists=True
@@ -52,6 +57,8 @@ class Study:
             study.set_user_attr("config", self.shown_config)
             study.set_user_attr("fingerprints", fingerprints)
             study.set_user_attr("version", __version__)
+            if prior is not None and "prior" not in study.user_attrs:
+                study.set_user_attr("prior", prior.model_dump(mode="json"))
 
 
 def open_study(config: StudyConfig) -> Study:

@@ -28,6 +28,7 @@ from .queue import Claim, Queue
 from .signals import StopSignals
 from .study import Study, joined_config, open_study
 from .trial import trial_folder
+from .warm_start import prior_of
 from .worker import Launch, Worker
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class Supervisor:
     ) -> None:
         self._study, self._listeners, self._budget = study, listeners, budget
         self._queue = Queue(study.config, study.storage)
+        self._prior = prior_of(study)
         self._workers = [
             Worker(index, study.folder, self._queue, study.config.limits, launch, self._emit)
             for index in range(workers)
@@ -153,9 +155,9 @@ class Supervisor:
             self._listen(signals)
         if first.inputs is None:
             return
-        self._study.create(first.inputs["fingerprints"])
+        self._study.create(first.inputs["fingerprints"], self._prior)
         self._planner = Planner(self._study.config, first.inputs["fingerprints"])
-        self._queue.fill(first_slots(self._study.config), self._study.config.search.trials)
+        self._queue.fill(first_slots(self._study.config, self._prior), self._study.config.search.trials)
         self._announce()
         for worker in others:
             worker.start_engine()
