@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,31 @@ from ..trainers.cache_store import CacheInfo, default_root, list_caches, prune, 
 from .helper_process import run_module
 
 
+BIAS_FILE = "cache_bias.json"
+"""In the study's folder: what its caches lose."""
+
+
 def build(study: Path, console: Console) -> dict[str, Any]:
-    """Build, continue or repair the caches that a study file needs; role to folder."""
-    folders = dict(run_module("qtarget.search.engine_cache", [str(study)], console)["folders"])
+    """Build, continue or repair the caches that a study file needs, and measure what they lose; role to folder."""
+    built = run_module("qtarget.search.engine_cache", [str(study)], console)
+    folders = dict(built["folders"])
     for role, folder in folders.items():
         console.print(f"{role:<10} {folder}", soft_wrap=True)
     if not folders:
         console.print("No design of this study looks at a teacher or a reference: there is nothing to cache.")
+    show_bias(built["bias"], console)
     return folders
+
+
+def show_bias(bias: Mapping[str, Any] | None, console: Console) -> None:
+    """A line for each cached model of a study: how far its cached distribution is from the exact one."""
+    for role, facts in (bias or {}).get("roles", {}).items():
+        console.print(
+            f"cache      {role}: KL(exact || cached) {facts['kl']:.1e} nats a token, gradient cosine "
+            f"{facts['cosine']:.5f} (zero fill {facts['zero_fill_cosine']:.5f}), {facts['bytes_per_token']:.0f} bytes a "
+            f"token; seen from {bias['student']} on {facts['tokens']} tokens",
+            soft_wrap=True,
+        )
 
 
 def verify_all(console: Console) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from .cache_commands import show_bias
 from .config import StudyConfig
 from .config_file import load_study
 from .helper_process import run_module
@@ -40,6 +41,7 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
             f"(longest demonstration {worst['longest']} tokens)",
             soft_wrap=True,
         )
+    show_bias(facts["cache_bias"], console)
     verdicts = ", ".join(f"{count} {name}" for name, count in facts["verdicts"].items() if count)
     console.print(f"verdicts   of the untrained model: {verdicts}")
     console.print(

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,6 @@ from ..evaluation.splits import training_hashes
 from ..spaces import TargetSpec
 from ..spaces.errors import UserError
 from ..spaces.identity import content_id
-from ..trainers.cache_source import CachedModels
 from ..trainers.data import load_demonstrations, load_rows, turn_reader
 from ..trainers.models import model_fingerprint
 from ..trainers.resident import ResidentModel, needs_frozen_copy
@@ -29,6 +29,7 @@ from ..trainers.sft import DivergedError
 from ..trainers.sources import CachedModel, Source
 from .config import StudyConfig
 from .config_file import read_folder
+from .engine_bias import cache_bias, study_caches
 from .engine_channel import Channel, die_with_parent
 from .engine_run import Run
 from .failures import Failure
@@ -71,17 +72,13 @@ class Engine:
     def _cached(self, model: ModelSettings) -> CachedModel:
         """Opened once an engine; built first when it is not there."""
         if model not in self._opened:
-            config = self._config
-            caches = CachedModels(
-                self.data,
-                config.data,
-                self.tokenizer,
-                config.base_folder,
-                settings=config.cache,
-                precision=config.training.precision,
-            )
+            caches, _ = study_caches(self._config, self.data, self.tokenizer)
             self._opened[model] = caches.open_or_build(model, device=self.resident.device)
         return self._opened[model]
+
+    def cache_bias(self) -> dict[str, Any] | None:
+        """What the study's caches lose, measured once a study; None where models are asked live."""
+        return None if self._config.cache is None else cache_bias(self._config, self.resident, self.data)
 
     def fingerprints(self) -> dict[str, str]:
         """Content of all inputs: equal fingerprints and settings give equal trials."""
@@ -127,6 +124,7 @@ def main(folder: Path) -> None:
     number: int | None = None
     try:
         engine = Engine(read_folder(folder))
+        engine.cache_bias()
         channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe())
         while True:
             command = channel.next_command()

@@ -26,6 +26,7 @@ PROBLEMS = 2
 def check(config: StudyConfig) -> dict[str, Any]:
     """Facts about the study's inputs and costs; raises what the night would have raised."""
     engine = Engine(config)
+    bias = engine.cache_bias()
     steps = {title: _worst_case(engine, config, target) for title, target in kinds_of_design(config)}
     resident = engine.resident
     answered = evaluate(
@@ -40,6 +41,7 @@ def check(config: StudyConfig) -> dict[str, Any]:
         "fingerprints": engine.fingerprints(),
         "worst_steps": steps,
         "verdicts": dict(answered.verdicts),
+        "cache_bias": bias,
         "seconds_per_problem": answered.seconds / PROBLEMS,
     }
 

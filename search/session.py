@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ..spaces.errors import UserError
+from .cache_commands import BIAS_FILE, show_bias
 from .config import StudyConfig
 from .config_file import load_study, read_folder
 from .confirm import candidates, conclude, confirmation_config, stored_verdict
@@ -21,6 +22,7 @@ from .study import joined_config
 from .supervisor import Summary, join_study, run_study
 from .tables import confirmation_sentence, confirmation_table, trials_table, winner_sentence
 from .tracking import MlflowTracking
+from .trial import read_json
 
 
 def run_file(
@@ -148,6 +150,8 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
         trials_table(records, f"Study {config.study}: {len(records) - left} of {len(records)} trials finished")
     )
     console.print(winner_sentence(best(records), plain_sft(records)), soft_wrap=True)
+    bias = read_json(config.study_folder / BIAS_FILE)
+    show_bias(bias, console)
     verdict = stored_verdict(config)
     if verdict is not None:
         console.print(confirmation_table(verdict))
@@ -158,5 +162,6 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
         "trials": [record.as_dict() for record in records],
         "unfinished": left,
         "confirmation": verdict,
+        "cache_bias": bias,
         "seconds": sum(record.seconds or 0.0 for record in records if record.same_as is None),
     }

@@ -6,6 +6,7 @@ student's shape), m the kept mass.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from .sources import FrozenModel
 
 DISTILLATION = TargetSpec.model_validate({"gamma": {"kind": "constant", "value": 0.0}, "residual": {"kind": "teacher"}})
 """All mass follows the teacher: any mixture with labels is closer to exact."""
+COSINE_ROWS = 4096
+"""Rows of a gradient that are multiplied in float64 at once."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class _Rows:
         """Sums over the tokens of KL(r || q) and KL(r || student), (2,) nats."""
         teacher = OutputHead(self.exact.weight, self.exact.bias, self.exact.softcap, self.exact.logit_scale)
         truth = teacher.logits(self.exact.hidden).float().log_softmax(-1)
-        student = self.head.logits(self.hidden).float().log_softmax(-1)
+        student = self.head.logits(self.hidden)[:, : truth.shape[1]].float().log_softmax(-1)
         found = widen(top_entries(cached, self.labels, torch.float32), student)
         return torch.stack([(truth.exp() * (truth - other)).sum(dtype=torch.float64) for other in (found, student)])
 
@@ -67,6 +70,7 @@ class _Rows:
         hidden, weight = (tensor.detach().clone().requires_grad_() for tensor in (self.hidden, head.weight))
         bias = None if head.bias is None else head.bias.detach()
         options = {"bias": bias, "softcap": head.softcap, "logit_scale": head.logit_scale}
+        options["real_vocab"] = min(len(head.weight), len(self.exact.weight))
         loss = fused_target_loss(hidden, weight, self.labels, DISTILLATION, teacher=teacher, **options)  # type: ignore[arg-type]
         return list(torch.autograd.grad(loss.loss_sum, [hidden, weight]))
 
@@ -121,5 +125,14 @@ def _rows(student: nn.Module, teacher: FrozenModel, batch: Batch) -> _Rows:
 
 def _agreement(ours: list[Tensor], truth: list[Tensor]) -> float:
     """The smaller cosine of two pairs of gradients."""
-    pairs = zip(ours, truth, strict=True)
-    return min(float((a * b).sum() / (a.norm() * b.norm())) for a, b in pairs)
+    return min(_cosine(*pair) for pair in zip(ours, truth, strict=True))
+
+
+def _cosine(left: Tensor, right: Tensor) -> float:
+    """In float64, some rows at a time: a head's gradient as a whole would be a large copy."""
+    total = torch.zeros(3, dtype=torch.float64, device=left.device)
+    for a, b in zip(left.split(COSINE_ROWS), right.split(COSINE_ROWS), strict=True):
+        a, b = a.double(), b.double()
+        total += torch.stack([(a * b).sum(), (a * a).sum(), (b * b).sum()])
+    both, ours, truth = total.tolist()
+    return both / math.sqrt(ours * truth) if ours * truth > 0 else math.nan

@@ -16,6 +16,7 @@ from .cache_format import CacheError, CacheKey
 from .cache_key import cache_key
 from .cache_store import cache_folder, default_root
 from .demonstrations import Demonstrations
+from .head import output_head
 from .models import Precision, check_vocabulary, load_model, load_tokenizer, pad_token_id
 from .settings import CacheSettings, DataSettings, ModelSettings
 from .sources import CachedModel, FrozenModel
@@ -74,14 +75,16 @@ class CachedModels:
         Loads the model. For the student's own base the gradients and their cosines are rounding noise, the divergence
         is not.
         """
-        teacher = self._load(model, device)
+        cache, teacher = self.open(model).cache, self._load(model, device)
+        if len(teacher.head.weight) != len(output_head(student).weight):
+            teacher.vocab = cache.manifest.key.vocab
         chosen = sorted({len(self.data) * number // examples for number in range(examples)})
         pad = pad_token_id(self.tokenizer)
         batches = [
             collate([self.data[i] for i in part], part, pad).to(teacher.head.weight.device)
             for part in (chosen[start : start + BIAS_BATCH] for start in range(0, len(chosen), BIAS_BATCH))
         ]
-        return cache_bias(student, teacher, {"": self.open(model).cache}, batches)[""]
+        return cache_bias(student, teacher, {"": cache}, batches)[""]
 
     def _build(self, model: ModelSettings, device: torch.device | None, on_progress: Progress | None) -> None:
         teacher, pad = self._load(model, device), pad_token_id(self.tokenizer)
