@@ -13,7 +13,6 @@ from rich.table import Table
 from ..trainers.cache_store import CacheInfo, default_root, list_caches, prune, verify
 from .helper_process import run_module
 
-
 BIAS_FILE = "cache_bias.json"
 """In the study's folder: what its caches lose."""
 
@@ -32,11 +31,13 @@ def build(study: Path, console: Console) -> dict[str, Any]:
 
 def show_bias(bias: Mapping[str, Any] | None, console: Console) -> None:
     """A line for each cached model of a study: how far its cached distribution is from the exact one."""
-    for role, facts in (bias or {}).get("roles", {}).items():
+    if bias is None:
+        return
+    for role, facts in bias["roles"].items():
         console.print(
             f"cache      {role}: KL(exact || cached) {facts['kl']:.1e} nats a token, gradient cosine "
-            f"{facts['cosine']:.5f} (zero fill {facts['zero_fill_cosine']:.5f}), {facts['bytes_per_token']:.0f} bytes a "
-            f"token; seen from {bias['student']} on {facts['tokens']} tokens",
+            f"{facts['cosine']:.5f} (zero fill {facts['zero_fill_cosine']:.5f}), {facts['bytes_per_token']:.0f} bytes "
+            f"a token; seen from {bias['student']} on {facts['tokens']} tokens",
             soft_wrap=True,
         )
 
