@@ -1,0 +1,177 @@
+"""One call of `qtarget run` on a campaign: its studies in turn, a slice of trials each, then their confirmations.
+
+Trials are shared in equal parts and spent in rounds: in round r every study is searched up to r slices, so that
+whenever the deadline or the hours end, all pairs have been searched equally far, to within one slice. A slice is the
+study with a smaller queue, so a campaign keeps nothing of its own: the same command reads where the studies are and
+goes on there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from ..spaces.errors import UserError
+from .campaign_config import Campaign, is_campaign, load_campaign
+from .campaign_status import Standing, campaign_table, standing_of
+from .config import StudyConfig
+from .launcher import Launch
+from .session import confirm_study, listeners, parse_until, run_file
+from .session import show_status as study_status
+from .supervisor import run_study
+from .worker import StudyFailedError
+
+State = Literal["finished", "stopped", "failed"]
+
+
+def run_files(paths: Sequence[Path], console: Console, **options: Any) -> dict[str, Any]:
+    """Create or resume the study of one file, or a campaign: that of a file with `matrix`, or of several files."""
+    single = len(paths) == 1 and not is_campaign(paths[0])
+    return run_file(paths[0], console, **options) if single else run_campaign(paths, console, **options)
+
+
+def show_status(path: Path, console: Console) -> dict[str, Any]:
+    """Print how far a study is, or every study of a campaign; returns the same as data."""
+    return campaign_status([path], console) if is_campaign(path) else study_status(path, console)
+
+
+def run_campaign(
+    paths: Sequence[Path],
+    console: Console,
+    *,
+    trials: int | None = None,
+    workers: int = 1,
+    until: str | None = None,
+    hours: float | None = None,
+) -> dict[str, Any]:
+    """Create or resume the studies of one campaign file or of several files, and sum them up.
+
+    `trials` and `hours` are for all studies together. Raises UserError for a file that breaks a rule; a study whose
+    data or model cannot work is reported at the end, and the others go on.
+    """
+    campaign = load_campaign(paths)
+    run = CampaignRun(campaign, console, workers, parse_until(until), hours or campaign.budget.hours)
+    return run.through(shares(campaign, trials))
+
+
+def shares(campaign: Campaign, trials: int | None = None) -> dict[str, int]:
+    """Slots of each study: its own `search.trials`, or an equal part of `trials` or the budget's, the first ones more.
+
+    Raises UserError when there are fewer trials than studies.
+    """
+    total = trials or campaign.budget.trials
+    if total is None:
+        return {config.study: config.search.trials for config in campaign.studies}
+    count = len(campaign.studies)
+    if total < count:
+        raise UserError(f"`budget.trials` must be at least one a study, but got {total} for {count} studies; raise it")
+    return {config.study: total // count + (index < total % count) for index, config in enumerate(campaign.studies)}
+
+
+def rounds(shares: Mapping[str, int], slice_: int) -> Iterator[dict[str, int]]:
+    """How many slots each study has after each round."""
+    for goal in range(slice_, max(shares.values()) + slice_, slice_):
+        yield {study: min(share, goal) for study, share in shares.items()}
+
+
+@dataclass
+class CampaignRun:
+    """One call."""
+
+    campaign: Campaign
+    console: Console
+    workers: int = 1
+    until: datetime | None = None
+    hours: float | None = None
+    launch: Launch | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why a study cannot go on, by its name."""
+
+    def through(self, shares: Mapping[str, int]) -> dict[str, Any]:
+        """All rounds and confirmations, as far as budget and deadline allow; the summary."""
+        begun = time.monotonic()
+        searched = all(self._round(goals) for goals in rounds(shares, self.campaign.budget.slice))
+        done = searched and self._confirmations()
+        state: State = "stopped" if not done else "failed" if self.failed else "finished"
+        standings = [standing_of(config, shares[config.study]) for config in self.campaign.studies]
+        self.console.print(campaign_table(self.campaign.name, standings, self.failed))
+        if state == "stopped":
+            self.console.print("Stopped; nothing is lost. The same command goes on with every study where it is.")
+        return {
+            "campaign": self.campaign.name,
+            "state": state,
+            "studies": [standing.as_dict() for standing in standings],
+            "failed": self.failed,
+            "seconds": time.monotonic() - begun,
+        }
+
+    def _round(self, goals: Mapping[str, int]) -> bool:
+        """Bring every study to its goal; False when the budget or the deadline ended, or a signal came."""
+        return all(self._slice(config, goals[config.study]) for config in self._working())
+
+    def _slice(self, config: StudyConfig, goal: int) -> bool:
+        standing = standing_of(config)
+        if standing.reached(goal):
+            return True
+        hours, slots = self._hours_for(config), max(goal, standing.slots)
+        if hours is not None and standing.seconds >= 3600 * hours:
+            return False
+        self.console.rule(f"{config.study}: trials {standing.finished + 1} to {slots}", align="left")
+        return self._guarded(config, partial(self._search, config, slots, hours))
+
+    def _search(self, config: StudyConfig, slots: int, hours: float | None) -> bool:
+        summary = run_study(
+            config,
+            listeners(config, self.console),
+            trials=slots,
+            workers=self.workers,
+            until=self.until,
+            hours=hours,
+            launch=self.launch,
+        )
+        return summary.state == "finished"
+
+    def _confirmations(self) -> bool:
+        """Confirm every study that keeps problems for it and has plain SFT; False when one was stopped."""
+        return all(self._guarded(config, partial(self._confirm, config)) for config in self._working())
+
+    def _confirm(self, config: StudyConfig) -> bool:
+        if not (config.confirmation.automatic and config.evaluation.report_problems and standing_of(config).sft):
+            return True
+        self.console.rule(f"{config.study}: confirmation", align="left")
+        return confirm_study(config, self.console, workers=self.workers, deadline=self.until) is not None
+
+    def _guarded(self, config: StudyConfig, work: Callable[[], bool]) -> bool:
+        """Whether to go on; a study that cannot work does not take the others with it."""
+        try:
+            return work()
+        except (UserError, StudyFailedError) as error:
+            self.failed[config.study] = str(error)
+            self.console.print(f"{config.study} cannot go on: {error}", style="red", markup=False, soft_wrap=True)
+            return True
+
+    def _working(self) -> list[StudyConfig]:
+        return [config for config in self.campaign.studies if config.study not in self.failed]
+
+    def _hours_for(self, config: StudyConfig) -> float | None:
+        """What this study may have used in all, once the others' use is taken off."""
+        if self.hours is None:
+            return None
+        others = (each for each in self.campaign.studies if each.study != config.study)
+        return self.hours - sum(standing_of(each).seconds for each in others) / 3600
+
+
+def campaign_status(paths: Sequence[Path], console: Console) -> dict[str, Any]:
+    """Print how far every study of a campaign is; returns the same as data."""
+    campaign = load_campaign(paths)
+    goals = shares(campaign)
+    standings: list[Standing] = [standing_of(config, goals[config.study]) for config in campaign.studies]
+    console.print(campaign_table(campaign.name, standings))
+    return {"campaign": campaign.name, "studies": [standing.as_dict() for standing in standings]}
