@@ -22,6 +22,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
+StudyFiles = Annotated[
+    list[Path], typer.Argument(help="Study file, campaign file (with `matrix`), or several.", metavar="STUDY.yaml...")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials, instead of the file's.")]
 Workers = Annotated[int, typer.Option(min=1, help="Engines on this host.")]
@@ -84,12 +87,12 @@ def check(study: StudyFile, as_json: AsJson = False) -> None:
 
 @app.command()
 def run(
-    study: StudyFile, trials: Trials = None, workers: Workers = 1, until: Until = None, as_json: AsJson = False
+    study: StudyFiles, trials: Trials = None, workers: Workers = 1, until: Until = None, as_json: AsJson = False
 ) -> None:
-    """Create a study or resume it: one command, safe to repeat."""
-    from .session import run_file
+    """Create a study or a campaign of several, or resume it: one command, safe to repeat."""
+    from .campaign import run_files
 
-    _finish(run_file(study, _console(as_json), trials=trials, workers=workers, until=until), as_json)
+    _finish(run_files(study, _console(as_json), trials=trials, workers=workers, until=until), as_json)
 
 
 @app.command()
@@ -133,8 +136,8 @@ def status(
     picture: Annotated[Path | None, typer.Option(help="Also draw what is printed into this SVG file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every trial of a study, the best so far, and what is left."""
-    from .session import show_status
+    """Every trial of a study, the best so far, and what is left; every study of a campaign."""
+    from .campaign import show_status
 
     console = _console(as_json, record=picture is not None)
     facts = show_status(study, console)
