@@ -38,6 +38,11 @@ def test_two_ranks_get_the_gradients_of_one_process(two_ranks: dict[str, Any], w
     assert two_ranks[wrapper] <= 1e-6
 
 
+def test_a_sharded_head_is_gathered_once_however_many_chunks_there_are(two_ranks: dict[str, Any]) -> None:
+    found = two_ranks["gathers"]
+    assert found["many chunks"] == found["one chunk"] > 0
+
+
 def test_a_sharded_head_is_refused_with_the_way_to_call(two_ranks: dict[str, Any]) -> None:
     assert "inside the wrapped model's forward" in two_ranks["refusal"]
 
