@@ -51,9 +51,9 @@ class Problem:
         teacher, cached = self.teacher.select(part), self.cached.select(part)
         return replace(self, hidden=self.hidden[part], labels=self.labels[part], teacher=teacher, cached=cached)
 
-    def teacher_logprobs(self) -> Tensor:
-        """(N, V), float32."""
-        return (self.teacher.hidden @ self.teacher.weight.T).float().log_softmax(-1)
+    def teacher_logits(self) -> Tensor:
+        """(N, V), in the dtype of the problem."""
+        return self.teacher.hidden @ self.teacher.weight.T
 
     def leaves(self, *, frozen_head: bool = False) -> tuple[Tensor, Tensor]:
         """Fresh hidden states and head that take gradients."""
@@ -76,14 +76,15 @@ def _cache(head: HiddenHead, labels: Tensor, k: int) -> CachedSlice:
     return CachedSlice(ids.to(torch.int32), top, label, tail_mass=tail)
 
 
-def target_sft_autograd(problem: Problem, teacher_logprobs: Tensor, eta: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
-    """Target-SFT as one would write it on dense logits: Q = p·δ + (1 − p)·π^(1−η)π_T^η/Z held still, loss −ΣQ·log π."""
+def target_sft_autograd(problem: Problem, teacher_logits: Tensor, eta: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
+    """Target-SFT as published, on dense logits: Q = p·δ + (1 − p)·π^(1−η)π_T^η/Z held still, loss −ΣQ·log π."""
     hidden, weight = problem.leaves()
     logprobs = (hidden @ weight.T).float().log_softmax(-1)
     label = logprobs.gather(1, problem.labels[:, None])
     with torch.no_grad():
         p = label.exp()
-        residual = ((1 - eta) * logprobs + eta * teacher_logprobs).softmax(-1)
+        teacher = teacher_logits.float().log_softmax(-1)
+        residual = ((1 - eta) * logprobs + eta * teacher).softmax(-1)
         target = ((1 - p) * residual).scatter_add(1, problem.labels[:, None], p)
     loss = -(target * logprobs).sum()
     loss.backward()

@@ -83,14 +83,14 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     problem = Problem.make(TOKENS, WIDTH, VOCAB, K, dtype=torch.float32, device="cpu")
     parity = gate(problem.first(GATE_TOKENS), GATED, loss_tolerance=1e-6)
-    teacher = problem.teacher_logprobs()
+    teacher = problem.teacher_logits()
     cases: dict[str, Case] = {
         "three_mm": three_matmuls(problem),
         "ours_hard": lambda: problem.ours(presets.get("sft")),
         "ours_soft": lambda: problem.ours(TARGET_SFT, teacher=problem.cached),
         "cross_entropy": lambda: materialised(problem),
         "dense_autograd": lambda: target_sft_autograd(problem, teacher),
-        "dense_autograd_live": lambda: target_sft_autograd(problem, problem.teacher_logprobs()),
+        "dense_autograd_live": lambda: target_sft_autograd(problem, problem.teacher_logits()),
         "ours_exact": lambda: problem.ours(TARGET_SFT, teacher=problem.teacher),
         "eight_calls": lambda: eight_calls(problem),
         "one_call_of_eight": lambda: one_call(problem),

@@ -89,7 +89,7 @@ def several(problem: Problem, specs: list, *, shared: bool) -> Case:
 
 def ours(problem: Problem) -> dict[str, Case]:
     """Everything that needs no other library."""
-    teacher = problem.teacher_logprobs()
+    teacher = problem.teacher_logits()
     return {
         "three_mm": three_matmuls(problem),
         "ours_hard": lambda: problem.ours(SFT),

@@ -22,7 +22,7 @@ from .loss_head import Head, compute_dtype
 from .loss_inputs import ValidTokens
 from .residual_source import CoarseColumns
 from .row_form import CoarseRows, has_row_form, logit_gradient, row_form
-from .tail_softmax import runs_in_place, tail_softmax
+from .tail_softmax import tail_softmax
 
 CPU_CHUNK_ROWS = 256
 """More rows a chunk fall out of the cache; fewer starve the GEMMs."""
@@ -69,10 +69,8 @@ class Call:
         needs = frozenset().union(*(spec.gamma.needs for _, spec in plan.row_form)) - self.tokens.cached
         models = bool(needs & self.tokens.sources.keys())
         rows = any(spec.gamma.sees == "rows" for _, spec in plan.row_form)
-        if runs_in_place(self.hidden.device, self.dtype):
-            return 1 + ROWS_BUFFERS * rows + 2 * models
-        half = self.hidden.dtype != self.dtype
-        return 2 + (self.head.softcap is not None) + half + ROWS_BUFFERS * rows + 2 * models
+        half = not self.hidden.is_cuda and self.hidden.dtype != self.dtype
+        return 1 + half + ROWS_BUFFERS * rows + 2 * models
 
 
 LABELLED = ("teacher", "reference")
@@ -122,12 +120,11 @@ class TokenResults:
 class Chunk:
     """One chunk of logits. `coarse` uses them up, so dense rows are asked first."""
 
-    def __init__(self, call: Call, index: slice, logits: Tensor, spare: Tensor) -> None:
+    def __init__(self, call: Call, index: slice, logits: Tensor) -> None:
         self.call, self.index = call, index
         self.size = index.stop - index.start
         self.hidden = call.hidden[index]
         self._linear = call.head.linear(self.hidden, out=logits[: self.size])
-        self._spare = spare[: self.size]
 
     @cached_property
     def logits(self) -> Tensor:
@@ -170,7 +167,7 @@ class Chunk:
 
     def coarse(self, columns: CoarseColumns) -> CoarseRows:
         """The pass over the logits that every row form starts from; `columns` of this chunk."""
-        tail = tail_softmax(self._linear, columns.ids, self.call.head, self._spare)
+        tail = tail_softmax(self._linear, columns.ids, self.call.head)
         return CoarseRows(tail, columns)
 
 
@@ -197,16 +194,14 @@ class ChunkLoop:
         chunks = list(call.chunks(self.plan, max_bytes))
         rows = max((chunk.stop - chunk.start for chunk in chunks), default=0)
         logits = call.hidden.new_empty((rows, call.head.vocab), dtype=call.dtype)
-        in_place = runs_in_place(logits.device, logits.dtype) or not self.plan.row_form
-        spare = logits if in_place else torch.empty_like(logits)
-        batch = self._batch_trust(chunks, logits, spare)
+        batch = self._batch_trust(chunks, logits)
         for index in chunks:
             known = {number: _Trust(gamma[index]) for number, gamma in batch.items()}
-            self._step(Chunk(call, index, logits, spare), known)
+            self._step(Chunk(call, index, logits), known)
         empty = logits.new_empty(0)
         return [TokenResults.join(parts, empty) for parts in self.results]
 
-    def _batch_trust(self, chunks: list[slice], logits: Tensor, spare: Tensor) -> dict[int, Tensor]:
+    def _batch_trust(self, chunks: list[slice], logits: Tensor) -> dict[int, Tensor]:
         """γ (T,) of the families that look at the whole batch: a first pass over its label log-probabilities."""
         specs = {number: spec for number, spec in enumerate(self.specs) if spec.gamma.scope == "batch"}
         if not specs or not chunks:
@@ -214,7 +209,7 @@ class ChunkLoop:
         if self.call.tokens.gamma is not None:
             return dict.fromkeys(specs, self.call.tokens.gamma)
         needs = frozenset().union(*(spec.gamma.needs for spec in specs.values()))
-        parts = [Chunk(self.call, index, logits, spare).label_rows(needs) for index in chunks]
+        parts = [Chunk(self.call, index, logits).label_rows(needs) for index in chunks]
         whole = _joined(parts)
         return {number: trust(spec, whole) for number, spec in specs.items()}
 

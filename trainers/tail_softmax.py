@@ -17,6 +17,9 @@ from torch import Tensor
 
 from .loss_head import LOWEST_LOGIT, Head
 
+BLOCK_BYTES = 2**20
+"""Logits that plain torch takes through all its passes at once: with a copy of them, what a core's cache holds."""
+
 
 @dataclass(frozen=True, eq=False)
 class Tail:
@@ -28,31 +31,41 @@ class Tail:
     mean: Tensor  # (R,) Σ t·z over the tail
 
 
-def runs_in_place(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the Triton kernel takes logits of this kind, and so needs no second (R, V) tensor."""
+def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the Triton kernel takes logits of this kind."""
     return device.type == "cuda" and dtype == torch.float32
 
 
-def tail_softmax(linear: Tensor, ids: Tensor, head: Head, spare: Tensor) -> Tail:
-    """Overwrites `linear` (R, V), the logits before the cap. `ids` (R, C); `spare` (R, V) is used unless in place."""
-    if runs_in_place(linear.device, linear.dtype):
+def tail_softmax(linear: Tensor, ids: Tensor, head: Head) -> Tail:
+    """Overwrites `linear` (R, V), the logits before the cap, with the shape. `ids` (R, C)."""
+    if has_kernel(linear.device, linear.dtype):
         from .row_kernel import tail_softmax_kernel
 
         return tail_softmax_kernel(linear, ids, head)
-    return tail_softmax_torch(linear, ids, head, spare)
+    return tail_softmax_torch(linear, ids, head)
 
 
-def tail_softmax_torch(linear: Tensor, ids: Tensor, head: Head, out: Tensor) -> Tail:
-    """The pass in plain torch, the reference of the kernel."""
-    logits = head.cap_(linear)
+def tail_softmax_torch(linear: Tensor, ids: Tensor, head: Head) -> Tail:
+    """The pass in plain torch, the reference of the kernel: a few rows at a time, so that they stay in the cache."""
+    rows = max(1, BLOCK_BYTES // (linear.shape[1] * linear.element_size()))
+    blocks = [_block_(*block, head) for block in zip(linear.split(rows), ids.split(rows), strict=True)]
+    top, log_mass, mean = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return Tail(linear, top, log_mass, mean)
+
+
+def _block_(logits: Tensor, ids: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor]:
+    """Entries, log-mass and mean of some rows, which their tail's shape overwrites."""
+    head.cap_(logits)
     top = logits.gather(1, ids)
     logits.scatter_(1, ids, LOWEST_LOGIT)
     highest = logits.amax(1)
-    shape = torch.softmax(logits, 1, out=out)
+    shape = torch.softmax(logits, 1)
     log_mass = highest - shape.amax(1).log()
-    if head.softcap is not None:
-        logits.scatter_(1, ids, 0.0)
-        slope = head.cap_slope(logits)
+    if head.softcap is None:
         mean = logits.mul_(shape).sum(1)
-        return Tail(shape.mul_(slope), top, log_mass, mean)
-    return Tail(shape, top, log_mass, logits.mul_(shape).sum(1))
+        logits.copy_(shape)
+        return top, log_mass, mean
+    logits.scatter_(1, ids, 0.0)
+    mean = (logits * shape).sum(1)
+    torch.mul(shape, head.cap_slope(logits), out=logits)
+    return top, log_mass, mean
