@@ -49,7 +49,7 @@ def _label_rows(objective: Objective, target: TargetSpec, batch: Batch, old_logp
 
     return LabelRows(
         label_logprobs=objective.head.label_logprobs(
-            batch.select(hidden_states(objective.model, batch.inputs)), batch.flat_labels
+            batch.select(hidden_states(objective.model, batch.inputs, batch.position_ids)), batch.flat_labels
         ),
         teacher_label_logprobs=of("teacher", objective.teacher),
         reference_label_logprobs=of("reference", objective.reference),

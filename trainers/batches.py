@@ -6,7 +6,7 @@ of ranks or the target. Trials of a study therefore see the same data in the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -16,6 +16,10 @@ from torch import Tensor
 
 from ..spaces.identity import derive_seed
 from .demonstrations import IGNORE_INDEX, Demonstration, Demonstrations
+
+
+Layout = Callable[..., "Batch"]
+"""Puts sequences of one forward pass together: examples, indices, pad token id, first_sequence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,8 @@ class Batch:
     indices: Tensor  # (sequences,) numbers of the demonstrations in the data
     first_sequence: int
     """Rank of the first sequence in the effective batch; sequence ids count from here."""
+    position_ids: Tensor | None = None
+    """(sequences, positions) where sequences are packed into one row, else None."""
 
     @property
     def valid(self) -> Tensor:
@@ -75,6 +81,8 @@ class EffectiveBatch:
     indices: tuple[int, ...]
     examples: tuple[Demonstration, ...]
     pad_token_id: int
+    layout: Layout | None = None
+    """How sequences of a forward pass are put together; None: `collate`."""
 
     @property
     def num_tokens(self) -> int:
@@ -90,7 +98,8 @@ class EffectiveBatch:
         """Every `ranks`-th slice of `size` sequences. All slices together hold the same tokens in the same order."""
         for start in range(rank * size, len(self.examples), ranks * size):
             stop = start + size
-            yield collate(self.examples[start:stop], self.indices[start:stop], self.pad_token_id, first_sequence=start)
+            lay_out = self.layout or collate
+            yield lay_out(self.examples[start:stop], self.indices[start:stop], self.pad_token_id, first_sequence=start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +110,15 @@ class BatchOrder:
     effective_batch: int
     seed: int
     pad_token_id: int
+    layout: Layout | None = None
 
     def at(self, step: int) -> EffectiveBatch:
         """Sequences of optimiser step `step`, counted from 0."""
         first = step * self.effective_batch
         indices = [self._index(position) for position in range(first, first + self.effective_batch)]
         indices.sort(key=lambda index: (-self.data[index].length, index))
-        return EffectiveBatch(step, tuple(indices), tuple(self.data[index] for index in indices), self.pad_token_id)
+        examples = tuple(self.data[index] for index in indices)
+        return EffectiveBatch(step, tuple(indices), examples, self.pad_token_id, self.layout)
 
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.data))

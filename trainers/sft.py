@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..spaces.identity import derive_seed
 from ..spaces.target import TargetSpec
 from .batch_trust import batch_trust, needs_trust_pass
-from .batches import Batch, BatchOrder, EffectiveBatch
+from .batches import Batch, BatchOrder, EffectiveBatch, Layout
 from .checkpoint import Checkpoint, load_checkpoint, run_identity, save_checkpoint
 from .demonstrations import Demonstrations
 from .loss import LossSum
@@ -100,6 +100,7 @@ def train(
     on_step: Callable[[StepReport], bool] | None = None,
     pad_token_id: int = 0,
     real_vocab: int | None = None,
+    layout: Layout | None = None,
 ) -> TrainingOutcome:
     """Fine-tune `model` in place on `data` towards `target`, resuming from the checkpoint in `folder` if there is one.
 
@@ -112,7 +113,7 @@ def train(
     """
     objective = Objective(model, reference, teacher, dense=settings.loss == "dense", real_vocab=real_vocab)
     objective.check_needs(target, data)
-    run = _Run(objective, data, target, settings, seed, folder, pad_token_id)
+    run = _Run(objective, data, target, settings, seed, folder, pad_token_id, layout)
     return run.finish(on_step)
 
 
@@ -128,11 +129,12 @@ class _Run:
         seed: int,
         folder: Path | None,
         pad_token_id: int,
+        layout: Layout | None = None,
     ) -> None:
         self.objective, self.target, self.settings, self.seed, self.folder = objective, target, settings, seed, folder
         self.device = objective.head.weight.device
         self.accelerator = Accelerator(cpu=self.device.type == "cpu")
-        self.order = BatchOrder(data, settings.effective_batch, seed, pad_token_id)
+        self.order = BatchOrder(data, settings.effective_batch, seed, pad_token_id, layout)
         self.optimizer = Optimizer(objective.model, settings)
         self.old_policy, self.previous = self._policies()
         self.identity = run_identity(data, target, settings, seed) if folder is not None else ""
