@@ -1,7 +1,7 @@
 """AdamW over full-precision masters of the trainable weights, with warm-up, decay and clipping.
 
 Weights in bf16 lose updates smaller than 1/256 of themselves, so they keep a float32 master, and gradients of all
-micro-batches add up in float32.
+micro-batches add up in float32. Of a sharded model (`ranks.py`) each rank keeps and updates its share.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from .ranks import is_sharded, local, share_of, whole
 from .settings import TrainingSettings
 
 REDUCE_ELEMENTS = 2**24
@@ -26,6 +28,7 @@ class Optimizer:
     def __init__(self, model: nn.Module, settings: TrainingSettings) -> None:
         self.settings = settings
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.sharded = {name for name, parameter in self.parameters.items() if is_sharded(parameter)}
         self.masters = {name: self._master(parameter) for name, parameter in self.parameters.items()}
         decayed = [master for master in self.masters.values() if master.ndim >= MATRIX_DIMS]
         plain = [master for master in self.masters.values() if master.ndim < MATRIX_DIMS]
@@ -40,9 +43,12 @@ class Optimizer:
 
     @staticmethod
     def _master(parameter: nn.Parameter) -> Tensor:
-        if parameter.dtype in (torch.float32, torch.float64):
+        """The parameter itself where it is precise enough; of a sharded one the share of this rank."""
+        precise = parameter.dtype in (torch.float32, torch.float64)
+        if precise and not is_sharded(parameter):
             return parameter
-        return parameter.detach().float().requires_grad_()
+        share = local(parameter.detach())
+        return (share if precise else share.float()).requires_grad_()
 
     def collect(self) -> None:
         """Add the gradients of one backward pass to the masters' and free them."""
@@ -50,7 +56,7 @@ class Optimizer:
             master = self.masters[name]
             if master is parameter or parameter.grad is None:
                 continue
-            gradient = parameter.grad.float()
+            gradient = local(parameter.grad).to(master.dtype)
             master.grad = gradient if master.grad is None else master.grad.add_(gradient)
             parameter.grad = None
 
@@ -62,9 +68,12 @@ class Optimizer:
         return [master.grad for master in self.masters.values() if master.grad is not None]
 
     def sum_over_ranks(self, accelerator: Accelerator) -> None:
-        """Replace the gradients of this rank by their sums over all ranks, many at a time."""
+        """Replace the gradients of this rank by their sums over all ranks, many at a time.
+
+        Those of sharded weights are sums already: the backward pass leaves each rank its share of them.
+        """
         bucket: list[Tensor] = []
-        gradients = self.gradients()
+        gradients = self._split(self.gradients())[0]
         for number, gradient in enumerate(gradients):
             bucket.append(gradient)
             full = sum(part.numel() for part in bucket) >= REDUCE_ELEMENTS
@@ -81,11 +90,27 @@ class Optimizer:
     def clip(self) -> Tensor:
         """Global L2 norm of the gradients before they are scaled down to `clip_norm`, a scalar tensor."""
         gradients = self.gradients()
-        norm = nn.utils.get_total_norm(gradients)
+        norm = self._norm(gradients)
         if self.settings.clip_norm is not None:
             scale = (self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(gradients, scale)
         return norm
+
+    def _split(self, gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Those that every rank has whole, and those of which it has a share."""
+        named = list(zip(self.masters, gradients, strict=True))
+        return (
+            [gradient for name, gradient in named if name not in self.sharded],
+            [gradient for name, gradient in named if name in self.sharded],
+        )
+
+    def _norm(self, gradients: list[Tensor]) -> Tensor:
+        if not self.sharded:
+            return nn.utils.get_total_norm(gradients)
+        replicated, shares = self._split(gradients)
+        square = nn.utils.get_total_norm(shares) ** 2
+        dist.all_reduce(square)
+        return (square + nn.utils.get_total_norm(replicated) ** 2).sqrt()
 
     def step(self, learning_rate: float) -> None:
         """One AdamW update, carried over to the model's own weights."""
@@ -105,19 +130,31 @@ class Optimizer:
         """Round the masters into the model's weights."""
         for name, parameter in self.parameters.items():
             if self.masters[name] is not parameter:
-                parameter.copy_(self.masters[name])
+                local(parameter).copy_(self.masters[name])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The masters by name, whole; of a sharded model on rank 0 alone, though all ranks must ask."""
+        return {name: self._whole(name, master) for name, master in self.masters.items()}
 
     @torch.no_grad()
-    def set_masters(self, masters: dict[str, Tensor]) -> None:
-        """Continue from these weights."""
+    def set_weights(self, weights: dict[str, Tensor]) -> None:
+        """Continue from what `weights` gave."""
         for name, master in self.masters.items():
-            master.copy_(masters[name])
+            master.copy_(self._share(name, weights[name]))
         self.publish()
 
+    def _whole(self, name: str, tensor: Tensor) -> Tensor:
+        parted = name in self.sharded and tensor.ndim > 0  # AdamW counts its steps in a scalar
+        return whole(tensor, self.parameters[name]) if parted else tensor
+
+    def _share(self, name: str, tensor: Tensor) -> Tensor:
+        parted = name in self.sharded and tensor.ndim > 0
+        return share_of(tensor, self.parameters[name]) if parted else tensor
+
     def moments(self) -> dict[str, Tensor]:
-        """AdamW's state by the name of the weight, `NAME/KEY`; empty before the first step."""
+        """AdamW's state by the name of the weight, `NAME/KEY`, whole as `weights`; empty before the first step."""
         return {
-            f"{name}/{key}": value
+            f"{name}/{key}": self._whole(name, value)
             for name, master in self.masters.items()
             for key, value in self.adamw.state.get(master, {}).items()
         }
@@ -128,7 +165,8 @@ class Optimizer:
             name, _, kind = key.rpartition("/")
             master = self.masters[name]
             beside = self.fused or kind != "step"  # an AdamW that is not fused counts its steps on the CPU
-            self.adamw.state[master][kind] = value.to(master.device if beside else "cpu", copy=True)
+            device = master.device if beside else "cpu"
+            self.adamw.state[master][kind] = self._share(name, value).to(device, copy=True)
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .models import (
     model_fingerprint,
     pad_token_id,
 )
+from .ranks import gathered, local, shard
 from .settings import LoraSettings, ModelSettings
 from .sources import FrozenModel
 
@@ -41,12 +43,17 @@ class ResidentModel:
         device: torch.device | None = None,
         reference: bool = False,
         teacher: ModelSettings | None = None,
+        sharded: bool = False,
     ) -> None:
-        """`reference`: full fine-tunes will need the base's distribution. Raises UserError as the loaders do."""
+        """`reference`: full fine-tunes will need the base's distribution. `sharded`: over all ranks (`ranks.py`).
+
+        Raises UserError as the loaders do.
+        """
         self.device = device or PartialState().device  # that of this rank
+        self._sharded = sharded
         self.tokenizer = load_tokenizer(settings, base)
         self.pad_token_id = pad_token_id(self.tokenizer)
-        self._model: Any = load_model(settings, base, precision, device=self.device)
+        self._model: Any = self._load(settings, base, precision)
         self.fingerprint = model_fingerprint(self._model)
         """Content of the base weights."""
         self._adapted: nn.Module | None = None
@@ -54,7 +61,9 @@ class ResidentModel:
         self._frozen: FrozenModel | None = None
         self._host: dict[str, Tensor] | None = None
         if reference:
-            self._frozen = FrozenModel(copy.deepcopy(self._model))
+            self._frozen = FrozenModel(self._placed(copy.deepcopy(self._model)))
+        self._placed(self._model)
+        self.teacher_fingerprint: str | None = None
         self.teacher = None if teacher is None else self._load_teacher(teacher, base, precision)
 
     @property
@@ -86,11 +95,28 @@ class ResidentModel:
             raise UserError("full fine-tuning needs a second copy of the base as reference; load with `reference=True`")
         return self._frozen
 
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside, the model and its reference answer without other ranks (`ranks.gathered`)."""
+        with gathered(self._model), gathered(self._frozen.model) if self._frozen else nullcontext():
+            yield
+
+    def _load(self, settings: ModelSettings, base: Path, precision: Precision, field: str = "model") -> Any:
+        """On the device, or in host memory until it is sharded."""
+        device = torch.device("cpu") if self._sharded else self.device
+        return load_model(settings, base, precision, device=device, field=field)
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        if self._sharded:
+            shard(model, self.device)
+        return model
+
     def _load_teacher(self, settings: ModelSettings, base: Path, precision: Precision) -> FrozenModel:
         known = check_vocabulary(self.tokenizer, load_tokenizer(settings, base, field="teacher"))
-        teacher: Any = load_model(settings, base, precision, device=self.device, field="teacher")
+        teacher: Any = self._load(settings, base, precision, field="teacher")
+        self.teacher_fingerprint = model_fingerprint(teacher)
         rows, ours = (model.get_output_embeddings().weight.shape[0] for model in (teacher, self._model))
-        return FrozenModel(teacher, vocab=None if rows == ours else known)
+        return FrozenModel(self._placed(teacher), vocab=None if rows == ours else known)
 
     def _detach_adapters(self) -> None:
         if self._adapted is not None:
@@ -106,13 +132,13 @@ class ResidentModel:
 
     def _keep_original(self) -> None:
         if self._frozen is None and self._host is None:
-            self._host = {name: p.detach().to("cpu", copy=True) for name, p in self._model.named_parameters()}
+            self._host = {n: local(p.detach()).to("cpu", copy=True) for n, p in self._model.named_parameters()}
 
     @torch.no_grad()
     def _restore(self) -> None:
         originals = self._originals()
         for name, parameter in self._model.named_parameters():
-            parameter.copy_(originals[name])
+            local(parameter).copy_(local(originals[name]))
             parameter.grad = None
         self._changed = False
 

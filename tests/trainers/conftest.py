@@ -39,7 +39,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return character_tokenizer()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model(tokenizer):
     """Builds a two-layer Llama; equal seeds give equal weights."""
 
@@ -60,13 +60,18 @@ def make_model(tokenizer):
     return make
 
 
-@pytest.fixture
-def sums_file(tmp_path: Path) -> Path:
-    """Forty sums with answers of different lengths."""
-    path = tmp_path / "sums.jsonl"
+@pytest.fixture(scope="session")
+def sums_lines() -> str:
+    """Forty sums with answers of different lengths, as JSON lines."""
     pairs = [(a, b) for a in range(8) for b in range(5)]
     rows = [{"prompt": f"{a}+{b}", "completion": f"{a}+{b} is {a + b}." + " ok" * (a % 4)} for a, b in pairs]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def sums_file(tmp_path: Path, sums_lines: str) -> Path:
+    path = tmp_path / "sums.jsonl"
+    path.write_text(sums_lines)
     return path
 
 

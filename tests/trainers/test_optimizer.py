@@ -76,7 +76,7 @@ def test_state_survives_a_round_trip():
     one, two = Optimizer(model, TrainingSettings()), Optimizer(other, TrainingSettings())
     gradient(model)
     one.step(0.1)
-    two.set_masters({name: master.detach() for name, master in one.masters.items()})
+    two.set_weights({name: master.detach() for name, master in one.masters.items()})
     two.set_moments({name: tensor.clone() for name, tensor in one.moments().items()})
     for half in (model, other):
         gradient(half)
