@@ -1,11 +1,13 @@
 """Replays racing on stored per-item scores: what it would have saved, and whether the winner stays the same.
 
-    python benchmarks/racing.py SCORES.npz|STUDY_FOLDER [--replays 200] [--error-rate 0.1] [--margin 0.0] [--block 16]
+    python benchmarks/racing.py SCORES.npz|STUDY_FOLDER [--replays 200] [--trials N] [--problems N] [--error-rate 0.1]
+        [--margin 0.0] [--block 16] [--growth 1.5] [--reference trials|incumbent] [--grid]
 
 SCORES.npz holds `scores` (trials, problems) in [0, 1] and optionally `tokens` of the same shape. A study folder holds
 one folder per trial with an items.jsonl; trials that lack problems others have are left out and counted. Each replay
 shuffles problems and trials, lets every trial race against the best of those that were evaluated in full before it,
-and compares the winner with the winner of full evaluation. With --grid a table over error rates and margins is printed.
+and compares the winner with the winner of full evaluation. With --trials and --problems, each replay uses so many of
+them, drawn anew: what a smaller study would have saved. With --grid a table over error rates and margins is printed.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qtarget.evaluation.racing import race
+from qtarget.evaluation.racing import evidence, looks, predictions
 from qtarget.evaluation.settings import RacingSettings
 from qtarget.evaluation.stats import wilson
 from qtarget.spaces.identity import derive_seed
@@ -46,16 +48,23 @@ class Rule:
 
     settings: RacingSettings
     reference: str
-    """`trials`: the mean of the trials evaluated in full predicts an item's score; `incumbent`: its own score does."""
+    """`trials`: all trials evaluated in full predict an item's score; `incumbent`: its own score does."""
+    problems: int | None = None
+    """Problems of a replay; None: all."""
+    trials: int | None = None
+    """Trials of a replay; None: all."""
 
 
 def replay(scores: Array, tokens: Array, rule: Rule, generator: np.random.Generator) -> tuple[float, float]:
     """(points lost by the winner, share of tokens) of one replay. `scores`, `tokens`: (trials, problems)."""
-    trials, problems = generator.permutation(scores.shape[0]), generator.permutation(scores.shape[1])
+    trials = generator.permutation(scores.shape[0])[: rule.trials]
+    problems = generator.permutation(scores.shape[1])[: rule.problems]
     scores, tokens = scores[trials][:, problems], tokens[trials][:, problems]
     incumbent, complete, used = 0, [0], float(tokens[0].sum())
     for index in range(1, len(scores)):
-        reference = scores[complete].mean(axis=0) if rule.reference == "trials" else None
+        reference = scores[incumbent]
+        if rule.reference == "trials":
+            reference = predictions(scores[complete], reference)
         done = length(scores[index], scores[incumbent], reference, rule.settings)
         used += float(tokens[index, :done].sum())
         if done < scores.shape[1]:
@@ -67,11 +76,11 @@ def replay(scores: Array, tokens: Array, rule: Rule, generator: np.random.Genera
     return 100 * float(full.max() - full[incumbent]), used / float(tokens.sum())
 
 
-def length(trial: Array, incumbent: Array, reference: Array | None, settings: RacingSettings) -> int:
+def length(trial: Array, incumbent: Array, reference: Array, settings: RacingSettings) -> int:
     """Items of `trial` that are generated before it is stopped; all of them when it is not."""
-    looks = range(settings.block, len(trial), settings.block)
-    stops = (seen for seen in looks if race(trial[:seen], incumbent, settings, reference=reference).stop)
-    return next(stops, len(trial))
+    found = evidence(trial, float(incumbent.mean()) + settings.margin, reference)
+    ends = looks(len(trial), settings.block, settings.growth)
+    return next((end for end in ends if found[end - 1] >= 1 / settings.error_rate), len(trial))
 
 
 def replays(scores: Array, tokens: Array, rule: Rule, count: int) -> Replays:
@@ -128,6 +137,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--error-rate", type=float, default=RacingSettings().error_rate)
     parser.add_argument("--margin", type=float, default=RacingSettings().margin)
     parser.add_argument("--block", type=int, default=RacingSettings().block)
+    parser.add_argument("--growth", type=float, default=RacingSettings().growth)
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--problems", type=int)
     parser.add_argument("--reference", choices=["trials", "incumbent"], default="trials")
     parser.add_argument("--grid", action="store_true")
     return parser.parse_args()
@@ -142,8 +154,11 @@ def main() -> None:
     print(f"scores {full[0]:.1f} to {full[-1]:.1f}, median {np.median(full):.1f}")
     print("error rate  margin  same winner  within 1 point (95 % interval)  points lost  tokens")
     for rate, margin in _grid(arguments.error_rate, arguments.margin, arguments.grid):
-        settings = RacingSettings(error_rate=rate, margin=margin, block=arguments.block)
-        found = replays(scores, tokens, Rule(settings, arguments.reference), arguments.replays)
+        settings = RacingSettings(
+            error_rate=rate, margin=margin, block=arguments.block, growth=arguments.growth
+        )
+        rule = Rule(settings, arguments.reference, arguments.problems, arguments.trials)
+        found = replays(scores, tokens, rule, arguments.replays)
         low, high = found.close_interval
         print(
             f"{rate:10.2f}  {margin:6.2f}  {found.same:11.1%}  {found.close:7.1%} ({low:.1%} to {high:.1%})"

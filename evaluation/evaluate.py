@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from .generate import Completion, Request, Sampling
 from .items import Item, ItemLog
 from .problems import Problem
 from .prompts import encode, end_tokens, render
+from .racing import looks
 from .sampling import sequence_key
 from .settings import EvaluationSettings
 from .verify import Verdict, judge
@@ -70,14 +72,17 @@ def evaluate(
     race: Race | None = None,
     samples: int | None = None,
     block: int = 32,
+    growth: float = 1.0,
     backend: Backend | None = None,
 ) -> Evaluation:
     """Score `model` on `problems`, k = `samples` (default `settings.samples`) completions each.
 
-    The problems are taken in the given order in blocks of `block`. After each, `on_block(done, total)` is called, and
-    `race` with the item scores so far, (done,); either ends the evaluation by returning True. The result then covers
-    the whole blocks done, never a part of one: what ends first in a batch is short, and short is no fair sample.
-    Sequences of the next block fill the places that the current one leaves free: no block waits for its longest.
+    The problems are taken in the given order in blocks: the first ends at `block` problems, each later one where
+    `racing.looks` says. After each, `on_block(done, total)` is called, and `race` with the item scores so far, (done,);
+    either ends the evaluation by returning True. The result then covers the whole blocks done, never a part of one:
+    what ends first in a batch is short, and short is no fair sample. Sequences of the next block fill the places that
+    the current one leaves free, so that no block waits for its longest; not under a `race`, where the next block may
+    never be wanted: its tokens are those of the blocks done and no others.
 
     With `items_path` every decided item is written there, and one found there is not made again.
 
@@ -85,7 +90,8 @@ def evaluate(
     `max_new_tokens`, a missing chat template, and an items file of other sampling settings.
     """
     started = time.perf_counter()
-    run = _Run(model, tokenizer, problems, settings, seed, samples or settings.samples, block)
+    ends = looks(len(problems), block, growth)
+    run = _Run(model, tokenizer, problems, settings, seed, samples or settings.samples, ends)
     with ItemLog(items_path, run.identity()) as log:
         done, stopped = run.fill(log, backend or TransformersBackend(model, tokenizer), on_block, race)
         items = [log.items[key] for key in run.keys(done)]
@@ -134,10 +140,10 @@ class _Run:
         settings: EvaluationSettings,
         seed: int,
         samples: int,
-        block: int,
+        ends: Sequence[int],
     ) -> None:
-        _check_problems(problems, block)
-        self.problems, self.samples, self._seed, self._block = problems, samples, seed, block
+        _check_problems(problems, ends[0])
+        self.problems, self.samples, self._seed, self._ends = problems, samples, seed, ends
         self._sampling = Sampling(
             max_new_tokens=settings.max_new_tokens,
             end_tokens=end_tokens(model, tokenizer, chat=any(problem.chat for problem in problems)),
@@ -160,25 +166,29 @@ class _Run:
 
     def fill(self, log: ItemLog, backend: Backend, on_block: OnBlock | None, race: Race | None) -> tuple[int, bool]:
         """Add the missing items to `log`, block by block. Returns problems done and whether a callback stopped it."""
-        missing = [key not in log.items for key in self.keys(len(self.problems))]
-        arrivals = self._arrivals(backend, [index for index, absent in enumerate(missing) if absent])
-        with closing(arrivals):
-            return self._blocks(log, arrivals, on_block, race)
+        first = 0
+        for last in self._ends if race is not None else self._ends[-1:]:
+            ends = [end for end in self._ends if first < end <= last]
+            with closing(self._arrivals(backend, self._missing(log, first, last))) as arrivals:
+                for end in ends:
+                    self._await(log, arrivals, first, end)
+                    if _stops(on_block, race, partial(self._scores, log, end), end, len(self.problems)):
+                        return end, end < len(self.problems)
+            first = last
+        return len(self.problems), False
 
-    def _blocks(
-        self, log: ItemLog, arrivals: Iterator[list[Item]], on_block: OnBlock | None, race: Race | None
-    ) -> tuple[int, bool]:
-        total = len(self.problems)
-        for start in range(0, total, self._block):
-            done = min(start + self._block, total)
-            keys = self.keys(done)[start * self.samples :]
-            while any(key not in log.items for key in keys):
-                for item in next(arrivals):
-                    log.add(item)
-            log.sync()
-            if _stops(on_block, race, partial(self._scores, log, done), done, total):
-                return done, done < total
-        return total, False
+    def _missing(self, log: ItemLog, first: int, last: int) -> list[int]:
+        """Numbers (problem · k + sample) of the completions of problems first..last-1 that are not there yet."""
+        keys = self.keys(last)[first * self.samples :]
+        return [index for index, key in enumerate(keys, first * self.samples) if key not in log.items]
+
+    def _await(self, log: ItemLog, arrivals: Iterator[list[Item]], first: int, end: int) -> None:
+        """Take arrivals until problems first..end-1 are decided, and make them survive a power cut."""
+        keys = self.keys(end)[first * self.samples :]
+        while any(key not in log.items for key in keys):
+            for item in next(arrivals):
+                log.add(item)
+        log.sync()
 
     def _scores(self, log: ItemLog, problems: int) -> tuple[float, ...]:
         return item_scores([log.items[key] for key in self.keys(problems)], self.samples)
@@ -200,8 +210,12 @@ class _Run:
 
     def _requests(self, indices: Sequence[int]) -> list[Request]:
         """Block after block, and within a block the longest prompt first; `index` = problem · k + sample."""
-        per_block = self._block * self.samples
-        order = sorted(indices, key=lambda i: (i // per_block, -len(self._prompts[i // self.samples].ids), i))
+
+        def place(index: int) -> tuple[int, int, int]:
+            problem = index // self.samples
+            return bisect_right(self._ends, problem), -len(self._prompts[problem].ids), index
+
+        order = sorted(indices, key=place)
         return [self._request(*divmod(index, self.samples)) for index in order]
 
     def _request(self, problem: int, sample: int) -> Request:
@@ -264,11 +278,20 @@ def _check_problems(problems: Sequence[Problem], block: int) -> None:
         )
 
 
+def longest_prompt(model: Any, tokenizer: Any, problems: Sequence[Problem], new_tokens: int) -> int:
+    """Tokens of the longest prompt. Raises UserError when it leaves no room for `new_tokens`."""
+    prompts = [_prompt(tokenizer, problem) for problem in problems]
+    _check_lengths(model, prompts, new_tokens)
+    return max(len(prompt.ids) for prompt in prompts)
+
+
 def _check_lengths(model: Any, prompts: Sequence[_Prompt], new_tokens: int) -> None:
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    longest = max(len(prompt.ids) for prompt in prompts)
-    if limit is not None and longest + new_tokens > limit:
+    lengths = [len(prompt.ids) for prompt in prompts]
+    if limit is not None and max(lengths) + new_tokens > limit:
+        longer = sum(length + new_tokens > limit for length in lengths)
         raise UserError(
-            f"Prompt and `max_new_tokens` must fit the model's {limit} positions, but got {longest} + {new_tokens}; "
-            "lower `max_new_tokens` or leave out long problems"
+            f"Prompt and `max_new_tokens` must fit the model's {limit} positions, but got {max(lengths)} + {new_tokens}"
+            f" at worst, too long for {longer} of {len(lengths)} problems; lower `max_new_tokens` or leave these "
+            "problems out"
         )

@@ -146,7 +146,7 @@ def check_architecture(model: Any) -> None:
         what = ", ".join(sorted(other)) or "an encoder"
         raise UserError(
             f"Batched generation needs a decoder of attention layers, but got {type(model).__name__} with {what}; "
-            "use `backends.PlainBackend`, which calls the model's own generate()"
+            "use `evaluation.backend: plain`, the model's own generate()"
         )
 
 

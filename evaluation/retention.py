@@ -9,7 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..spaces.errors import UserError
@@ -30,6 +32,8 @@ class Divergence(Settings):
 
     kl: float
     """Mean over predicted tokens, nats."""
+    standard_error: float | None
+    """Of `kl`, clustered by window; None for a single one."""
     nll: float
     """Mean negative log-likelihood of the text under the model, nats per token."""
     base_nll: float
@@ -58,17 +62,28 @@ def divergence(model: Any, base: Logits, windows: Sequence[Sequence[int]], *, ba
     """
     if not windows:
         raise UserError("Retention needs general text of at least two tokens, but got none; give texts to measure on")
-    sums = torch.zeros(3, dtype=torch.float64)
-    tokens = 0
+    found = []
     with evaluation_mode(model), torch.no_grad():
         for ids, mask in _batches(windows, batch_size, model.get_input_embeddings().weight.device):
             valid = mask[:, 1:].bool()
             ours = model(input_ids=ids, attention_mask=mask).logits[:, :-1][valid]
             theirs = base(ids, mask)[:, :-1][valid]
-            sums += _sums(ours, theirs, ids[:, 1:][valid])
-            tokens += int(valid.sum())
-    kl, nll, base_nll = (sums / tokens).tolist()
-    return Divergence(kl=kl, nll=nll, base_nll=base_nll, tokens=tokens)
+            rows = _per_token(ours, theirs, ids[:, 1:][valid])
+            found += [part.sum(dim=0) for part in rows.split(valid.sum(dim=1).tolist())]
+    counts = np.array([len(window) - 1 for window in sorted(windows, key=len, reverse=True)])
+    sums = torch.stack(found).numpy()  # (windows, 3)
+    kl, nll, base_nll = (sums.sum(axis=0) / counts.sum()).tolist()
+    error = _ratio_error(sums[:, 0], counts)
+    return Divergence(kl=kl, standard_error=error, nll=nll, base_nll=base_nll, tokens=int(counts.sum()))
+
+
+def _ratio_error(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> float | None:
+    """Standard error of Σ sums / Σ counts over windows (n,), which are drawn whole (linearised ratio)."""
+    windows = len(sums)
+    if windows < 2:
+        return None
+    residuals = sums - counts * sums.sum() / counts.sum()
+    return float(np.sqrt(windows / (windows - 1) * np.sum(residuals**2)) / counts.sum())
 
 
 def task_scores(problems: Sequence[Problem], evaluation: Evaluation) -> dict[str, float]:
@@ -92,14 +107,14 @@ def _batches(windows: Sequence[Sequence[int]], size: int, device: torch.device) 
         yield ids, (torch.arange(width, device=device) < lengths[:, None]).long()
 
 
-def _sums(logits: Tensor, base_logits: Tensor, labels: Tensor) -> Tensor:
-    """Sums over tokens, (3,) float64, of KL, NLL and base NLL, from logits (T, V) and labels (T,)."""
-    total = torch.zeros(3, dtype=torch.float64)
+def _per_token(logits: Tensor, base_logits: Tensor, labels: Tensor) -> Tensor:
+    """KL, NLL and base NLL of each token, (T, 3) float64 on the host, from logits (T, V) and labels (T,)."""
+    found = []
     for start in range(0, len(labels), _ROWS):
         rows = slice(start, start + _ROWS)
         ours, theirs = (z[rows].float().log_softmax(dim=-1) for z in (logits, base_logits))
         kl = (theirs.exp() * (theirs - ours)).sum(dim=-1)
         label = labels[rows, None]
-        parts = (kl, -ours.gather(1, label), -theirs.gather(1, label))
-        total += torch.stack([part.double().sum() for part in parts]).cpu()
-    return total
+        parts = (kl, -ours.gather(1, label)[:, 0], -theirs.gather(1, label)[:, 0])
+        found.append(torch.stack(parts, dim=1).double().cpu())
+    return torch.cat(found)

@@ -69,8 +69,41 @@ class RacingSettings(Settings):
     """Most probable share of trials stopped although they are no worse than the incumbent, over all looks together."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Score points a trial must be ahead to matter; one that is shown to lack them is stopped."""
-    block: Annotated[int, Field(ge=1)] = 16
-    """Problems between two looks."""
+    block: Annotated[int, Field(ge=2)] = 16
+    """Problems before the first look, and at least as many between two looks. They are generated together, and what a
+    look may throw away is not begun before it: a block below `batch_size` leaves places of the batch empty."""
+    growth: Annotated[float, Field(ge=1)] = 1.5
+    """Each look comes when so many times the problems of the one before are done."""
+
+
+class RetentionSettings(Settings):
+    """What a fine-tune should not forget, measured at the end of every trial: `tasks` or `text`."""
+
+    tasks: tuple[TaskSettings, ...] = ()
+    """Other tasks, scored as the study's own are; measured is the accuracy on them."""
+    problems: Annotated[int, Field(ge=2)] = 64
+    """Problems over all `tasks`."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """For `tasks`; default: as in the evaluation."""
+    text: str | None = None
+    """General text: a local .txt file (an empty line ends a text), or JSONL or Parquet with `text_column`; measured is
+    KL(base ‖ model) on it, in nats per token."""
+    text_column: str = "text"
+    tokens: Annotated[int, Field(ge=2)] = 4096
+    """Tokens of `text` to compare, at most."""
+    role: Literal["report", "constraint", "objective"] = "report"
+    """`report`: measured and shown. `constraint`: a trial that forgets more than `limit` is infeasible. `objective`:
+    searched for beside the score; the result is a front of trials, and needs `pruner: none` and no racing."""
+    limit: Annotated[float, Field(ge=0)] | None = None
+    """Most a trial may forget: nats per token for `text`, accuracy lost against the base for `tasks`."""
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Self:
+        if bool(self.tasks) == (self.text is not None):
+            raise ValueError("`tasks` or `text` must be given, and not both; keep one")
+        if (self.limit is not None) != (self.role == "constraint"):
+            raise ValueError(f"`limit` must go with `role: constraint`, but got {self.limit} with {self.role}; mend one")
+        return self
 
 
 class EvaluationSettings(Settings):
@@ -92,3 +125,13 @@ class EvaluationSettings(Settings):
     """Sequences decoded together."""
     racing: RacingSettings | None = None
     """None: every trial sees all problems."""
+    backend: Literal["transformers", "plain", "vllm"] = "transformers"
+    """Who generates: qtarget's batched loop, the model's own generate() one problem at a time, or vLLM (extra)."""
+    retention: RetentionSettings | None = None
+    """What else a trial's model is measured on."""
+
+    @model_validator(mode="after")
+    def _an_objective_needs_whole_evaluations(self) -> Self:
+        if self.retention is not None and self.retention.role == "objective" and self.racing is not None:
+            raise ValueError("`racing` must be off when retention is an objective: a raced trial has no second value")
+        return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
             soft_wrap=True,
         )
     show_bias(facts["cache_bias"], console)
+    for line in problem_lines(facts):
+        console.print(line, soft_wrap=True)
     verdicts = ", ".join(f"{count} {name}" for name, count in facts["verdicts"].items() if count)
     console.print(f"verdicts   of the untrained model: {verdicts}")
     console.print(
@@ -50,12 +52,35 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     return facts
 
 
+def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """The problems as the engine found them, who answers them, and what else is measured."""
+    found = facts["problems"]
+    for task in found["tasks"]:
+        yield (
+            f"task       {task['task']}: {task['read']} rows read, {task['duplicates']} repeated, "
+            f"{task['in_training']} also in training (left out); room for {task['search']} to search, "
+            f"{task['report']} to report"
+        )
+    if unusable := found["unusable_golds"]:
+        first = unusable[0]
+        yield (
+            f"golds      {len(unusable)} that no answer can match, each an error in every trial "
+            f"(first: {first['gold']!r}, {first['why']})"
+        )
+    yield f"prompts    longest {found['longest_prompt']} tokens"
+    yield f"answers    by {facts['backend']['note']}"
+    if facts["retention"] is not None:
+        kept = facts["retention"]
+        yield f"retention  {kept['name']}: {kept['value']:.4g} {kept['unit']} untrained, {kept['seconds']:.1f} s a trial"
+
+
 def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
     """Upper estimate of the whole study: every step and every problem of every trial, nothing pruned, in seconds."""
     step = max(worst["seconds"] for worst in facts["worst_steps"].values())
     problem = facts["seconds_per_problem"]
     answers = config.evaluation.problems * config.evaluation.samples
-    return float(config.search.trials * (config.training.steps * step + answers * problem))
+    kept = facts.get("retention") or {"seconds": 0.0}
+    return float(config.search.trials * (config.training.steps * step + answers * problem + kept["seconds"]))
 
 
 def _hours(seconds: float) -> str:

@@ -7,7 +7,7 @@ it runs, resumes and is tracked like one. The id comes from its candidates, so a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,16 @@ def confirmation_config(config: StudyConfig, chosen: tuple[Candidate, ...]) -> S
         )
     name = content_id([candidate.model_dump(mode="json") for candidate in chosen])[:8]
     search = config.search.model_copy(update={"trials": len(chosen) * config.confirmation.seeds, "pruner": "none"})
+    evaluation: dict[str, Any] = {"racing": None}  # every replicate answers every problem
+    if (retention := config.evaluation.retention) is not None:
+        evaluation["retention"] = retention.model_copy(update={"role": "report", "limit": None})
     changes = {
         "study": f"{config.study}.confirmation-{name}",
         "folder": str(config.study_folder / f"confirmation-{name}"),
         "baselines": (),
         "candidates": chosen,
         "search": search,
+        "evaluation": config.evaluation.model_copy(update=evaluation),
     }
     return config.model_copy(update=changes)
 
@@ -105,6 +109,18 @@ def conclude(config: StudyConfig) -> dict[str, Any]:
     verdict = {"study": config.study, "candidates": _described(config, scores), **found.as_dict()}
     write_json(config.study_folder / VERDICT_FILE, verdict)
     return verdict
+
+
+def retained(config: StudyConfig) -> dict[str, dict[str, float]]:
+    """Mean over seeds of what each candidate kept and forgot; empty for a study that does not measure it."""
+    kept: dict[str, list[Mapping[str, Any]]] = {}
+    for record in load_history(config):
+        if record.retention is not None:
+            kept.setdefault(record.title, []).append(record.retention)
+    return {
+        title: {name: float(np.mean([each[name] for each in found])) for name in ("value", "forgotten")}
+        for title, found in kept.items()
+    }
 
 
 def replicate_scores(config: StudyConfig) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
@@ -133,8 +149,13 @@ def problem_scores(items: Path) -> dict[str, float]:
 
 
 def _described(config: StudyConfig, scores: dict[str, Any]) -> list[dict[str, Any]]:
+    kept = retained(config)
     return [
-        {**candidate.model_dump(mode="json"), "score": float(scores[candidate.title].mean())}
+        {
+            **candidate.model_dump(mode="json"),
+            "score": float(scores[candidate.title].mean()),
+            "retention": kept.get(candidate.title),
+        }
         for candidate in config.candidates
     ]
 

@@ -32,6 +32,7 @@ from .config_file import read_folder
 from .engine_bias import cache_bias, study_caches
 from .engine_channel import Channel, die_with_parent
 from .engine_run import Run
+from .engine_scoring import Scoring, needs_base
 from .failures import Failure
 
 
@@ -47,7 +48,7 @@ class Engine:
             config.model,
             base,
             precision=config.training.precision,
-            reference=live and needs_frozen_copy(needs, config.training.lora),
+            reference=(live and needs_frozen_copy(needs, config.training.lora)) or needs_base(config),
             teacher=config.teacher if live and "teacher" in needs else None,
         )
         self.tokenizer = self.resident.tokenizer
@@ -55,6 +56,7 @@ class Engine:
         seen = training_hashes(training_prompts(config.data, base))
         self.splits = load_problems(config.evaluation, base, config.search.seed, seen)
         self.problems = {"search": self.splits.search, "report": self.splits.report}
+        self.scoring = Scoring(config, self.resident, self.splits.search, seen)
 
     def sources(self, target: TargetSpec) -> dict[str, Source | None]:
         """Reference and teacher of a design, live or from the cache that all trials share; None where it needs none."""
@@ -87,6 +89,7 @@ class Engine:
             "data": self.data.fingerprint,
             "evaluation": content_id([[problem.id for problem in problems] for problems in self.problems.values()]),
         }
+        found |= self.scoring.fingerprints()
         if self.resident.teacher is not None:
             found["teacher"] = model_fingerprint(self.resident.teacher.model)
         elif "teacher" in self._config.needs and self._config.teacher is not None:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluate import evaluate, longest_prompt
+from ..evaluation.problems import unreadable_golds
 from ..spaces import TargetSpec
+from ..spaces.errors import UserError
 from ..trainers.preflight import worst_case_step
 from .config import StudyConfig
 from .config_file import load_study
@@ -28,21 +30,49 @@ def check(config: StudyConfig) -> dict[str, Any]:
     engine = Engine(config)
     bias = engine.cache_bias()
     steps = {title: _worst_case(engine, config, target) for title, target in kinds_of_design(config)}
-    resident = engine.resident
+    untrained, scoring = engine.resident.fresh(config.training.lora, seed=0), engine.scoring
+    problems = check_problems(engine, config, untrained)
+    scoring.prepare(untrained, lambda done, total: False)
     answered = evaluate(
-        resident.fresh(config.training.lora, seed=0),
+        untrained,
         engine.tokenizer,
         engine.splits.search[:PROBLEMS],
         config.evaluation,
         seed=0,
+        backend=scoring.backend(untrained),
     )
+    _, retention = scoring.retention(untrained, None, lambda done, total: False)
     return {
         "inputs": engine.describe(),
         "fingerprints": engine.fingerprints(),
         "worst_steps": steps,
+        "problems": problems,
+        "backend": scoring.described_backend(),
+        "retention": retention,
         "verdicts": dict(answered.verdicts),
         "cache_bias": bias,
         "seconds_per_problem": answered.seconds / PROBLEMS,
+    }
+
+
+def check_problems(engine: Engine, config: StudyConfig, model: Any) -> dict[str, Any]:
+    """What became of every task's rows, golds that no completion can match, and the longest prompt.
+
+    Raises UserError when no gold can be matched, or a prompt is too long.
+    """
+    problems = (*engine.splits.search, *engine.splits.report)
+    unusable = unreadable_golds(problems)
+    if len(unusable) == len(problems):
+        gold, why = unusable[0][0].gold, unusable[0][1]
+        raise UserError(
+            f"Golds must be readable, but those of all {len(problems)} problems are not (first: {gold[:80]!r}, {why}); "
+            "check `answer_column` and `kind`",
+            field="evaluation.tasks",
+        )
+    return {
+        "tasks": [counts.model_dump() for counts in engine.splits.counts],
+        "unusable_golds": [{"id": each.id, "gold": each.gold[:80], "why": why} for each, why in unusable],
+        "longest_prompt": longest_prompt(model, engine.tokenizer, problems, config.evaluation.max_new_tokens),
     }
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..evaluation.evaluate import Evaluation, Race, evaluate
+from ..evaluation.backends import Backend
+from ..evaluation.evaluate import Evaluation, OnBlock, Race, evaluate
 from ..evaluation.problems import Problem
-from ..evaluation.racing import racer
+from ..evaluation.racing import RaceDecision, racer
 from ..spaces.identity import derive_seed
 from ..trainers.sft import StepReport, TrainingOutcome, train
 from .engine_channel import Channel, Message
@@ -38,10 +39,14 @@ class Run:
         self._model = engine.resident.fresh(self._settings.lora, seed=self._spec.seed)
         self._pruned: Evaluation | None = None
         self._first_step: int | None = None
-        self._incumbent: list[float] | None = command.get("incumbent")
+        self._opponents: Message | None = command.get("race")
+        self._decision: RaceDecision | None = None
 
     def finish(self) -> None:
         """Train, score and write the result, unless asked to stop on the way."""
+        if not self._prepare():
+            self._channel.send("stopped", number=self._number, step=0)
+            return
         outcome = self._train()
         if self._pruned is not None:
             self._conclude("pruned", outcome, self._pruned)
@@ -49,15 +54,42 @@ class Run:
         evaluation = None
         if outcome.status == "finished":
             evaluation = self._evaluate(self._problems, outcome.step, self._folder.items, self._race())
-        if evaluation is None:
+        through, retention = evaluation is not None, None
+        if evaluation is not None and not evaluation.stopped:
+            through, retention = self._retention(outcome.step)
+        if evaluation is None or not through:
             self._channel.send("stopped", number=self._number, step=outcome.step)
         else:
-            self._conclude("pruned" if evaluation.stopped else "complete", outcome, evaluation)
+            self._conclude("pruned" if evaluation.stopped else "complete", outcome, evaluation, retention)
+
+    def _prepare(self) -> bool:
+        """What scoring needs before the first trial; False when stopped."""
+        return self._engine.scoring.prepare(self._model, self._on_block(0))
+
+    def _backend(self) -> Backend:
+        return self._engine.scoring.backend(self._model)
+
+    def _retention(self, step: int) -> tuple[bool, Message | None]:
+        """(whether it went through, what the model kept)."""
+        items = self._folder.path / "retention.jsonl"
+        return self._engine.scoring.retention(self._model, items, self._on_block(step))
 
     def _race(self) -> Race | None:
         """Ends the last evaluation when the best trial so far can no longer be beaten."""
-        racing = self._spec.evaluation.racing
-        return None if racing is None or self._incumbent is None else racer(self._incumbent, racing)
+        racing, opponents = self._spec.evaluation.racing, self._opponents
+        if racing is None or opponents is None:
+            return None
+
+        def note(decision: RaceDecision) -> None:
+            self._decision = decision
+
+        return racer(opponents["incumbent"], racing, reference=opponents["reference"], on_decision=note)
+
+    def _raced(self) -> Message | None:
+        """What the race came to, and against which trial; None where there was none."""
+        if self._decision is None or self._opponents is None:
+            return None
+        return {"against": self._opponents["number"], **dataclasses.asdict(self._decision)}
 
     def _train(self) -> TrainingOutcome:
         engine, target = self._engine, self._spec.target
@@ -109,11 +141,6 @@ class Run:
     ) -> Evaluation | None:
         """Score the model as it is; None when asked to stop, with the items so far kept."""
         racing = self._spec.evaluation.racing
-
-        def on_block(done: int, total: int) -> bool:
-            self._channel.send("problems", number=self._number, step=step, done=done, total=total)
-            return self._channel.stop.is_set()
-
         evaluation = evaluate(
             self._model,
             self._engine.tokenizer,
@@ -121,13 +148,30 @@ class Run:
             self._spec.evaluation,
             seed=derive_seed("evaluation", self._spec.seed),
             items_path=items,
-            on_block=on_block,
+            on_block=self._on_block(step),
             race=race,
             block=racing.block if racing is not None else BLOCK,
+            growth=racing.growth if racing is not None else 1.0,
+            backend=self._backend(),
         )
         return None if evaluation.stopped and self._channel.stop.is_set() else evaluation
 
-    def _conclude(self, state: Literal["complete", "pruned"], outcome: TrainingOutcome, evaluation: Evaluation) -> None:
+    def _on_block(self, step: int) -> OnBlock:
+        """Reports problems answered at a step, and passes a stop on."""
+
+        def report(done: int, total: int) -> bool:
+            self._channel.send("problems", number=self._number, step=step, done=done, total=total)
+            return self._channel.stop.is_set()
+
+        return report
+
+    def _conclude(
+        self,
+        state: Literal["complete", "pruned"],
+        outcome: TrainingOutcome,
+        evaluation: Evaluation,
+        retention: Message | None = None,
+    ) -> None:
         result = {
             "id": self._spec.id,
             "state": state,
@@ -143,6 +187,9 @@ class Run:
             "evaluation_seconds": evaluation.seconds,
             "generated_tokens": evaluation.tokens,
             "micro_batch": self._settings.micro_batch,
+            "race": self._raced(),
+            "backend": self._engine.scoring.described_backend()["used"],
+            "retention": retention,
         }
         self._folder.write_result(result)
         self._channel.send("result", number=self._number, result=result)

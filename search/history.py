@@ -11,6 +11,7 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from ..evaluation.racing import predictions
 from ..spaces import TargetSpec
 from ..spaces.errors import UserError
 from .config import StudyConfig
@@ -56,6 +57,10 @@ class TrialRecord:
     """Kind and message."""
     folder: Path
     spec_id: str | None = field(default=None)
+    race: Mapping[str, Any] | None = field(default=None)
+    """The last look of a race, and the number of the trial it ran against."""
+    retention: Mapping[str, Any] | None = field(default=None)
+    """What the trial kept of what the base could: name, value, standard error, unit, direction, forgotten."""
 
     @property
     def finished(self) -> bool:
@@ -95,11 +100,42 @@ def best(records: Iterable[TrialRecord]) -> TrialRecord | None:
     return max(complete, key=lambda record: (record.score or 0.0, -record.number), default=None)
 
 
-def incumbent_scores(trials: Iterable[FrozenTrial], folder: Path) -> list[float] | None:
-    """Item scores, in problem order, of the best complete trial; None without one, or when its files are elsewhere."""
-    winner = best(read_records(trials, folder))
-    result = None if winner is None else TrialFolder(winner.folder).result
-    return None if result is None else result.get("item_scores")
+def front(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Complete trials that none beats in both score and retention (Pareto), best score first; empty without retention.
+
+    Of trials equal in both, the first.
+    """
+    measured = [r for r in records if r.state == "complete" and r.score is not None and r.retention is not None]
+    ranked = sorted(measured, key=lambda r: (-(r.score or 0.0), _forgotten(r), r.number))
+    kept: list[TrialRecord] = []
+    for record in ranked:
+        if not kept or _forgotten(record) < _forgotten(kept[-1]):
+            kept.append(record)
+    return kept
+
+
+def _forgotten(record: TrialRecord) -> float:
+    return 0.0 if record.retention is None else float(record.retention["forgotten"])
+
+
+def opponents(trials: Iterable[FrozenTrial], folder: Path) -> dict[str, Any] | None:
+    """What a trial races against: number and item scores of the best complete trial, and what all of them predict.
+
+    None without a complete trial, or when the best one's files are elsewhere.
+    """
+    records = read_records(trials, folder)
+    complete = [record for record in records if record.state == "complete" and record.same_as is None]
+    scores = {record.number: _item_scores(record) for record in complete}
+    winner = best(complete)
+    incumbent = None if winner is None else scores[winner.number]
+    if winner is None or incumbent is None:
+        return None
+    known = [found for found in scores.values() if found is not None and len(found) == len(incumbent)]
+    return {"number": winner.number, "incumbent": incumbent, "reference": predictions(known, incumbent).tolist()}
+
+
+def _item_scores(record: TrialRecord) -> list[float] | None:
+    return (TrialFolder(record.folder).result or {}).get("item_scores")
 
 
 def plain_sft(records: Iterable[TrialRecord]) -> TrialRecord | None:
@@ -121,7 +157,7 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         baseline=facts.get("baseline"),
         training=facts.get("training", {}),
         parameters=trial.params,
-        score=trial.value if state in ("complete", "pruned") else None,
+        score=trial.values[0] if trial.values and state in ("complete", "pruned") else None,
         standard_error=facts.get("standard_error"),
         seconds=facts.get("seconds"),
         verdicts=facts.get("verdicts", {}),
@@ -132,6 +168,8 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         failure=facts.get("failure"),
         folder=folder if same_as is None else trial_folder(study_folder, same_as).path,
         spec_id=facts.get("spec_id"),
+        race=facts.get("race"),
+        retention=facts.get("retention"),
     )
 
 

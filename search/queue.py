@@ -24,8 +24,12 @@ from .storage import StudyStorage
 WITHDRAWN = "withdrawn"
 """User attribute of a slot that a smaller budget took back: failed for Optuna, no part of the study any more."""
 
-CREDITED = ("standard_error", "verdicts", "num_problems", "samples", "failure")
+CREDITED = ("standard_error", "verdicts", "num_problems", "samples", "failure", "race", "retention")
 """What a trial that repeats a finished one takes over from it, besides score and rungs."""
+
+
+WORST = -1e3
+"""Further objectives of a trial that has no result."""
 
 
 class LeaseLostError(RuntimeError):
@@ -60,6 +64,10 @@ class Verdict:
     """User attributes to keep with it."""
     violated: str | None = None
     """Name of the constraint that makes it infeasible: oom, diverged or timeout."""
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    """Other constraints; above 0 is violated."""
+    further: tuple[float, ...] = ()
+    """Values of further objectives, larger is better."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +175,13 @@ class Queue:
             self.note(claim, **verdict.attributes)
             if verdict.violated is not None and not claim.trial.constraints:
                 claim.trial.set_constraint(verdict.violated, 1.0)
-            complete = verdict.state == TrialState.COMPLETE
-            claim.trial.study.tell(claim.number, verdict.score if complete else None, state=verdict.state)
+            for name, value in verdict.constraints.items():
+                if name not in claim.trial.constraints:
+                    claim.trial.set_constraint(name, value)
+            study = claim.trial.study
+            values = [verdict.score or 0.0, *verdict.further]
+            values += [WORST] * (len(study.directions) - len(values))
+            study.tell(claim.number, values if verdict.state == TrialState.COMPLETE else None, state=verdict.state)
 
     def finished_twin(self, canonical_id: str) -> FrozenTrial | None:
         """The first finished trial with that canonical id; a failed one proves nothing."""
@@ -183,8 +196,9 @@ class Queue:
                 claim.trial.report(score, step)
         copied = {name: twin.user_attrs[name] for name in CREDITED if name in twin.user_attrs}
         facts = {**copied, "same_as": twin.number, "seconds": 0.0}
-        violated = next((name for name, value in twin.constraints.items() if value > 0), None)
-        self.finish(claim, Verdict(twin.state, twin.value, facts, violated))
+        score, *further = twin.values or [None]
+        verdict = Verdict(twin.state, score, facts, constraints=dict(twin.constraints), further=tuple(further))
+        self.finish(claim, verdict)
 
     def unfinished(self) -> int:
         """Slots that wait or run, here or elsewhere."""

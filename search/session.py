@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from .config import StudyConfig
 from .config_file import load_study, read_folder
 from .confirm import candidates, conclude, confirmation_config, stored_verdict
 from .events import Listener
-from .history import best, load_history, plain_sft
+from .history import TrialRecord, best, front, load_history, plain_sft
 from .progress import ProgressDisplay
 from .study import joined_config
 from .supervisor import Summary, join_study, run_study
-from .tables import confirmation_sentence, confirmation_table, trials_table, winner_sentence
+from .tables import confirmation_sentence, confirmation_table, front_table, trials_table, winner_sentence
 from .tracking import MlflowTracking
 from .trial import read_json
 
@@ -56,12 +57,20 @@ def join_and_show(
 
 
 def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str, Any]:
-    console.print(trials_table(load_history(config), f"Study {config.study}"))
+    records = load_history(config)
+    console.print(trials_table(records, f"Study {config.study}"))
+    _show_front(records, console)
     console.print(winner_sentence(summary.winner, summary.sft), soft_wrap=True)
     if summary.state == "stopped":
         console.print("Stopped; nothing is lost. The same command goes on from the checkpoints.")
     console.print(f"Everything is in {config.study_folder}", soft_wrap=True)
     return summary.as_dict()
+
+
+def _show_front(records: Sequence[TrialRecord], console: Console) -> None:
+    """Where a study measures what its trials forget."""
+    if found := front(records):
+        console.print(front_table(found))
 
 
 def _confirm_if_due(
@@ -149,6 +158,7 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
     console.print(
         trials_table(records, f"Study {config.study}: {len(records) - left} of {len(records)} trials finished")
     )
+    _show_front(records, console)
     console.print(winner_sentence(best(records), plain_sft(records)), soft_wrap=True)
     bias = read_json(config.study_folder / BIAS_FILE)
     show_bias(bias, console)

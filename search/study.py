@@ -16,7 +16,7 @@ from .config_file import parse_study, write_folder
 from .prior import Prior
 from .redaction import redact
 from .resume import refuse_changes, refuse_other_inputs
-from .storage import StudyStorage, open_storage, redact, sqlite_url
+from .storage import StudyStorage, open_storage, sqlite_url
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # events say what happens; its own lines would break progress bars
 
@@ -49,7 +49,10 @@ class Study:
         """
         with self.storage.lock():
             study = optuna.create_study(
-                study_name=self.name, storage=self.storage.backend, direction="maximize", load_if_exists=True
+                study_name=self.name,
+                storage=self.storage.backend,
+                directions=["maximize"] * self.config.objectives,
+                load_if_exists=True,
             )
             before = study.user_attrs.get("fingerprints")
             if before is not None:

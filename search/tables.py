@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .history import TrialRecord
+from .outcome import race_sentence, retention_sentence
 from .progress import STATE_STYLE
 
 
@@ -43,6 +44,10 @@ def _note(record: TrialRecord) -> str:
     notes = [f"same gradient as trial {record.same_as}"] if record.same_as is not None else []
     if record.attempts > 1:
         notes.append(f"{record.attempts} attempts ({', '.join(step['why'] for step in record.chain)})")
+    if record.race is not None and record.race["stop"]:
+        notes.append(str(race_sentence(record.race)))
+    if record.retention is not None:
+        notes.append(retention_sentence(record.retention))
     if record.failure:
         notes.append(f"{record.failure['kind']}: {record.failure['message'].splitlines()[0][:80]}")
     return "; ".join(notes)
@@ -53,6 +58,20 @@ def score_text(record: TrialRecord) -> str:
         return ""
     error = "" if record.standard_error is None else f" ± {record.standard_error:.3f}"
     return f"{record.score:.3f}{error}"
+
+
+def front_table(records: Sequence[TrialRecord]) -> Table:
+    """Score against forgetting: the trials that no other beats in both."""
+    first = records[0].retention or {}
+    table = Table(title=f"Not beaten in both score and retention ({first['name']})", title_justify="left")
+    for name in ("#", "target", "score ± s.e.", f"forgotten ({first['unit']})"):
+        table.add_column(name, justify="left" if name == "target" else "right", overflow="fold")
+    for record in records:
+        kept = record.retention or {}
+        error = kept.get("forgotten_standard_error")
+        spread = "" if error is None else f" ± {error:.2g}"
+        table.add_row(str(record.number), escape(record.title), score_text(record), f"{kept['forgotten']:.3g}{spread}")
+    return table
 
 
 def winner_sentence(winner: TrialRecord | None, sft: TrialRecord | None) -> str:

@@ -16,9 +16,10 @@ from .config import LimitSettings
 from .events import Event, ProblemsDone, RungScored, StepDone, TrialEnded, TrialStarted
 from .events import TrialState as EndState
 from .failures import Failure, decide
-from .history import incumbent_scores
+from .history import opponents
 from .launcher import EngineProcess, Message
-from .queue import CREDITED, Claim, LeaseLostError, Queue, Verdict
+from .outcome import outcome
+from .queue import Claim, LeaseLostError, Queue, Verdict
 from .task import Task
 from .trial import TrialSpec, trial_folder
 
@@ -83,7 +84,7 @@ class Worker:
     def _send_trial(self, task: Task) -> None:
         assert self.engine is not None
         self._last_sign = time.monotonic()
-        raced = not task.claim.attributes.get("baseline")
+        raced = task.spec.evaluation.racing is not None and not task.claim.attributes.get("baseline")
         self.engine.send(
             {
                 "type": "run",
@@ -91,7 +92,7 @@ class Worker:
                 "folder": str(task.folder.path),
                 "spec": task.spec.model_dump(mode="json"),
                 "micro_batch": task.micro_batch,
-                "incumbent": incumbent_scores(self._queue.slots(), self._folder) if raced else None,
+                "race": opponents(self._queue.slots(), self._folder) if raced else None,
             }
         )
 
@@ -151,14 +152,13 @@ class Worker:
 
     def _conclude(self, task: Task, result: Mapping[str, Any]) -> None:
         """Tell a result that the engine has written."""
-        facts = {name: result[name] for name in CREDITED if name in result} | {"seconds": task.seconds}
-        if result["state"] == "pruned":
-            self._queue.report(task.claim, result["steps"], float(result["score"]))
-            self._finish(task, Verdict(TrialState.PRUNED, attributes=facts), "pruned", result, None)
-            return
+        found = outcome(result, task.seconds)
         score, error = float(result["score"]), float(result["standard_error"])
-        self._emit(RungScored(task.claim.number, task.spec.training.steps, score, error, final=True))
-        self._finish(task, Verdict(TrialState.COMPLETE, score, facts), "complete", result, None)
+        if found.state == "pruned":
+            self._queue.report(task.claim, result["steps"], score)
+        else:
+            self._emit(RungScored(task.claim.number, task.spec.training.steps, score, error, final=True))
+        self._finish(task, found.verdict, found.state, result, found.reason)
 
     def _on_failure(self, failure: Failure) -> None:
         """Any fault recycles the engine, whose memory can no longer be trusted."""

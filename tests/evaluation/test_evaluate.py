@@ -167,6 +167,32 @@ def test_race_sees_the_scores_so_far(model, tokenizer, problems, settings):
     assert result.stopped and result.item_scores == seen[-1]
 
 
+class Counting:
+    """A backend that counts what it was asked for."""
+
+    def __init__(self, backend):
+        self._backend, self.asked = backend, 0
+
+    def generate(self, requests, sampling):
+        self.asked += len(requests)
+        yield from self._backend.generate(requests, sampling)
+
+
+def test_a_race_generates_nothing_beyond_its_last_look(model, tokenizer, problems, settings):
+    """The tokens a raced trial reports are all that were made."""
+    backend = Counting(TransformersBackend(model, tokenizer))
+    result = evaluate(
+        model, tokenizer, problems, settings, seed=1, race=lambda s: len(s) >= 8, block=4, growth=2.0, backend=backend
+    )
+    assert result.num_problems == 8 and backend.asked == 8 * settings.samples
+
+
+def test_a_race_that_nobody_stops_changes_nothing(model, tokenizer, problems, settings):
+    whole = evaluate(model, tokenizer, problems, settings, seed=1)
+    raced = evaluate(model, tokenizer, problems, settings, seed=1, race=lambda s: False, block=3, growth=1.5)
+    assert raced.item_scores == whole.item_scores and raced.tokens == whole.tokens and not raced.stopped
+
+
 def test_an_end_after_the_last_block_is_no_early_end(model, tokenizer, problems, settings):
     assert not evaluate(
         model, tokenizer, problems, settings, seed=1, on_block=lambda done, total: done == total

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from qtarget.evaluation.racing import race, racer, wealth
+from qtarget.evaluation.racing import PROOF, evidence, looks, predictions, race, racer, wealth
 from qtarget.evaluation.settings import RacingSettings
 
 SETTINGS = RacingSettings(error_rate=0.1, block=8)
@@ -89,8 +89,34 @@ def test_what_cannot_be_made_up_stops_at_once():
     incumbent = np.array([1.0] * 10 + [0.0] * 2)
     decision = race(np.zeros(6), incumbent, RacingSettings(error_rate=1e-6))
     assert decision.stop  # 6 wins at most, where the incumbent has 10
-    assert decision.e_value == float("inf")
+    assert decision.e_value == PROOF
     assert not race(np.zeros(2), incumbent, RacingSettings(error_rate=1e-6)).stop
+
+
+def test_looks_begin_with_a_block_grow_and_end_with_the_last_problem():
+    assert looks(100, 16, 1.0) == [16, 32, 48, 64, 80, 96, 100]
+    assert looks(256, 16, 2.0) == [16, 32, 64, 128, 256]
+    assert looks(10, 16, 1.5) == [10]
+    ends = looks(1000, 8, 1.5)
+    assert all(second - first >= 8 for first, second in itertools.pairwise(ends[:-1])) and ends[-1] == 1000
+
+
+def test_the_evidence_of_a_whole_row_is_that_of_its_prefixes():
+    """A decision looks at no score that is not there yet."""
+    generator = np.random.default_rng(6)
+    incumbent, trial = correct(generator, generator.normal(0, 1.5, (2, 64)) + [[1], [-1]])
+    reference = generator.uniform(0.1, 0.9, 64)
+    whole = evidence(trial, float(incumbent.mean()), reference)
+    prefixes = [race(trial[:n], incumbent, SETTINGS, reference=reference).e_value for n in range(1, 65)]
+    assert prefixes == pytest.approx(np.minimum(whole, PROOF))
+    assert (whole[1:] >= whole[:-1]).all()
+
+
+def test_predictions_trust_many_trials_more_than_few():
+    scores = np.array([[1.0, 0.0, 1.0, 1.0]])
+    assert predictions(scores, scores[0]) == pytest.approx([0.875, 0.375, 0.875, 0.875])
+    many = np.vstack([scores] * 9)
+    assert predictions(many, scores[0]) == pytest.approx([0.975, 0.075, 0.975, 0.975])
 
 
 def test_a_margin_stops_what_is_level():
