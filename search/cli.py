@@ -28,6 +28,9 @@ StudyFiles = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials, instead of the file's.")]
 Workers = Annotated[int, typer.Option(min=1, help="Engines on this host.")]
+Hours = Annotated[
+    float | None, typer.Option("--gpu-hours", min=0, help="Stop when all trials together have used an engine so long.")
+]
 Until = Annotated[str | None, typer.Option(help="Stop at this time, e.g. 07:00 or 2030-01-31T07:00+01:00.")]
 
 
@@ -87,12 +90,17 @@ def check(study: StudyFile, as_json: AsJson = False) -> None:
 
 @app.command()
 def run(
-    study: StudyFiles, trials: Trials = None, workers: Workers = 1, until: Until = None, as_json: AsJson = False
+    study: StudyFiles,
+    trials: Trials = None,
+    workers: Workers = 1,
+    until: Until = None,
+    gpu_hours: Hours = None,
+    as_json: AsJson = False,
 ) -> None:
     """Create a study or a campaign of several, or resume it: one command, safe to repeat."""
     from .campaign import run_files
 
-    _finish(run_files(study, _console(as_json), trials=trials, workers=workers, until=until), as_json)
+    _finish(run_files(study, _console(as_json), trials=trials, workers=workers, until=until, hours=gpu_hours), as_json)
 
 
 @app.command()
@@ -102,12 +110,15 @@ def join(
     base: Annotated[Path | None, typer.Option(help="Folder that the study's relative paths start from here.")] = None,
     workers: Workers = 1,
     until: Until = None,
+    gpu_hours: Hours = None,
     as_json: AsJson = False,
 ) -> None:
     """Work on a study that another process or host created."""
     from .session import join_and_show
 
-    _finish(join_and_show(storage_url, study, _console(as_json), base=base, workers=workers, until=until), as_json)
+    console = _console(as_json)
+    found = join_and_show(storage_url, study, console, base=base, workers=workers, until=until, hours=gpu_hours)
+    _finish(found, as_json)
 
 
 @app.command()

@@ -6,7 +6,7 @@ Free of torch, optuna and mlflow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 TrialState = Literal["complete", "pruned", "infeasible", "failed", "interrupted"]
@@ -21,6 +21,8 @@ class StudyStarted:
     finished: int
     """Slots that were already finished when this supervisor started."""
     config: Mapping[str, Any]
+    ended: Mapping[int, TrialState] = field(default_factory=dict)
+    """How each finished slot ended, those told by processes that died before they could say so included."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class TrialEnded:
 class StudyEnded:
     state: Literal["finished", "stopped", "failed"]
     summary: Mapping[str, Any]
+    ended: Mapping[int, TrialState] = field(default_factory=dict)
+    """As in StudyStarted."""
 
 
 Event = StudyStarted | TrialStarted | StepDone | ProblemsDone | RungScored | TrialEnded | StudyEnded

@@ -17,12 +17,16 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from . import leases
 from .config import StudyConfig
 from .leases import Lease
+from .patience import Patience
 from .prior import Prior
 from .sampling import make_pruner, make_sampler
 from .storage import StudyStorage
 
 WITHDRAWN = "withdrawn"
 """User attribute of a slot that a smaller budget took back: failed for Optuna, no part of the study any more."""
+
+BEHIND = "behind"
+"""User attribute of a waiting slot: number of the running trial of the same gradient whose outcome it waits for."""
 
 CREDITED = ("standard_error", "verdicts", "num_problems", "samples", "failure", "race", "retention")
 """What a trial that repeats a finished one takes over from it, besides score and rungs."""
@@ -103,6 +107,7 @@ class Queue:
             slots = self.slots(study)
             for slot in [*first[len(slots) :], *[Slot()] * trials][: max(0, trials - len(slots))]:
                 study.enqueue_trial(dict(slot.parameters), user_attrs=dict(slot.attributes))
+            slots = self.slots(study)
             waiting = [trial for trial in slots if trial.state == TrialState.WAITING]
             for trial in waiting[::-1][: max(0, len(slots) - trials)]:
                 self._storage.backend.set_trial_user_attr(trial._trial_id, WITHDRAWN, True)
@@ -113,29 +118,42 @@ class Queue:
         trials = (study or self.load()).get_trials(deepcopy=False)
         return [trial for trial in trials if not trial.user_attrs.get(WITHDRAWN)]
 
+    @property
+    def patience(self) -> Patience:
+        return self._storage.patience
+
     def claim(self) -> Claim | None:
-        """The next waiting slot, now ours; None when none waits."""
+        """The next waiting slot, now ours; None when none waits, or all that wait stand behind a running twin."""
         with self._storage.lock():
-            for trial in self.slots():
-                if trial.state == TrialState.WAITING:
-                    return self._take(trial)
+            slots = self.slots()
+            running = {trial.number for trial in slots if trial.state == TrialState.RUNNING}
+            for trial in slots:
+                if trial.state == TrialState.WAITING and trial.user_attrs.get(BEHIND) not in running:
+                    claim = self._take(trial)
+                    if claim is not None:
+                        return claim
         return None
 
-    def _take(self, trial: FrozenTrial) -> Claim:
+    def _take(self, trial: FrozenTrial) -> Claim | None:
+        """The trial, now ours; None when it no longer waits, which takes a server that lost our lock."""
         lease = leases.new_lease(self._lease_seconds)
         attempt = int(trial.user_attrs.get("attempts", 0)) + 1
         # the lease first: a RUNNING trial without one could not be told from a lost one
         self._set(trial._trial_id, leases.ATTRIBUTE, lease.model_dump())
         self._set(trial._trial_id, "attempts", attempt)
-        self._storage.backend.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        if not self._storage.backend.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+            self._set(trial._trial_id, leases.ATTRIBUTE, None)  # whoever runs it notices, and it is reaped
+            return None
         return Claim(Trial(self.load(trial.number), trial._trial_id), lease, attempt)
 
-    def renew(self, claim: Claim) -> None:
-        """Extend the lease; raises LeaseLostError when the trial has been taken over."""
+    def renew(self, claim: Claim, seconds: float | None = None) -> None:
+        """Extend the lease and keep the `seconds` used so far; raises LeaseLostError when it has been taken over."""
         with self._storage.lock():
             self._check(claim)
             claim.lease = claim.lease.renewed(self._lease_seconds)
             self._set(claim.trial._trial_id, leases.ATTRIBUTE, claim.lease.model_dump())
+            if seconds is not None:
+                self._set(claim.trial._trial_id, "seconds", seconds)
 
     def note(self, claim: Claim, **attributes: Any) -> None:
         """Keep facts with the trial; raises LeaseLostError when it was taken over and finished."""
@@ -183,11 +201,28 @@ class Queue:
             values += [WORST] * (len(study.directions) - len(values))
             study.tell(claim.number, values if verdict.state == TrialState.COMPLETE else None, state=verdict.state)
 
-    def finished_twin(self, canonical_id: str) -> FrozenTrial | None:
-        """The first finished trial with that canonical id; a failed one proves nothing."""
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
-        twins = (trial for trial in self.slots() if trial.state in states)
-        return next((trial for trial in twins if trial.user_attrs.get("canonical") == canonical_id), None)
+    def enter(self, claim: Claim, attributes: Mapping[str, Any]) -> FrozenTrial | None:
+        """Keep what a claimed trial is; its twin, if there is one.
+
+        The twin: a trial of the same canonical id that is finished (a failed one proves nothing), else one that runs.
+        """
+        with self._storage.lock():  # of two that enter at once, one finds the other
+            self.note(claim, **attributes)
+            twins = [
+                trial
+                for trial in self.slots()
+                if trial.user_attrs.get("canonical") == attributes["canonical"] and trial.number != claim.number
+            ]
+        order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        ranked = sorted((trial for trial in twins if trial.state in order), key=lambda trial: order.index(trial.state))
+        return ranked[0] if ranked else None
+
+    def stand_behind(self, claim: Claim, number: int) -> None:
+        """Put a trial back until the running trial `number` has an outcome; that was no attempt."""
+        with self._storage.lock():
+            self._check(claim)
+            self.note(claim, **{BEHIND: number, "attempts": claim.attempt - 1})
+            self._wait_again(claim.trial._trial_id)
 
     def credit(self, claim: Claim, twin: FrozenTrial) -> None:
         """Finish a claim with what its twin came to."""
@@ -232,6 +267,9 @@ class Queue:
     def _release(self, trial_id: int, attributes: Mapping[str, Any], why: str) -> None:
         """Back to WAITING, with the reason in the trial's chain of attempts."""
         self._set(trial_id, "chain", [*attributes.get("chain", []), _link(why)])
+        self._wait_again(trial_id)
+
+    def _wait_again(self, trial_id: int) -> None:
         self._set(trial_id, leases.ATTRIBUTE, None)
         self._storage.backend.set_trial_state_values(trial_id, TrialState.WAITING)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from ..spaces.errors import UserError
+from .budget import Budget, confirmation_cost, is_confirmed
 from .cache_commands import BIAS_FILE, show_bias
 from .config import StudyConfig
 from .config_file import load_study, read_folder
@@ -19,7 +18,8 @@ from .confirm import candidates, conclude, confirmation_config, stored_verdict
 from .events import Listener
 from .history import TrialRecord, best, front, load_history, plain_sft
 from .progress import ProgressDisplay
-from .study import joined_config
+from .redaction import redact
+from .study import joined_config, storage_url
 from .supervisor import Summary, join_study, run_study
 from .tables import confirmation_sentence, confirmation_table, front_table, trials_table, winner_sentence
 from .tracking import MlflowTracking
@@ -34,25 +34,34 @@ def run_file(
     workers: int = 1,
     confirmation_workers: int | None = None,
     until: str | None = None,
+    hours: float | None = None,
 ) -> dict[str, Any]:
     """Create or resume the study of a YAML file, show it while it runs, and sum it up.
 
     Several workers change what a sampler sees when, and so what it finds; a confirmation is the same with any number.
     """
-    config = load_study(path)
-    deadline = parse_until(until)
-    summary = run_study(config, listeners(config, console), trials=trials, workers=workers, until=deadline)
+    config, deadline = load_study(path), parse_until(until)
+    afterwards = (confirmation_workers or workers) if is_confirmed(config) else 0
+    heard = listeners(config, console)
+    summary = run_study(config, heard, trials=trials, workers=workers, until=deadline, hours=hours, reserve=afterwards)
     found = _sum_up(config, summary, console)
-    return _confirm_if_due(config, found, console, confirmation_workers or workers, deadline)
+    return _confirm_if_due(config, found, console, Budget(deadline, hours, afterwards))
 
 
 def join_and_show(
-    url: str, name: str, console: Console, *, base: Path | None = None, workers: int = 1, until: str | None = None
+    url: str,
+    name: str,
+    console: Console,
+    *,
+    base: Path | None = None,
+    workers: int = 1,
+    until: str | None = None,
+    hours: float | None = None,
 ) -> dict[str, Any]:
     """Work on a study that exists, show it, and sum it up."""
     config = joined_config(url, name, base)
-    heard = listeners(config, console, config.study_folder / f"joined-{socket.gethostname()}-{os.getpid()}")
-    summary = join_study(url, name, heard, base=base, workers=workers, until=parse_until(until))
+    heard, deadline = listeners(config, console), parse_until(until)
+    summary = join_study(url, name, heard, base=base, workers=workers, until=deadline, hours=hours)
     return _sum_up(config, summary, console)
 
 
@@ -73,15 +82,22 @@ def _show_front(records: Sequence[TrialRecord], console: Console) -> None:
         console.print(front_table(found))
 
 
-def _confirm_if_due(
-    config: StudyConfig, found: dict[str, Any], console: Console, workers: int, deadline: datetime | None
-) -> dict[str, Any]:
-    """Confirm a search that has just ended, where problems were kept for it and there is plain SFT to compare with."""
-    due = config.confirmation.automatic and config.evaluation.report_problems and found["sft"] is not None
-    if found["state"] != "finished" or not due:
+def _confirm_if_due(config: StudyConfig, found: dict[str, Any], console: Console, budget: Budget) -> dict[str, Any]:
+    """Confirm what a search has found, if its budget lets it; else say that there was no time."""
+    if not budget.reserve or found["ended"] == "signal":
         return found
-    verdict = confirm_study(config, console, workers=workers, deadline=deadline)
-    return {**found, "confirmation": verdict, "state": "finished" if verdict else "stopped"}
+    records = load_history(config)
+    cost = confirmation_cost(config, records)
+    if cost is None:  # plain SFT and another design are the least to compare
+        return found
+    if found["ended"] in ("deadline", "hours"):
+        why = f"No time to confirm: that takes {cost.shown(budget.reserve)}. The same command goes on."
+        console.print(why, soft_wrap=True)
+        return {**found, "unconfirmed": why}
+    hours = None if budget.hours is None else budget.hours - sum(record.seconds or 0.0 for record in records) / 3600
+    verdict = confirm_study(config, console, workers=budget.reserve, deadline=budget.until, hours=hours)
+    finished = verdict is not None and found["state"] == "finished"
+    return {**found, "confirmation": verdict, "state": "finished" if finished else "stopped"}
 
 
 def confirm_file(path: Path, console: Console, *, workers: int = 1, until: str | None = None) -> dict[str, Any] | None:
@@ -90,16 +106,23 @@ def confirm_file(path: Path, console: Console, *, workers: int = 1, until: str |
 
 
 def confirm_study(
-    config: StudyConfig, console: Console, *, workers: int = 1, deadline: datetime | None = None
+    config: StudyConfig,
+    console: Console,
+    *,
+    workers: int = 1,
+    deadline: datetime | None = None,
+    hours: float | None = None,
 ) -> dict[str, Any] | None:
     """Retrain the best designs and plain SFT with fresh seeds, score them on the report problems, say what holds."""
     chosen = candidates(config, load_history(config))
     confirmation = confirmation_config(config, chosen)
     names, seeds = ", ".join(candidate.title for candidate in chosen), config.confirmation.seeds
     console.print(f"Confirming with {seeds} fresh seeds on untouched problems: {names}", soft_wrap=True)
-    summary = run_study(confirmation, listeners(confirmation, console), workers=workers, until=deadline)
+    heard = listeners(confirmation, console)
+    summary = run_study(confirmation, heard, workers=workers, until=deadline, hours=hours)
     if summary.state != "finished":
-        console.print("The confirmation was stopped; `qtarget confirm` goes on with it.")
+        why = "was stopped" if summary.ended == "signal" else "had no time to end"
+        console.print(f"The confirmation {why}; `qtarget confirm` goes on with it.")
         return None
     verdict = conclude(confirmation)
     console.print(confirmation_table(verdict))
@@ -131,18 +154,25 @@ def parse_until(text: str | None, now: datetime | None = None) -> datetime | Non
     return moment
 
 
-def listeners(config: StudyConfig, console: Console, spool: Path | None = None) -> list[Listener]:
+def listeners(config: StudyConfig, console: Console) -> list[Listener]:
     """Progress on the terminal, and MLflow unless it is switched off."""
     found: list[Listener] = [ProgressDisplay(console)]
     if config.tracking.uri != "none":
         experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
-        found.append(MlflowTracking(tracking_uri(config), experiment, config.study, config.study_folder, spool=spool))
+        uri, key = tracking_uri(config), study_key(config)
+        found.append(MlflowTracking(uri, experiment, config.study, config.study_folder, key=key))
     return found
 
 
 def tracking_uri(config: StudyConfig) -> str:
     """The configured store, or an SQLite file in the study's folder."""
     return config.tracking.uri or f"sqlite:///{config.study_folder}/mlflow.db"
+
+
+def study_key(config: StudyConfig) -> str:
+    """What its runs are found by in a store that several studies share: its name, and where it is kept."""
+    place = storage_url(config)
+    return f"{config.study}@{config.study_folder.resolve() if place.startswith('sqlite') else redact(place)}"
 
 
 def find_study(path: Path) -> StudyConfig:

@@ -11,7 +11,7 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ import sqlalchemy
 from filelock import FileLock
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from ..spaces.errors import UserError
+from .patience import Patience
+from .redaction import redact
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -57,6 +59,8 @@ class StudyStorage:
     url: str
     backend: BaseStorage
     lock: Lock
+    patience: Patience
+    """Once open, a full disk or a server that is away makes every call wait."""
 
     @property
     def shown(self) -> str:
@@ -73,36 +77,32 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path.absolute()}"
 
 
-def redact(text: str) -> str:
-    """`text` with the password of every URL in it hidden: `postgresql://me:***@host/db`."""
-    return re.sub(r"(\w[\w+.-]*://[^\s:/@]*):[^\s@]*@", r"\1:***@", text)
-
-
 def open_storage(url: str, lock_name: str = "qtarget") -> StudyStorage:
     """Open the store at `url`, creating its tables once.
 
     Raises UserError (field `storage`) when the URL cannot be read, the server cannot be reached, or an SQLite file lies
     on a network file system.
     """
+    patience = Patience()
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
-            return _open_sqlite(url, parsed.database)
-        backend = _rdb(_with_installed_driver(url), {"pool_pre_ping": True})
+            return _open_sqlite(url, parsed.database, patience)
+        backend = _rdb(_with_installed_driver(url), {"pool_pre_ping": True}, patience)
     except UserError:
         raise
     except Exception as error:  # the drivers raise whatever they like; all of it means "cannot be opened"
         raise UserError(_cannot_open(url, error), field="storage") from None
-    return StudyStorage(url, backend, _server_lock(backend, lock_name))
+    return StudyStorage(url, backend, _server_lock(backend, lock_name, patience), patience)
 
 
-def _rdb(url: str, engine_kwargs: dict[str, object]) -> BaseStorage:
+def _rdb(url: str, engine_kwargs: dict[str, object], patience: Patience) -> BaseStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.storages.get_storage(RDBStorage(url, engine_kwargs=engine_kwargs))
+        return optuna.storages.get_storage(patience.guard(RDBStorage(url, engine_kwargs=engine_kwargs)))
 
 
-def _open_sqlite(url: str, database: str | None) -> StudyStorage:
+def _open_sqlite(url: str, database: str | None, patience: Patience) -> StudyStorage:
     if not database or database == ":memory:":
         raise UserError(
             f"`storage` must outlive the process, but got {url}; name a file: sqlite:////absolute/path/study.db",
@@ -124,14 +124,14 @@ def _open_sqlite(url: str, database: str | None) -> StudyStorage:
     lock = FileLock(f"{path}.lock", timeout=LOCK_SECONDS, poll_interval=0.01)
     with lock:  # two processes creating the tables at once fail
         _write_ahead(path)
-        backend = _rdb(url, {"connect_args": {"timeout": LOCK_SECONDS}})
+        backend = _rdb(url, {"connect_args": {"timeout": LOCK_SECONDS}}, patience)
         _sync_at_checkpoints(_engine(backend))
-    return StudyStorage(url, backend, lambda: _held(lock))
+    return StudyStorage(url, backend, lambda: _held(lock, patience), patience)
 
 
 @contextmanager
-def _held(lock: FileLock) -> Iterator[None]:
-    with lock:
+def _held(lock: FileLock, patience: Patience) -> Iterator[None]:
+    with patience.wait_for(lock.acquire):
         yield
 
 
@@ -176,7 +176,7 @@ def _with_installed_driver(url: str) -> str:
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
 
 
-def _server_lock(backend: BaseStorage, name: str) -> Lock:
+def _server_lock(backend: BaseStorage, name: str, patience: Patience) -> Lock:
     """A lock that the database server holds for one connection and frees when that connection dies."""
     engine = _engine(backend)
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
@@ -187,15 +187,24 @@ def _server_lock(backend: BaseStorage, name: str) -> Lock:
     else:
         raise ArgumentError(f"no lock for {engine.dialect.name}; use sqlite, postgresql or mysql")
 
+    def taken() -> sqlalchemy.Connection:
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            if connection.execute(sqlalchemy.text(take), values).scalar() == 0:
+                raise TimeoutError(f"not free within {LOCK_SECONDS:.0f} s")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     @contextmanager
     def held() -> Iterator[None]:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            if connection.execute(sqlalchemy.text(take), values).scalar() == 0:
-                raise TimeoutError(f"the study's lock was not free within {LOCK_SECONDS:.0f} s")
+        with patience.wait_for(taken) as connection:
             try:
                 yield
             finally:
-                connection.execute(sqlalchemy.text(give), values)
+                with suppress(DBAPIError):  # the connection is gone, and the lock with it
+                    connection.execute(sqlalchemy.text(give), values)
 
     return held
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import select
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,25 +17,27 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial
 
-from .budget import Budget
+from .budget import Budget, Over, Spending
 from .config import StudyConfig
+from .disk import Disk, drop_checkpoints
 from .events import Event, Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
+from .events import TrialState as EndState
 from .history import TrialRecord, best, end_state, plain_sft, read_records
-from .launcher import EngineProcess
+from .launcher import Launch, RunningEngine, place
 from .plan import Planned, Planner, first_slots
 from .queue import Claim, Queue
 from .signals import StopSignals
 from .study import Study, joined_config, open_study
 from .trial import trial_folder
 from .warm_start import prior_of
-from .worker import Launch, Worker
+from .worker import Worker
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
-FULL_SECONDS = 30.0
-"""Pause after an engine found the disk full, whatever it shows as free (quotas)."""
 CLAIM_SECONDS = 2.0
 """Pause after a claim that found nothing: what is left runs elsewhere, and may come back."""
+LOOK_SECONDS = 10.0
+"""Between two looks at what trials elsewhere have used of a budget of hours."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Summary:
     """Plain SFT, to compare the winner with."""
     seconds: float
     """Wall time of this call."""
+    ended: Over | Literal["finished", "signal"] = "finished"
+    """Why it ended."""
 
     def as_dict(self) -> dict[str, Any]:
         winner, sft = (record.as_dict() if record else None for record in (self.winner, self.sft))
@@ -67,20 +70,23 @@ def run_study(
     workers: int = 1,
     until: datetime | None = None,
     hours: float | None = None,
-    launch: Launch = EngineProcess,
+    reserve: int = 0,
+    launch: Launch | None = None,
 ) -> Summary:
     """Create the study, or go on with it, until every slot of its queue is finished.
 
     `trials` replaces the number of slots of the configuration. `until` (with a time zone) is a deadline at which
     running trials stop at their next step and keep their checkpoint; so do Ctrl-C and SIGTERM, a second one at once.
     `hours` is a budget of engine hours over all trials of the study, those before this call included; it ends likewise.
+    With `reserve` the search ends early enough for a confirmation on so many engines to fit into what is left of both,
+    if it ever does.
     Listeners hear every event and are closed at the end.
 
     Raises UserError for a configuration, data or storage that cannot work, StudyFailedError for a fault of the program.
     """
     if trials is not None:
         config = config.with_trials(trials)
-    return _supervise(open_study(config), listeners, Budget(until, hours), workers, launch)
+    return _supervise(open_study(config), listeners, Budget(until, hours, reserve), workers, launch)
 
 
 def join_study(
@@ -92,7 +98,7 @@ def join_study(
     workers: int = 1,
     until: datetime | None = None,
     hours: float | None = None,
-    launch: Launch = EngineProcess,
+    launch: Launch | None = None,
 ) -> Summary:
     """Work on a study that another process or host has created, until no slot is left.
 
@@ -103,8 +109,12 @@ def join_study(
     return _supervise(study_here, listeners, Budget(until, hours), workers, launch)
 
 
-def _supervise(study: Study, listeners: Sequence[Listener], budget: Budget, workers: int, launch: Launch) -> Summary:
+def _supervise(
+    study: Study, listeners: Sequence[Listener], budget: Budget, workers: int, launch: Launch | None
+) -> Summary:
     try:
+        if launch is None:
+            launch, workers = place(study.config.engine.ranks, workers)
         with StopSignals() as signals:
             return Supervisor(study, listeners, budget, workers, launch).run(signals)
     finally:
@@ -119,7 +129,9 @@ class Supervisor:
     def __init__(
         self, study: Study, listeners: Sequence[Listener], budget: Budget, workers: int, launch: Launch
     ) -> None:
-        self._study, self._listeners, self._budget = study, listeners, budget
+        self._study, self._listeners = study, listeners
+        self._spending = Spending(budget, study.config)
+        self._disk = Disk(study.folder, study.config.limits.disk_gigabytes)
         self._queue = Queue(study.config, study.storage)
         self._prior = prior_of(study)
         self._workers = [
@@ -128,12 +140,13 @@ class Supervisor:
         ]
         self._planner: Planner | None = None
         self._announced = False
-        self._roomy = True
-        self._reaped = self._claimed = -math.inf
+        self._reaped = self._claimed = self._looked = -math.inf
         self._begun = time.monotonic()
+        self._ended: Over | Literal["finished", "signal"] = "finished"
 
     def run(self, signals: StopSignals) -> Summary:
         state: Literal["finished", "stopped", "failed"] = "failed"
+        self._study.storage.patience.give_up = lambda: self._is_over(signals)
         try:
             if self._study.stored:
                 self._queue.reap()
@@ -151,10 +164,11 @@ class Supervisor:
         """The first engine sees all inputs before the study is created: what cannot work leaves nothing behind."""
         first, *others = self._workers
         first.start_engine()
-        while first.inputs is None and not signals.count:
+        while first.inputs is None and not self._is_over(signals):
             self._listen(signals)
         if first.inputs is None:
             return
+        self._spending.start_seconds = time.monotonic() - self._begun
         self._study.create(first.inputs["fingerprints"], self._prior)
         self._planner = Planner(self._study.config, first.inputs["fingerprints"])
         self._queue.fill(first_slots(self._study.config, self._prior), self._study.config.search.trials)
@@ -164,14 +178,14 @@ class Supervisor:
 
     def _announce(self) -> None:
         self._announced = True
-        counts = self._queue.counts()
-        finished = counts["complete"] + counts["pruned"] + counts["fail"]
-        config = self._study.shown_config
-        self._emit(StudyStarted(self._study.name, str(self._study.folder), sum(counts.values()), finished, config))
+        records, config = self._look(), self._study.shown_config
+        ended = _ended(records)
+        self._emit(StudyStarted(self._study.name, str(self._study.folder), len(records), len(ended), config, ended))
 
     def _work(self, signals: StopSignals) -> Literal["finished", "stopped"]:
-        while not (signals.count or self._budget.spent(self._engine_seconds())):
+        while not self._is_over(signals):
             self._reap_now_and_then()
+            self._look_now_and_then()
             idle = [worker for worker in self._workers if worker.idle]
             if idle and time.monotonic() - self._claimed > CLAIM_SECONDS and self._has_room():
                 for worker in idle:
@@ -182,16 +196,26 @@ class Supervisor:
         self._stop_all(signals)
         return "stopped"
 
+    def _is_over(self, signals: StopSignals) -> bool:
+        """Whether someone has asked to stop, or the budget has run out."""
+        running = {worker.task.claim.number: worker.task.seconds for worker in self._workers if worker.task}
+        over = "signal" if signals.count else self._spending.over(running)
+        self._ended = over or "finished"
+        return over is not None
+
     def _has_room(self) -> bool:
-        """Whether the disk takes another trial; while it does not, the study waits instead of failing trials."""
-        free = shutil.disk_usage(self._study.folder).free / 2**30
-        needed = self._study.config.limits.disk_gigabytes
-        last = max(worker.disk_full for worker in self._workers)
-        enough = free >= needed and time.monotonic() - last > FULL_SECONDS
-        if not enough and self._roomy:
-            log.warning("%s has %.1f GiB free, a trial needs %.1f; waiting for room", self._study.folder, free, needed)
-        self._roomy = enough
-        return enough
+        return self._disk.has_room(max(worker.disk_full for worker in self._workers))
+
+    def _look_now_and_then(self) -> None:
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
+
+    def _look(self) -> list[TrialRecord]:
+        """How the trials stand, told to the budget."""
+        self._looked = time.monotonic()
+        records = read_records(self._queue.slots(), self._study.folder) if self._announced else []
+        self._spending.look(records)
+        return records
 
     def _reap_now_and_then(self) -> None:
         if time.monotonic() - self._reaped > self._study.config.limits.lease_seconds / 4:
@@ -204,14 +228,15 @@ class Supervisor:
         assert self._planner is not None
         while (claim := self._queue.claim()) is not None:
             planned = self._planner.plan(claim)
-            self._queue.note(claim, **planned.attributes)
-            twin = self._queue.finished_twin(planned.spec.canonical_id)
+            twin = self._queue.enter(claim, planned.attributes)
             if twin is None:
                 worker.begin(claim, planned.spec, planned.title)
                 if worker.task is not None:
                     return
-            else:
+            elif twin.state.is_finished():
                 self._credit(claim, planned, twin)
+            else:  # trained right now by another worker: its outcome will be ours
+                self._queue.stand_behind(claim, twin.number)
         self._claimed = time.monotonic()
 
     def _credit(self, claim: Claim, planned: Planned, twin: FrozenTrial) -> None:
@@ -224,7 +249,7 @@ class Supervisor:
 
     def _listen(self, signals: StopSignals) -> None:
         """Wait for the engines, a signal or the next tick."""
-        sources: list[EngineProcess | StopSignals] = [signals]
+        sources: list[RunningEngine | StopSignals] = [signals]
         sources += [worker.engine for worker in self._workers if worker.engine is not None]
         readable, _, _ = select.select(sources, [], [], POLL_SECONDS)
         if signals in readable:
@@ -242,36 +267,32 @@ class Supervisor:
 
     def _leave(self, state: Literal["finished", "stopped", "failed"]) -> None:
         for worker in self._workers:
-            worker.abandon() if worker.task is not None else worker.close()
+            worker.discard_engine() if worker.task is not None else worker.close()
+        for worker in self._workers:
+            worker.abandon()
         if self._announced:
-            self._emit(StudyEnded(state, self._summary("stopped" if state != "finished" else state).as_dict()))
+            summary = self._summary("stopped" if state != "finished" else state)
+            self._emit(StudyEnded(state, summary.as_dict(), _ended(self._look())))
 
     def _summary(self, state: Literal["finished", "stopped"]) -> Summary:
-        records = read_records(self._queue.slots(), self._study.folder) if self._announced else []
+        records = self._look()
         counts = self._queue.counts() if self._announced else {}
-        seconds = time.monotonic() - self._begun
-        return Summary(
-            state, self._study.name, str(self._study.folder), counts, best(records), plain_sft(records), seconds
-        )
-
-    def _engine_seconds(self) -> float:
-        """Engine time of all trials of the study, the running ones of this supervisor included."""
-        if self._budget.hours is None:
-            return 0.0
-        running = {worker.task.claim.number: worker.task.seconds for worker in self._workers if worker.task}
-        records = read_records(self._queue.slots(), self._study.folder)
-        return sum(running.values()) + sum(r.seconds or 0.0 for r in records if r.number not in running)
+        folder, seconds = str(self._study.folder), time.monotonic() - self._begun
+        return Summary(state, self._study.name, folder, counts, best(records), plain_sft(records), seconds, self._ended)
 
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:
             listener.on_event(event)
         if isinstance(event, TrialEnded) and event.state != "interrupted":
-            self._tidy()
+            drop_checkpoints(self._look())
 
-    def _tidy(self) -> None:
-        """Checkpoints are several times the model: keep the best trial's and those of trials to go on with."""
-        records = read_records(self._queue.slots(), self._study.folder)
-        winner = best(records)
-        for record in records:
-            if record.finished and (winner is None or record.number != winner.number):
-                shutil.rmtree(record.folder / "checkpoint", ignore_errors=True)
+
+def _ended(records: Sequence[TrialRecord]) -> dict[int, EndState]:
+    """How the finished slots ended."""
+    names: dict[str, EndState] = {
+        "complete": "complete",
+        "pruned": "pruned",
+        "infeasible": "infeasible",
+        "failed": "failed",
+    }
+    return {record.number: names[record.state] for record in records if record.finished}

@@ -22,6 +22,11 @@ class Task:
     renewed: float = field(default_factory=time.monotonic)
     stopping: Literal["interrupted", "timeout"] | None = None
     stop_asked: float = 0.0
+    earlier: float = field(init=False)
+    """Seconds of the attempts before this one."""
+
+    def __post_init__(self) -> None:
+        self.earlier = float(self.claim.attributes.get("seconds", 0.0))
 
     @property
     def micro_batch(self) -> int:
@@ -30,4 +35,4 @@ class Task:
     @property
     def seconds(self) -> float:
         """Wall time of this trial, earlier attempts included."""
-        return float(self.claim.attributes.get("seconds", 0.0)) + time.monotonic() - self.begun
+        return self.earlier + time.monotonic() - self.begun

@@ -11,13 +11,16 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from .events import Event, StepDone
-from .spool import Entry, EventSpool
+from .events import Event, RungScored, StepDone
+from .redaction import redact
+from .spool import Entry, EventSpool, open_spool, orphans, read_entries
+from .trial import trial_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,12 +53,12 @@ class MlflowTracking:
         study: str,
         folder: Path,
         *,
-        spool: Path | None = None,
+        key: str | None = None,
         drain_seconds: float = 60.0,
     ) -> None:
-        """`spool`: folder of this process's journal, where several processes work on the study of `folder`."""
-        self._spool = EventSpool(spool or folder)
-        self._writer = MlflowWriter(uri, experiment, study, folder)
+        """`key`: what the study's runs are found by; default: its name in its folder."""
+        self._folder, self._spool, self._logged = folder, open_spool(folder), Logged(folder)
+        self._writer = MlflowWriter(uri, experiment, study, folder, key or f"{study}@{folder.resolve()}")
         self._drain_seconds = drain_seconds
         self._wake, self._closing = threading.Event(), threading.Event()
         self.failure: str | None = None
@@ -64,7 +67,7 @@ class MlflowTracking:
         self._thread.start()
 
     def on_event(self, event: Event) -> None:
-        if not isinstance(event, StepDone) or _worth_logging(event):
+        if self._logged.is_new(event):
             self._spool.append(event)
             self._wake.set()
 
@@ -87,15 +90,53 @@ class MlflowTracking:
                 self._deliver_backlog()
                 pause, self.failure = 1.0, None
             except Exception as error:
-                pause, self.failure = min(30.0, pause * 2), f"{type(error).__name__}: {error}"
+                pause, self.failure = min(30.0, pause * 2), redact(f"{type(error).__name__}: {error}")
             self._closing.wait(1.0)  # let a few more steps arrive: one batch is cheaper than many
 
     def _deliver_backlog(self) -> None:
-        while entries := list(self._spool.undelivered()):
+        """What processes that died have left, then our own."""
+        for spool in orphans(self._folder):
+            with closing(spool):
+                self._deliver_from(spool)
+        self._spool.flush()
+        self._deliver_from(self._spool)
+
+    def _deliver_from(self, spool: EventSpool) -> None:
+        while entries := list(spool.undelivered()):
             for _, group in itertools.groupby(entries, key=lambda entry: (entry.kind, entry.data.get("number"))):
                 batch = list(group)
                 self._writer.write(batch)
-                self._spool.mark_delivered(batch[-1].end)
+                spool.mark_delivered(batch[-1].end)
+
+
+class Logged:
+    """Steps and rungs that this host's journals hold already: a resumed trial passes them again, bit for bit."""
+
+    def __init__(self, folder: Path) -> None:
+        self._last_step: dict[int, int] = {}
+        self._rungs: set[tuple[int, int]] = set()
+        for path in folder.glob("tracking*.jsonl"):
+            for entry in read_entries(path):
+                if entry.kind in ("StepDone", "RungScored"):
+                    self._note(entry.kind, entry.data["number"], entry.data["step"])
+
+    def is_new(self, event: Event) -> bool:
+        """Whether `event` is worth logging and has not been logged; it counts as logged from now on."""
+        if isinstance(event, StepDone):
+            new = _worth_logging(event) and event.step > self._last_step.get(event.number, 0)
+        elif isinstance(event, RungScored):
+            new = (event.number, event.step) not in self._rungs
+        else:
+            return True
+        if new:
+            self._note(type(event).__name__, event.number, event.step)
+        return new
+
+    def _note(self, kind: str, number: int, step: int) -> None:
+        if kind == "StepDone":
+            self._last_step[number] = max(step, self._last_step.get(number, 0))
+        else:
+            self._rungs.add((number, step))
 
 
 def _worth_logging(event: StepDone) -> bool:
@@ -106,8 +147,9 @@ def _worth_logging(event: StepDone) -> bool:
 class MlflowWriter:
     """Turns spooled events into runs, parameters and metrics, each made once and found again by its tags."""
 
-    def __init__(self, uri: str, experiment: str, study: str, folder: Path) -> None:
+    def __init__(self, uri: str, experiment: str, study: str, folder: Path, key: str) -> None:
         self._uri, self._experiment, self._study, self._folder = uri, experiment, study, folder
+        self._key = key.replace("'", "")
         self._runs: dict[int | None, str] = {}
 
     def write(self, entries: list[Entry]) -> None:
@@ -122,6 +164,7 @@ class MlflowWriter:
         run = self._run(None, entry, self._study)
         self._client.update_run(run, status="RUNNING")
         self._log_params(run, entry.data["config"])
+        self._end_left(entry)
 
     def _on_TrialStarted(self, entry: Entry) -> None:
         data = entry.data
@@ -145,15 +188,35 @@ class MlflowWriter:
     def _on_TrialEnded(self, entry: Entry) -> None:
         data = entry.data
         run = self._run(data["number"], entry)
-        numbers = {key: item for key, item in flatten(data["result"] or {}).items() if isinstance(item, int | float)}
-        self._log_metrics(run, ((f"final/{key}", value, entry.milliseconds, 0) for key, value in numbers.items()))
+        self._log_final(run, data["number"], data["result"] or {}, entry)
         self._client.set_tag(run, "qtarget.state", data["state"])
         if data["reason"]:
-            self._client.set_tag(run, "qtarget.reason", str(data["reason"])[:_TAG_LIMIT])
+            self._client.set_tag(run, "qtarget.reason", redact(str(data["reason"]))[:_TAG_LIMIT])
         self._client.set_terminated(run, _STATUS.get(data["state"], "KILLED"), entry.milliseconds)
+
+    def _log_final(self, run: str, number: int, result: Mapping[str, Any], entry: Entry) -> None:
+        """Numbers of a result, stamped with its file's time: told again by another process, they are the same rows."""
+        path = trial_folder(self._folder, number).path / "result.json"
+        moment = path.stat().st_mtime_ns // 1_000_000 if path.exists() else entry.milliseconds
+        flat = flatten(result).items()
+        rows = ((f"final/{key}", item, moment, 0) for key, item in flat if isinstance(item, int | float))
+        self._log_metrics(run, rows)
+
+    def _end_left(self, entry: Entry) -> None:
+        """End the runs of trials that were told, by a process that died before it could say so here."""
+        query = f"tags.`qtarget.study` = '{self._key}' and attributes.status = 'RUNNING'"
+        for run in self._client.search_runs([self._experiment_id], query):
+            number = run.data.tags["qtarget.trial"]
+            state = entry.data.get("ended", {}).get(number)
+            if state is not None:
+                result = trial_folder(self._folder, int(number)).result or {}
+                self._log_final(run.info.run_id, int(number), result, entry)
+                self._client.set_tag(run.info.run_id, "qtarget.state", state)
+                self._client.set_terminated(run.info.run_id, _STATUS.get(state, "KILLED"), entry.milliseconds)
 
     def _on_StudyEnded(self, entry: Entry) -> None:
         run = self._run(None, entry)
+        self._end_left(entry)
         summary = flatten(entry.data["summary"])
         for name in ("winner.score", "winner.standard_error", "sft.score", "seconds"):
             if name in summary:
@@ -183,26 +246,29 @@ class MlflowWriter:
     def _run(self, number: int | None, entry: Entry, name: str | None = None) -> str:
         """Id of the trial's run (None: the study's), looked up by tags and made when there is none."""
         if number not in self._runs:
-            self._runs[number] = self._find(number) or self._create(number, entry, name)
+            parent = None if number is None else self._run(None, entry, self._study)
+            with FileLock(self._folder / "tracking.lock"):
+                self._runs[number] = self._find(number) or self._create(number, entry, name, parent)
         return self._runs[number]
 
     def _find(self, number: int | None) -> str | None:
+        """The trial's run; of several, which takes two hosts in one moment, the first, and the others are deleted."""
         trial = "study" if number is None else str(number)
-        query = f"tags.`qtarget.study` = '{self._study_key}' and tags.`qtarget.trial` = '{trial}'"
-        runs = self._client.search_runs([self._experiment_id], query, max_results=1)
-        return str(runs[0].info.run_id) if runs else None
+        query = f"tags.`qtarget.study` = '{self._key}' and tags.`qtarget.trial` = '{trial}'"
+        runs = self._client.search_runs([self._experiment_id], query)
+        ids = [str(run.info.run_id) for run in sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))]
+        for surplus in ids[1:]:
+            self._client.delete_run(surplus)
+        return ids[0] if ids else None
 
-    def _create(self, number: int | None, entry: Entry, name: str | None) -> str:
-        tags = {"qtarget.study": self._study_key, "qtarget.trial": "study" if number is None else str(number)}
-        if number is not None:
-            tags["mlflow.parentRunId"] = self._run(None, entry, self._study)
-        run = self._client.create_run(self._experiment_id, entry.milliseconds, tags, name or f"trial {number}")
-        return str(run.info.run_id)
-
-    @property
-    def _study_key(self) -> str:
-        """A study is its name in its folder: two studies of one name do not share runs."""
-        return f"{self._study}@{self._folder.resolve()}".replace("'", "")
+    def _create(self, number: int | None, entry: Entry, name: str | None, parent: str | None) -> str:
+        tags = {"qtarget.study": self._key, "qtarget.trial": "study" if number is None else str(number)}
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        self._client.create_run(self._experiment_id, entry.milliseconds, tags, name or f"trial {number}")
+        found = self._find(number)
+        assert found is not None
+        return found
 
     @property
     def _experiment_id(self) -> str:
@@ -224,7 +290,7 @@ def connect(uri: str, folder: Path) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
-    with FileLock(folder / "tracking.lock"):
+    with FileLock(folder / "tracking.tables.lock"):
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client

@@ -17,14 +17,13 @@ from .events import Event, ProblemsDone, RungScored, StepDone, TrialEnded, Trial
 from .events import TrialState as EndState
 from .failures import Failure, decide
 from .history import opponents
-from .launcher import EngineProcess, Message
+from .launcher import Launch, Message, RunningEngine
 from .outcome import outcome
 from .queue import Claim, LeaseLostError, Queue, Verdict
 from .task import Task
 from .trial import TrialSpec, trial_folder
 
 log = logging.getLogger(__name__)
-Launch = Callable[[Path, int], EngineProcess]
 STOP_SECONDS = 60.0
 """How long a trial may take to reach its next boundary when asked to stop; then its engine is killed."""
 
@@ -47,7 +46,7 @@ class Worker:
     ) -> None:
         self.index = index
         self._folder, self._queue, self._limits, self._launch, self._emit = folder, queue, limits, launch, emit
-        self.engine: EngineProcess | None = None
+        self.engine: RunningEngine | None = None
         self.inputs: Message | None = None
         """What the engine reported when it was ready: fingerprints and counts. None: not ready."""
         self.task: Task | None = None
@@ -62,13 +61,13 @@ class Worker:
 
     def start_engine(self) -> None:
         self.inputs = None
-        self.engine = self._launch(self._folder, self.index)
+        self.engine = self._queue.patience.wait_for(lambda: self._launch(self._folder, self.index))
         self._last_sign = time.monotonic()
 
     def begin(self, claim: Claim, spec: TrialSpec, title: str) -> None:
         """Start, or go on with, a claimed trial."""
         folder = trial_folder(self._folder, claim.number)
-        folder.prepare(spec)
+        self._queue.patience.wait_for(lambda: folder.prepare(spec))
         self.task = Task(claim, spec, title, folder)
         self._announce(self.task)
         if (result := folder.result) is not None:  # a supervisor died between the result and its telling
@@ -119,6 +118,9 @@ class Worker:
             self._idle_deaths = 0
             if self.task is not None:
                 self._send_trial(self.task)
+        elif kind == "unplaced":
+            if self.task is not None:
+                self._give_back(self.task, "no node has room for its engine")
         elif kind == "failed":
             self._on_failure(Failure.model_validate(message["failure"]))
         elif self.task is not None and message.get("number") == self.task.claim.number:
@@ -257,7 +259,7 @@ class Worker:
             return
         task.renewed = now
         try:
-            self._queue.renew(task.claim)
+            self._queue.renew(task.claim, task.seconds)
         except LeaseLostError as error:
             self._let_go(error)
 

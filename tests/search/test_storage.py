@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from qtarget.search import storage as module
-from qtarget.search.storage import file_system, open_storage, redact, sqlite_url
+from qtarget.search.redaction import redact
+from qtarget.search.storage import file_system, open_storage, sqlite_url
 from qtarget.spaces.errors import UserError
 
 

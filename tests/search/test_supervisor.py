@@ -15,7 +15,7 @@ import pytest
 from scripted_study import Recorder, scripted
 from small_study import small_config
 
-from qtarget.search import supervisor
+from qtarget.search import disk
 from qtarget.search.history import load_history
 from qtarget.search.supervisor import join_study, run_study
 from qtarget.search.worker import StudyFailedError
@@ -206,7 +206,7 @@ def test_a_deadline_stops_running_trials_and_keeps_them(scripted_study) -> None:
 
 
 def test_a_full_disk_makes_the_study_wait_not_fail(scripted_study, monkeypatch) -> None:
-    monkeypatch.setattr(supervisor, "FULL_SECONDS", 1.0)
+    monkeypatch.setattr(disk, "FULL_SECONDS", 1.0)
     config = scripted_study({"1": ["disk", "finish"]}, search=search(trials=2))
     assert run_study(config, launch=scripted).state == "finished"
     record = load_history(config)[1]

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from qtarget.search.events import RungScored, StepDone, StudyEnded, StudyStarted, TrialEnded, TrialStarted
-from qtarget.search.spool import EventSpool
+from qtarget.search.spool import open_spool
 from qtarget.search.tracking import MlflowTracking, flatten
 
 EVENTS = [
@@ -91,17 +91,17 @@ def test_an_outage_loses_nothing_and_does_not_raise(tmp_path: Path, uri: str, ca
 
 
 def test_spool_passes_over_a_torn_line(tmp_path: Path) -> None:
-    spool = EventSpool(tmp_path)
+    spool = open_spool(tmp_path)
     spool.append(EVENTS[0])
     spool.close()
     with spool.path.open("ab") as file:
         file.write(b'{"kind": "StepDo')
-    spool = EventSpool(tmp_path)
+    spool = open_spool(tmp_path)
     spool.append(EVENTS[-1])
     assert [entry.kind for entry in spool.undelivered()] == ["StudyStarted", "StudyEnded"]
     spool.mark_delivered(next(iter(spool.undelivered())).end)
     spool.close()
-    spool = EventSpool(tmp_path)
+    spool = open_spool(tmp_path)
     assert [entry.kind for entry in spool.undelivered()] == ["StudyEnded"]
     spool.close()
 

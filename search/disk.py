@@ -1,0 +1,45 @@
+"""Room on the disk: when a trial may start, and which checkpoints make way."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .history import TrialRecord, best
+
+log = logging.getLogger(__name__)
+FULL_SECONDS = 30.0
+"""Pause after an engine found the disk full, whatever it shows as free (quotas)."""
+
+
+class Disk:
+    """The file system of a study's folder."""
+
+    def __init__(self, folder: Path, needed: float) -> None:
+        """`needed`: GiB that must be free for a trial to start."""
+        self._folder, self._needed, self._roomy = folder, needed, True
+
+    def has_room(self, last_full: float) -> bool:
+        """Whether it takes another trial; while it does not, the study waits instead of failing trials.
+
+        `last_full`: when an engine last found it full, in the seconds of `time.monotonic`.
+        """
+        free = shutil.disk_usage(self._folder).free / 2**30
+        enough = free >= self._needed and time.monotonic() - last_full > FULL_SECONDS
+        if not enough and self._roomy:
+            log.warning("%s has %.1f GiB free, a trial needs %.1f; waiting for room", self._folder, free, self._needed)
+        if enough and not self._roomy:
+            log.warning("%s has room again; going on", self._folder)
+        self._roomy = enough
+        return enough
+
+
+def drop_checkpoints(records: Sequence[TrialRecord]) -> None:
+    """Checkpoints are several times the model: keep the best trial's and those of trials to go on with."""
+    winner = best(records)
+    kept = {record.folder for record in records if not record.finished} | ({winner.folder} if winner else set())
+    for folder in {record.folder for record in records} - kept:
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
