@@ -13,6 +13,7 @@ from ..spaces import SearchSpace, TargetSpec, presets
 from ..spaces.errors import UserError
 from ..spaces.settings import Settings
 from ..trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
+from .launcher import EngineSettings
 
 PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft")
 """Baselines of a study that names none, as far as its inputs allow."""
@@ -144,6 +145,8 @@ class StudyConfig(Settings):
     """Database URL; default: an SQLite file in the study's folder."""
     tracking: TrackingSettings = TrackingSettings()
     limits: LimitSettings = LimitSettings()
+    engine: EngineSettings = EngineSettings()
+    """How many devices one trial takes."""
     folder: str | None = None
     """The study's folder; default: runs/<study> beside the YAML file, wherever the command is called from."""
     base: str | None = None
@@ -212,6 +215,17 @@ class StudyConfig(Settings):
                 "`search.pruner` must be none when retention is an objective, which is known at a trial's end only, "
                 f"but got {self.search.pruner}",
                 field="search.pruner",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_share_a_batch(self) -> Self:
+        batch, ranks = self.training.effective_batch, self.engine.ranks
+        if batch % ranks:
+            raise UserError(
+                f"`training.effective_batch` must be a multiple of `engine.ranks`, but got {batch} and {ranks}; "
+                "change one of them",
+                field="training.effective_batch",
             )
         return self
 

@@ -10,11 +10,12 @@ import errno
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from accelerate import PartialState
 
 from ..evaluation.problems import load_problems
 from ..evaluation.splits import training_hashes
@@ -22,7 +23,6 @@ from ..spaces import TargetSpec
 from ..spaces.errors import UserError
 from ..spaces.identity import content_id
 from ..trainers.data import load_demonstrations, load_rows, turn_reader
-from ..trainers.models import model_fingerprint
 from ..trainers.resident import ResidentModel, needs_frozen_copy
 from ..trainers.settings import DataSettings, ModelSettings
 from ..trainers.sft import DivergedError
@@ -30,7 +30,7 @@ from ..trainers.sources import CachedModel, Source
 from .config import StudyConfig
 from .config_file import read_folder
 from .engine_bias import cache_bias, study_caches
-from .engine_channel import Channel, die_with_parent
+from .engine_channel import Channel, Message, die_with_parent
 from .engine_run import Run
 from .engine_scoring import Scoring, needs_base
 from .failures import Failure
@@ -50,11 +50,13 @@ class Engine:
             precision=config.training.precision,
             reference=(live and needs_frozen_copy(needs, config.training.lora)) or needs_base(config),
             teacher=config.teacher if live and "teacher" in needs else None,
+            sharded=config.engine.strategy == "fsdp" and PartialState().num_processes > 1,
         )
         self.tokenizer = self.resident.tokenizer
-        self.data = load_demonstrations(config.data, self.tokenizer, base)
-        seen = training_hashes(training_prompts(config.data, base))
-        self.splits = load_problems(config.evaluation, base, config.search.seed, seen)
+        with PartialState().main_process_first():  # of several ranks one prepares the data, the others find it
+            self.data = load_demonstrations(config.data, self.tokenizer, base)
+            seen = training_hashes(training_prompts(config.data, base))
+            self.splits = load_problems(config.evaluation, base, config.search.seed, seen)
         self.problems = {"search": self.splits.search, "report": self.splits.report}
         self.scoring = Scoring(config, self.resident, self.splits.search, seen)
 
@@ -75,6 +77,7 @@ class Engine:
         """Opened once an engine; built first when it is not there."""
         if model not in self._opened:
             caches, _ = study_caches(self._config, self.data, self.tokenizer)
+            # every rank calls: they build together
             self._opened[model] = caches.open_or_build(model, device=self.resident.device)
         return self._opened[model]
 
@@ -90,8 +93,8 @@ class Engine:
             "evaluation": content_id([[problem.id for problem in problems] for problems in self.problems.values()]),
         }
         found |= self.scoring.fingerprints()
-        if self.resident.teacher is not None:
-            found["teacher"] = model_fingerprint(self.resident.teacher.model)
+        if self.resident.teacher_fingerprint is not None:
+            found["teacher"] = self.resident.teacher_fingerprint
         elif "teacher" in self._config.needs and self._config.teacher is not None:
             found["teacher"] = self._cached(self._config.teacher).cache.manifest.key.id
         return found
@@ -124,20 +127,23 @@ def main(folder: Path) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us through the supervisor
     channel = Channel()
-    number: int | None = None
     try:
-        engine = Engine(read_folder(folder))
-        engine.cache_bias()
-        channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe())
-        while True:
-            command = channel.next_command()
-            number = command["number"]
-            if command["type"] == "run":
-                channel.stop.clear()
-                Run(engine, channel, command).finish()
+        serve(folder, channel)
     except Exception as error:
-        channel.send("failed", number=number, failure=classify(error).model_dump())
+        channel.send("failed", failure=classify(error).model_dump())
         sys.exit(1)
+
+
+def serve(folder: Path, channel: Channel, make_run: Callable[[Engine, Channel, Message], Run] = Run) -> NoReturn:
+    """Load what the study needs, then run one trial after another until the channel's end ends the process."""
+    engine = Engine(read_folder(folder))
+    engine.cache_bias()
+    channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe())
+    while True:
+        command = channel.next_command()
+        if command["type"] == "run":
+            channel.stop.clear()
+            make_run(engine, channel, command).finish()
 
 
 def classify(error: BaseException) -> Failure:

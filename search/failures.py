@@ -10,6 +10,9 @@ from ..spaces.settings import Settings
 
 Kind = Literal["oom", "diverged", "timeout", "crash", "disk", "bug", "user"]
 
+LOST_CONTACT = 75
+"""Exit code of a rank that ends because another one is gone."""
+
 
 class Failure(Settings):
     """What went wrong in one attempt at a trial."""

@@ -1,4 +1,4 @@
-"""Where engines run: local subprocesses, one a device group. The only file that knows.
+"""Where engines run: processes of this host, one a device group. With launcher_ranks and launcher_ray all that knows.
 
 Supervisor and engine talk in JSON lines over pipes; what the engine prints otherwise goes to engine-<index>.log in the
 study's folder.
@@ -9,18 +9,157 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field
+
+from ..spaces.errors import UserError
+from ..spaces.settings import Settings
 
 Message = dict[str, Any]
+Cause = tuple[Literal["oom", "crash"], str]
+
+
+class EngineSettings(Settings):
+    """How many devices one trial takes."""
+
+    ranks: Annotated[int, Field(ge=1)] = 1
+    """Processes that train one model together, each on its own device; on the CPU where there is none."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """ddp: every rank holds the whole model. fsdp: each holds a share of weights, gradients and AdamW's state."""
+
+
+class RunningEngine(Protocol):
+    """An engine as its supervisor sees it, wherever it runs."""
+
+    def fileno(self) -> int:
+        """The descriptor to wait on for messages."""
+        ...
+
+    def send(self, command: Message) -> None:
+        """Send one command; a dead engine is noticed by `dead`, not here."""
+        ...
+
+    def receive(self) -> Iterator[Message]:
+        """Messages that have arrived; does not wait."""
+        ...
+
+    @property
+    def dead(self) -> bool: ...
+
+    def cause_of_death(self) -> Cause:
+        """(`oom` or `crash`, sentence) of a dead engine."""
+        ...
+
+    def close(self, patience: float = 10.0) -> None:
+        """End the engine: it leaves when its commands end; whatever stays longer is killed, its children too."""
+        ...
+
+    def kill(self) -> None: ...
+
+    def log_tail(self, lines: int = 20) -> str: ...
+
+
+Launch = Callable[[Path, int], RunningEngine]
+"""Starts engine number `index` of the study in a folder."""
+
+
+def local_launch(ranks: int = 1) -> Launch:
+    """Starts engines of `ranks` processes on this host, each engine on its own devices where there are enough.
+
+    Raises UserError when one engine needs more devices than there are.
+    """
+    devices = visible_devices()
+    if ranks > 1 and 0 < len(devices) < ranks:
+        raise UserError(
+            f"`engine.ranks` must be at most the number of devices, but got {ranks}, and this host has {len(devices)}; "
+            "lower it",
+            field="engine.ranks",
+        )
+
+    def launch(folder: Path, index: int) -> RunningEngine:
+        environment = device_group(devices, index, ranks)
+        if ranks == 1:
+            return EngineProcess(folder, index, environment)
+        from .launcher_ranks import EngineRanks
+
+        return EngineRanks(folder, index, ranks, environment)
+
+    return launch
+
+
+class Cluster(Protocol):
+    """Where engines can run beside this host."""
+
+    def launch(self, ranks: int) -> Launch: ...
+
+    def room(self, ranks: int) -> int:
+        """How many engines of `ranks` devices each fit."""
+        ...
+
+
+_CLUSTER: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
+
+
+@contextmanager
+def on_cluster(address: str | None) -> Iterator[None]:
+    """Inside, engines run on the Ray cluster at an address; on this host where it is None. Raises UserError."""
+    if address is None:
+        yield
+        return
+    from .launcher_ray import RayCluster
+
+    cluster = RayCluster(address)
+    token = _CLUSTER.set(cluster)
+    try:
+        yield
+    finally:
+        _CLUSTER.reset(token)
+        cluster.close()
+
+
+def place(ranks: int, workers: int) -> tuple[Launch, int]:
+    """(how engines of `ranks` processes are started, how many of them): `workers` here, or as many as a cluster takes.
+
+    More workers than it takes now wait for nodes to come.
+    """
+    cluster = _CLUSTER.get()
+    if cluster is None:
+        return local_launch(ranks), workers
+    return cluster.launch(ranks), max(workers, cluster.room(ranks))
+
+
+def visible_devices() -> list[str]:
+    """Names of the NVIDIA devices that engines may use; empty where there are none."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    return [str(number) for number, _ in enumerate(re.findall(r"^GPU \d+:", listed.stdout, re.MULTILINE))]
+
+
+def device_group(devices: list[str], index: int, size: int) -> dict[str, str]:
+    """Environment of engine `index` on its `size` devices; groups are shared when there are more engines."""
+    groups = len(devices) // size
+    if groups == 0:
+        return {}
+    first = index % groups * size
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices[first : first + size])}
 
 
 class EngineProcess:
-    """One engine as its supervisor sees it. Needs POSIX pipes."""
+    """An engine in one process of this host. Needs POSIX pipes."""
 
     def __init__(
         self,
@@ -51,17 +190,14 @@ class EngineProcess:
         return self._process.pid
 
     def fileno(self) -> int:
-        """The descriptor to wait on for messages."""
         return self._events.fileno()
 
     def send(self, command: Message) -> None:
-        """Send one command; a dead engine is noticed by `dead`, not here."""
         with contextlib.suppress(BrokenPipeError):
             self._commands.write(json.dumps(command).encode() + b"\n")
             self._commands.flush()
 
     def receive(self) -> Iterator[Message]:
-        """Messages that have arrived; does not wait."""
         while chunk := self._events.read(1 << 16):
             self._rest += chunk
         *lines, self._rest = self._rest.split(b"\n")
@@ -70,10 +206,14 @@ class EngineProcess:
 
     @property
     def dead(self) -> bool:
-        return self._process.poll() is not None
+        return self.exit_code is not None
 
-    def cause_of_death(self) -> tuple[Literal["oom", "crash"], str]:
-        """(`oom` or `crash`, sentence) of a dead engine."""
+    @property
+    def exit_code(self) -> int | None:
+        """None while it lives; negative: the signal that ended it."""
+        return self._process.poll()
+
+    def cause_of_death(self) -> Cause:
         code = self._process.wait()
         if code == -signal.SIGKILL and _kernel_kills() > self._kernel_kills:
             return "oom", "the kernel's OOM killer ended the engine"
@@ -81,7 +221,6 @@ class EngineProcess:
         return "crash", f"the engine died ({name}); see {self.log.name}"
 
     def close(self, patience: float = 10.0) -> None:
-        """End the engine: it leaves when its commands end; whatever stays longer is killed, its children too."""
         with contextlib.suppress(BrokenPipeError):
             self._commands.close()
         try:

@@ -19,6 +19,7 @@ FREE = (
     "storage",
     "tracking",
     "limits",
+    "engine",
     "folder",
     "base",
     "training.micro_batch",
