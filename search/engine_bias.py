@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from accelerate import PartialState
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -51,8 +50,7 @@ def cache_bias(config: StudyConfig, resident: ResidentModel, data: Demonstration
     caches, roles = study_caches(config, data, resident.tokenizer)
     if config.candidates or not roles:
         return None
-    with PartialState().main_process_first():
-        opened = {role: caches.open_or_build(model, device=resident.device).cache for role, model in roles.items()}
+    opened = {role: caches.open_or_build(model, device=resident.device).cache for role, model in roles.items()}
     training = config.training.model_copy(update={"steps": STEPS, "warmup_fraction": 0.0, "decay": "constant"})
     settings = {"student": resident.fingerprint, "training": training.model_dump(mode="json")}
     measured = content_id(settings | {role: cache.manifest.key.id for role, cache in opened.items()})
