@@ -31,6 +31,9 @@ Workers = Annotated[int, typer.Option(min=1, help="Engines on this host.")]
 Hours = Annotated[
     float | None, typer.Option("--gpu-hours", min=0, help="Stop when all trials together have used an engine so long.")
 ]
+Ray = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Ray cluster for the engines: one a GPU, or one a node without.")
+]
 Until = Annotated[str | None, typer.Option(help="Stop at this time, e.g. 07:00 or 2030-01-31T07:00+01:00.")]
 
 
@@ -95,12 +98,16 @@ def run(
     workers: Workers = 1,
     until: Until = None,
     gpu_hours: Hours = None,
+    ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a study or a campaign of several, or resume it: one command, safe to repeat."""
     from .campaign import run_files
+    from .launcher import on_cluster
 
-    _finish(run_files(study, _console(as_json), trials=trials, workers=workers, until=until, hours=gpu_hours), as_json)
+    with on_cluster(ray):
+        found = run_files(study, _console(as_json), trials=trials, workers=workers, until=until, hours=gpu_hours)
+    _finish(found, as_json)
 
 
 @app.command()
@@ -159,11 +166,29 @@ def status(
 
 
 @app.command()
-def confirm(study: StudyFile, workers: Workers = 1, until: Until = None, as_json: AsJson = False) -> None:
+def compare(
+    studies: Annotated[list[Path], typer.Argument(help="Studies: files, folders, campaigns.", metavar="STUDY...")],
+    out: Annotated[Path | None, typer.Option(help="Markdown file (figure beside it), or an image.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which designs win in which study, and which hold across all of them."""
+    from .compare_tables import compare_and_show
+
+    facts = compare_and_show(studies, _console(as_json), out)
+    if as_json:
+        _print_json(facts)
+
+
+@app.command()
+def confirm(
+    study: StudyFile, workers: Workers = 1, until: Until = None, ray: Ray = None, as_json: AsJson = False
+) -> None:
     """Retrain the best designs and plain SFT with fresh seeds, and say whether the winner is one."""
+    from .launcher import on_cluster
     from .session import confirm_file
 
-    verdict = confirm_file(study, _console(as_json), workers=workers, until=until)
+    with on_cluster(ray):
+        verdict = confirm_file(study, _console(as_json), workers=workers, until=until)
     if as_json:
         _print_json(verdict)
     if verdict is None:

@@ -127,15 +127,20 @@ def on_cluster(address: str | None) -> Iterator[None]:
         cluster.close()
 
 
-def place(ranks: int, workers: int) -> tuple[Launch, int]:
-    """(how engines of `ranks` processes are started, how many of them): `workers` here, or as many as a cluster takes.
+def engines(ranks: int, workers: int) -> int:
+    """How many engines of `ranks` processes run at once: `workers` here, at least as many as fit on a cluster.
 
-    More workers than it takes now wait for nodes to come.
+    More than fit wait for nodes to come.
     """
     cluster = _CLUSTER.get()
-    if cluster is None:
-        return local_launch(ranks), workers
-    return cluster.launch(ranks), max(workers, cluster.room(ranks))
+    return workers if cluster is None else max(workers, cluster.room(ranks))
+
+
+def place(ranks: int, workers: int) -> tuple[Launch, int]:
+    """(how engines of `ranks` processes are started, how many of them)."""
+    cluster = _CLUSTER.get()
+    launch = local_launch(ranks) if cluster is None else cluster.launch(ranks)
+    return launch, engines(ranks, workers)
 
 
 def visible_devices() -> list[str]:

@@ -17,6 +17,7 @@ from .config_file import load_study, read_folder
 from .confirm import candidates, conclude, confirmation_config, stored_verdict
 from .events import Listener
 from .history import TrialRecord, best, front, load_history, plain_sft
+from .launcher import engines
 from .progress import ProgressDisplay
 from .redaction import redact
 from .study import joined_config, storage_url
@@ -41,7 +42,7 @@ def run_file(
     Several workers change what a sampler sees when, and so what it finds; a confirmation is the same with any number.
     """
     config, deadline = load_study(path), parse_until(until)
-    afterwards = (confirmation_workers or workers) if is_confirmed(config) else 0
+    afterwards = engines(config.engine.ranks, confirmation_workers or workers) if is_confirmed(config) else 0
     heard = listeners(config, console)
     summary = run_study(config, heard, trials=trials, workers=workers, until=deadline, hours=hours, reserve=afterwards)
     found = _sum_up(config, summary, console)
@@ -94,7 +95,8 @@ def _confirm_if_due(config: StudyConfig, found: dict[str, Any], console: Console
         why = f"No time to confirm: that takes {cost.shown(budget.reserve)}. The same command goes on."
         console.print(why, soft_wrap=True)
         return {**found, "unconfirmed": why}
-    hours = None if budget.hours is None else budget.hours - sum(record.seconds or 0.0 for record in records) / 3600
+    used = config.engine.ranks * sum(record.seconds or 0.0 for record in records) / 3600
+    hours = None if budget.hours is None else budget.hours - used
     verdict = confirm_study(config, console, workers=budget.reserve, deadline=budget.until, hours=hours)
     finished = verdict is not None and found["state"] == "finished"
     return {**found, "confirmation": verdict, "state": "finished" if finished else "stopped"}
