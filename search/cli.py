@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ..spaces.errors import UserError
+from .train_options import train
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -198,14 +199,19 @@ def confirm(
 @app.command()
 def export(
     study: StudyFile,
-    directory: Annotated[Path, typer.Argument(help="Folder to write; must not hold another export.", metavar="DIR")],
+    directory: Annotated[Path, typer.Argument(help="New folder to write.", metavar="DIR")],
+    unconfirmed: Annotated[bool, typer.Option("--unconfirmed", help="Also without a confirmed winner.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the winner's target, training settings and provenance as winner.yaml."""
-    from .export import export_winner
+    """Write the confirmed winner: winner.yaml, its loss for any trainer, a TRL script, model card, provenance."""
+    from .export import export_winner, show_export
 
-    path = export_winner(study, directory)
-    _print_json({"winner": str(path)}) if as_json else print(f"Winner written to {path}")
+    console = _console(as_json)
+    found = export_winner(study, directory, console, unconfirmed=unconfirmed)
+    _print_json(found) if as_json else show_export(found, console)
+
+
+app.command()(train)
 
 
 @app.command()

@@ -40,11 +40,12 @@ def run_module(module: str, arguments: Sequence[str], console: Console) -> dict[
                 progress.update(tasks[phase], completed=last["done"], total=last["total"])
         process.wait()
         errors.seek(0)
-        _raise_fault(module, process.returncode, last, errors.read()[-3000:])
+        raise_fault(module, process.returncode, last, errors.read()[-3000:])
     return last
 
 
-def _raise_fault(module: str, code: int, last: dict[str, Any], words: str) -> None:
+def raise_fault(module: str, code: int, last: dict[str, Any], words: str) -> None:
+    """Raise what a process failed with: UserError for what the user can mend, RuntimeError for the rest."""
     failure = last.get("failure")
     if failure is not None and failure["kind"] == "user":
         raise UserError(failure["message"], field=failure.get("field"))
