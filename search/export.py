@@ -1,84 +1,204 @@
-"""The winner as a file that a full training run reads: target, training settings, inputs, and where it comes from."""
+"""`qtarget export`: the confirmed design of a study as files that train anywhere, checked before they are written."""
 
 from __future__ import annotations
 
-import platform
+import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from rich.console import Console
 
-from .. import __version__
 from ..spaces.errors import UserError
+from ..spaces.target import TargetSpec
+from ..trainers.paths import local_path
+from ..trainers.settings import TrainingSettings
 from .config import StudyConfig
-from .confirm import stored_verdict
+from .confirm import SFT, stored_verdict
+from .export_files import write_files
+from .export_tracking import track_export
+from .helper_process import run_module
 from .history import TrialRecord, best, load_history, plain_sft
 from .session import find_study
-from .tables import winner_sentence
-from .trial import read_json, write_atomic
+from .trial import read_json, write_json
 
-STACK = ("torch", "transformers", "accelerate", "datasets", "optuna")
+TOLERANCE = 1e-5
+"""Largest relative difference between the exported loss and the trial's own, in value and in gradient."""
+CHECK_FILE = "check.json"
 
 
-def export_winner(study: Path, directory: Path) -> Path:
-    """Write `winner.yaml` into `directory` and return its path.
+@dataclass(frozen=True)
+class Winner:
+    """What is exported."""
 
-    Raises UserError when no trial is complete, or when the directory already holds a winner.
+    title: str
+    target: TargetSpec
+    training: TrainingSettings
+    record: TrialRecord | None
+    """Its trial; None for a published design that only the confirmation trained."""
+    comparison: Mapping[str, Any] | None
+    """What the newest confirmation says of it."""
+    best_search: TrialRecord
+    """The trial with the best search score, which may be another one."""
+
+    @property
+    def confirmed(self) -> bool:
+        return self.comparison is not None and self.comparison["outcome"] == "better than SFT"
+
+
+def export_winner(study: Path, directory: Path, console: Console, *, unconfirmed: bool = False) -> dict[str, Any]:
+    """Write the winner of a study into `directory`, check its loss on real data, log it, and sum it up.
+
+    Raises UserError when there is no complete trial, no confirmed winner (unless `unconfirmed`), when something the
+    winner needs is gone, or when the directory already holds something.
     """
     config = find_study(study)
+    _refuse_existing(directory)
     records = load_history(config)
-    winner = best(records)
-    if winner is None:
+    winner = choose(config, records, unconfirmed=unconfirmed)
+    _inputs_are_there(config, winner.target)
+    partial = directory.with_name(f"{directory.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        write_files(partial, config, winner, plain_sft(records), spec_of(config, winner))
+        found = run_module("qtarget.search.engine_export", [str(partial)], console)
+        _check(found)
+        write_json(partial / CHECK_FILE, {key: value for key, value in found.items() if key != "type"})
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        if directory.exists():
+            directory.rmdir()
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    tracked = track_export(config, winner, directory)
+    return {
+        "directory": str(directory),
+        "winner": str(directory / "winner.yaml"),
+        "title": winner.title,
+        "confirmed": winner.confirmed,
+        "check": {"loss": found["loss_difference"], "gradient": found["gradient_difference"]},
+        "tracking": tracked,
+        "files": sorted(path.name for path in directory.iterdir()),
+        "note": _note(winner),
+    }
+
+
+def choose(config: StudyConfig, records: list[TrialRecord], *, unconfirmed: bool) -> Winner:
+    """The confirmation's winner; with `unconfirmed` the best trial of the search where there is none.
+
+    The confirmation has the last word: fresh seeds and untouched problems speak for a design, the best score of many
+    is partly luck. Raises UserError otherwise.
+    """
+    top = best(records)
+    if top is None:
         states = ", ".join(sorted({record.state for record in records})) or "none at all"
         raise UserError(
             f"an export needs a complete trial, but study {config.study!r} has only these states: {states}; "
-            f"run it first: qtarget run {study}"
+            "run it first with `qtarget run`"
         )
-    path = directory / "winner.yaml"
-    if path.exists():
-        raise UserError(f"`DIR` must not hold an export yet, but {path} exists; name another folder or remove it")
-    spec = read_json(winner.folder / "spec.json")
+    verdict = stored_verdict(config)
+    if verdict is not None and verdict["winner"] is not None:
+        return _confirmed(config, records, verdict, top)
+    if not unconfirmed:
+        raise UserError(_refusal(verdict))
+    title = SFT if top.baseline == SFT else f"trial {top.number}: {top.title}"
+    assert top.target is not None
+    found = _comparison(verdict, title)
+    return Winner(title, top.target, _training(config, top.training), top, found, top)
+
+
+def _refusal(verdict: Mapping[str, Any] | None) -> str:
+    if verdict is None:
+        return (
+            "an export needs a confirmed winner, but this study has no confirmation: the best of many trials is partly "
+            "luck; run `qtarget confirm`, or pass `--unconfirmed` to export the best trial of the search"
+        )
+    return (
+        "an export needs a confirmed winner, but the confirmation found none that is better than SFT "
+        f"({verdict['outcome']}); train plain SFT, or pass `--unconfirmed` to export the best trial of the search"
+    )
+
+
+def _confirmed(config: StudyConfig, records: list[TrialRecord], verdict: Mapping[str, Any], top: TrialRecord) -> Winner:
+    title = verdict["winner"]
+    candidate = next(each for each in verdict["candidates"] if each["title"] == title)
+    numbers = [record for record in records if title.startswith(f"trial {record.number}: ")]
+    return Winner(
+        title=title,
+        target=TargetSpec.model_validate(candidate["target"]),
+        training=_training(config, candidate["training"]),
+        record=numbers[0] if numbers else None,
+        comparison=_comparison(verdict, title),
+        best_search=top,
+    )
+
+
+def _comparison(verdict: Mapping[str, Any] | None, title: str) -> Mapping[str, Any] | None:
+    if verdict is None:
+        return None
+    found = next((each for each in verdict["comparisons"] if each["title"] == title), None)
+    return None if found is None else {**found, "problems": verdict["problems"], "seeds": verdict["seeds"]}
+
+
+def _training(config: StudyConfig, searched: Mapping[str, Any]) -> TrainingSettings:
+    return TrainingSettings.model_validate({**config.training.model_dump(), **searched})
+
+
+def spec_of(config: StudyConfig, winner: Winner) -> dict[str, Any]:
+    """The stored spec of the winner's trial, or of the best one where the confirmation alone has trained it."""
+    record = winner.record or winner.best_search
+    spec = read_json(record.folder / "spec.json")
     if spec is None:
-        raise UserError(f"trial {winner.number} must have its spec, but {winner.folder}/spec.json is gone; restore it")
-    write_atomic(path, render(config, winner, plain_sft(records), spec))
-    return path
+        raise UserError(f"trial {record.number} must have its spec, but {record.folder}/spec.json is gone; restore it")
+    return spec
 
 
-def _confirmation(config: StudyConfig, winner: TrialRecord) -> dict[str, Any] | str:
-    """What the newest confirmation says of this winner."""
-    verdict = stored_verdict(config) or {"comparisons": []}
-    found = [each for each in verdict["comparisons"] if each["title"].startswith(f"trial {winner.number}: ")]
-    if not found:
-        return "not confirmed: the gap to plain SFT is partly luck; see `qtarget confirm`"
-    return {name: found[0][name] for name in ("outcome", "effect", "low", "high", "shrunken", "adjusted_p_value")}
+def _refuse_existing(directory: Path) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(
+            f"`DIR` must be a new or empty folder, but {directory} holds something; name another one or remove it"
+        )
 
 
-def render(config: StudyConfig, winner: TrialRecord, sft: TrialRecord | None, spec: Mapping[str, Any]) -> str:
-    """The text of winner.yaml."""
-    assert winner.target is not None
-    content = {
-        "target": winner.target.model_dump(mode="json", exclude_defaults=False),
-        "training": spec["training"],
-        "model": spec["model"],
-        "teacher": spec["teacher"],
-        "data": spec["data"],
-        "base": str(config.base_folder),
-        "provenance": {
-            "study": config.study,
-            "trial": winner.number,
-            "spec_id": winner.spec_id,
-            "seed": spec["seed"],
-            "fingerprints": spec["fingerprints"],
-            "score": winner.score,
-            "standard_error": winner.standard_error,
-            "sft_score": None if sft is None else sft.score,
-            "confirmation": _confirmation(config, winner),
-            "qtarget": __version__,
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in STACK},
-        },
-    }
-    header = f"# {winner.title}: the best target of study {config.study}.\n# {winner_sentence(winner, sft)}\n"
-    return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+def _inputs_are_there(config: StudyConfig, target: TargetSpec) -> None:
+    """Raise UserError when a local model or the data of the winner is gone."""
+    wanted: dict[str, Any] = {"model": config.model, "data": config.data}
+    if "teacher" in target.needs:
+        wanted["teacher"] = config.teacher
+    for name, settings in wanted.items():
+        if settings is None:
+            raise UserError("the winner needs a teacher, but the study names none; add `teacher: {path: ...}`")
+        suffixes = (".gguf", ".jsonl", ".json", ".parquet", ".csv")
+        local_path(settings.path, config.base_folder, suffixes=suffixes, field=f"{name}.path")
+
+
+def _check(found: Mapping[str, Any]) -> None:
+    worst = max(found["loss_difference"], found["gradient_difference"])
+    if not worst <= TOLERANCE:
+        raise RuntimeError(
+            f"the exported loss must equal the trial's to {TOLERANCE:g}, but differs by "
+            f"{found['loss_difference']:.2g} in value and {found['gradient_difference']:.2g} in gradient; nothing was "
+            "written. This is a fault of qtarget"
+        )
+
+
+def _note(winner: Winner) -> str:
+    top = winner.best_search
+    if winner.record is not None and winner.record.number == top.number:
+        return "the confirmed design is also the best of the search" if winner.confirmed else "not confirmed"
+    return f"the confirmation prefers it to the best of the search, trial {top.number}"
+
+
+def show_export(found: Mapping[str, Any], console: Console) -> None:
+    """What was exported, how well its loss agrees, and how to go on."""
+    check, tracked = found["check"], found["tracking"]
+    console.print(f"{found['title']} ({found['note']})", soft_wrap=True, style="bold", markup=False)
+    console.print(
+        f"Its loss file agrees with the trial's own on real data: {check['loss']:.1e} in value, "
+        f"{check['gradient']:.1e} in gradient (relative)."
+    )
+    where = f"run {tracked['run']}" if tracked["logged"] else f"not logged: {tracked['why']}"
+    console.print(f"MLflow: {where}", soft_wrap=True, markup=False)
+    console.print(f"Written to {found['directory']}: {', '.join(found['files'])}", soft_wrap=True, markup=False)
+    console.print(f"Train it in full: qtarget train {found['winner']} --out model", soft_wrap=True, markup=False)

@@ -67,6 +67,13 @@ class Rows:
         """p = π(y), shape (T,)."""
         return self.label_logprobs.exp()
 
+    def to(self, device: Any) -> Rows:
+        """The same on another device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Rows(
+            **{name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
+        )
+
 
 # <design>
 TITLE = "γ = 1"
@@ -174,9 +181,9 @@ def label_scalars(student: Head, labels: Tensor, **given: Any) -> Rows:
     """The scalars of the tokens with a label: what trust looks at where its scope is a whole batch."""
     valid = (labels != IGNORE_INDEX).nonzero().squeeze(1)
     heads = {name: given.pop(name, None) for name in ("teacher", "reference", "previous")}
-    mix = mix_at(given.pop("progress", 0.0))
+    mix, real_vocab = mix_at(given.pop("progress", 0.0)), given.pop("real_vocab", None)
     columns = {name: None if column is None else column[valid] for name, column in given.items()}
-    inputs = _Inputs({"student": student, **heads}, labels[valid], valid, columns, mix, None)
+    inputs = _Inputs({"student": student, **heads}, labels[valid], valid, columns, mix, real_vocab)
     with torch.no_grad():
         size = max(1, 2**28 // (8 * student.weight.shape[0]))
         return joined([inputs.scalars(part) for part in torch.arange(len(valid), device=labels.device).split(size)])
