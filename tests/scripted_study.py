@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qtarget.search.launcher import EngineProcess
+from qtarget.search.launcher import EngineProcess, Launch
 
 TESTS = Path(__file__).parent
 
@@ -30,3 +30,8 @@ class Recorder:
 def scripted(folder: Path, index: int) -> EngineProcess:
     """Start a scripted engine where a real one would be started."""
     return EngineProcess(folder, index, {"PYTHONPATH": str(TESTS)}, module="scripted_engine")
+
+
+def scripted_engines(ranks: int) -> Launch:
+    """How a node of a cluster starts its engines."""
+    return scripted
