@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,22 @@ CARRIED = ("HF_", "TRANSFORMERS_", "OMP_NUM_THREADS")
 """Variables of this environment, by the start of their names, that engines on other nodes get too."""
 
 
+LocalLaunch = Callable[[int], Launch]
+"""From the ranks of an engine to the way a node starts it."""
+
+
 class Host:
     """The actor on a node: owns one engine and passes lines on."""
 
-    def __init__(self, folder: str, index: int, ranks: int, mark: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: str, index: int, ranks: int, start: LocalLaunch, mark: str, environment: Mapping[str, str]
+    ) -> None:
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray's own guess
         os.environ.update(environment)
         self._refused = not_as_here(Path(folder), mark)
         if self._refused is None:
             try:
-                self._engine = local_launch(ranks)(Path(folder), index)
+                self._engine = start(ranks)(Path(folder), index)
             except UserError as error:
                 self._refused = str(error)
 
@@ -176,18 +182,19 @@ class RayEngine:
 
 
 def _in_one_line(error: Exception) -> str:
+    """Its class and the end of what it says, where the traceback of another node has its cause."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
 
 
 class RayCluster:
     """A running cluster, joined as a driver."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, start: LocalLaunch = local_launch) -> None:
         """Raises UserError when Ray is not installed or no cluster answers."""
-        self._ray = _ray()
+        self._ray, self._start = _ray(), start
         try:
-            self._ray.init(address=address, log_to_driver=False, logging_level="warning")
+            self._ray.init(address=address, log_to_driver=False, configure_logging=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"`--ray` must be the address of a running cluster, but got {address!r}: {_in_one_line(error)}; "
@@ -206,7 +213,7 @@ class RayCluster:
         actor = self._ray.remote(**resources, max_restarts=0, concurrency_groups=groups)(Host)
 
         def start(folder: Path, index: int) -> RayEngine:
-            host = actor.remote(str(folder.absolute()), index, ranks, self._mark(folder), environment)
+            host = actor.remote(str(folder.absolute()), index, ranks, self._start, self._mark(folder), environment)
             return RayEngine(self._ray, host, folder / f"engine-{index}.log")
 
         return start

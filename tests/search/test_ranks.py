@@ -83,7 +83,7 @@ def one_rank(tmp_path_factory) -> list[TrialRecord]:
     [("ddp", interrupt, ["stopped", "finished"], "stopped"), ("fsdp", kill_rank_1, ["finished"], "crash")],
 )
 def test_two_ranks_give_the_trials_of_one(one_rank, tmp_path: Path, strategy, act, states, why) -> None:
-    changes = CHANGES | {"engine": {"ranks": 2, "strategy": strategy}
+    changes = CHANGES | {"engine": {"ranks": 2, "strategy": strategy}}
     config = load_study(write_small_study(tmp_path, **changes))
     heard = At(1, 5, act)
     for state in states:
