@@ -57,8 +57,8 @@ class Engine:
             self.data = load_demonstrations(config.data, self.tokenizer, base)
             seen = training_hashes(training_prompts(config.data, base))
             self.splits = load_problems(config.evaluation, base, config.search.seed, seen)
+            self.scoring = Scoring(config, self.resident, self.splits.search, seen)
         self.problems = {"search": self.splits.search, "report": self.splits.report}
-        self.scoring = Scoring(config, self.resident, self.splits.search, seen)
 
     def sources(self, target: TargetSpec) -> dict[str, Source | None]:
         """Reference and teacher of a design, live or from the cache that all trials share; None where it needs none."""

@@ -125,7 +125,7 @@ class FollowerRun(Run):
         found: tuple[bool, Message | None] = self._follow()
         return found
 
-    def _conclude(self, *_: Any) -> None:
+    def _conclude(self, *_: Any, **__: Any) -> None:
         pass
 
     def _follow(self) -> Any:
