@@ -11,6 +11,7 @@ Letters: R rows of a chunk, C entries, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -31,9 +32,13 @@ class Tail:
     mean: Tensor  # (R,) Σ t·z over the tail
 
 
+HAS_TRITON = find_spec("triton") is not None
+"""It comes with torch's CUDA wheels for Linux; where it is missing, plain torch does the pass on a GPU too."""
+
+
 def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the Triton kernel takes logits of this kind."""
-    return device.type == "cuda" and dtype == torch.float32
+    """Whether the Triton kernel takes logits of this kind here."""
+    return HAS_TRITON and device.type == "cuda" and dtype == torch.float32
 
 
 def tail_softmax(linear: Tensor, ids: Tensor, head: Head) -> Tail:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from qtarget.trainers import tail_softmax
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +40,19 @@ def test_kernel_equals_the_torch_pass(errors: dict[str, Any]) -> None:
 def test_loss_through_the_kernel_equals_the_loss_through_torch(errors: dict[str, Any]) -> None:
     assert len(errors["loss"]) == 14
     assert max(errors["loss"].values()) <= 1e-5, errors["loss"]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "triton", "taken"),
+    [
+        ("cuda", torch.float32, True, True),
+        ("cuda", torch.float32, False, False),
+        ("cuda", torch.float64, True, False),
+        ("cpu", torch.float32, True, False),
+    ],
+)
+def test_torch_takes_what_the_kernel_cannot(
+    device: str, dtype: torch.dtype, triton: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail_softmax, "HAS_TRITON", triton)
+    assert tail_softmax.has_kernel(torch.device(device), dtype) is taken
