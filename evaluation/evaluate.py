@@ -13,11 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..spaces.errors import UserError
 from ..spaces.identity import content_id
-from ..spaces.settings import Settings
 from .backends import Backend, TransformersBackend
 from .generate import Completion, Request, Sampling
 from .items import Item, ItemLog
@@ -25,39 +22,17 @@ from .problems import Problem
 from .prompts import encode, end_tokens, render
 from .racing import looks
 from .sampling import sequence_key
+from .scores import Evaluation, item_scores, summarise
 from .settings import EvaluationSettings
-from .verify import Verdict, judge
+from .verify import judge
+
+__all__ = ["Evaluation", "OnBlock", "Race", "evaluate", "longest_prompt"]
 
 _JUDGES = 4
 """Threads that wait for verification workers."""
 
 OnBlock = Callable[[int, int], bool | None]
 Race = Callable[[tuple[float, ...]], bool]
-
-
-class Evaluation(Settings):
-    """The outcome on a prefix of the problems: all of them, unless a callback stopped it."""
-
-    score: float
-    """Average@k: mean over problems of the share of correct completions, in [0, 1]."""
-    standard_error: float
-    """Of `score`, clustered by problem."""
-    num_problems: int
-    samples: int
-    """k: completions per problem."""
-    verdicts: dict[str, int]
-    """Completions per verdict; every verdict is named."""
-    cut: int
-    """Completions that reached `max_new_tokens`, whatever their verdict."""
-    tokens: int
-    """Generated tokens."""
-    seconds: float
-    """Wall time of this call; a resumed one does not know of the calls before."""
-    item_scores: tuple[float, ...]
-    """(problems,) share of correct completions, in problem order: what paired comparisons use."""
-    problem_ids: tuple[str, ...]
-    stopped: bool = False
-    """Whether a callback ended it before the last problem."""
 
 
 def evaluate(
@@ -96,31 +71,6 @@ def evaluate(
         done, stopped = run.fill(log, backend or TransformersBackend(model, tokenizer), on_block, race)
         items = [log.items[key] for key in run.keys(done)]
     return summarise(items, run.samples, stopped=stopped, seconds=time.perf_counter() - started)
-
-
-def summarise(items: Sequence[Item], samples: int, *, stopped: bool = False, seconds: float = 0.0) -> Evaluation:
-    """The evaluation that `items` amount to, given in problem order with `samples` of each problem in a row."""
-    scores = np.array(item_scores(items, samples))
-    verdicts = Counter(item.verdict for item in items)
-    return Evaluation(
-        score=float(scores.mean()),
-        standard_error=float(scores.std(ddof=1) / np.sqrt(len(scores))),
-        num_problems=len(scores),
-        samples=samples,
-        verdicts={verdict.value: verdicts[verdict] for verdict in Verdict},
-        cut=sum(item.finish == "length" for item in items),
-        tokens=sum(item.tokens for item in items),
-        seconds=seconds,
-        item_scores=tuple(scores.tolist()),
-        problem_ids=tuple(item.problem for item in items[::samples]),
-        stopped=stopped,
-    )
-
-
-def item_scores(items: Sequence[Item], samples: int) -> tuple[float, ...]:
-    """(problems,) the share of correct completions of each problem."""
-    correct = np.array([item.verdict is Verdict.CORRECT for item in items], dtype=float)
-    return tuple(correct.reshape(-1, samples).mean(axis=1).tolist())
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from ..trainers.models import Precision, load_model, load_tokenizer
 from ..trainers.settings import ModelSettings
 from .evaluate import Evaluation, OnBlock, evaluate
+from .parity import backend_factory, checked
 from .problems import load_problems
 from .settings import EvaluationSettings
 
@@ -40,7 +41,11 @@ def run(
     tokenizer = load_tokenizer(source, base)
     network: Any = load_model(source, base, precision, device=_device())
     items = None if out is None else out / ITEMS
-    result = evaluate(network, tokenizer, problems, settings, seed=seed, items_path=items, on_block=on_block)
+    make, greedy = backend_factory(settings.backend, network, tokenizer), settings.temperature == 0
+    backend = checked(settings.backend, make, network, tokenizer, problems, greedy).backend(network)
+    result = evaluate(
+        network, tokenizer, problems, settings, seed=seed, items_path=items, on_block=on_block, backend=backend
+    )
     if out is not None:
         _write(out / RESULT, result.model_dump_json(indent=2) + "\n")
     return result

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..spaces.errors import UserError
-from .backends import Backend, PlainBackend
+from .backends import Backend, PlainBackend, TransformersBackend
 from .generate import Request, Sampling, evaluation_mode
 from .problems import Problem
 from .prompts import encode, end_tokens, render
@@ -63,6 +65,22 @@ def _gap(model: Any, request: Request, other: tuple[int, ...], plain: tuple[int,
     with evaluation_mode(model):
         logits = model(input_ids=ids).logits[0, -1].float()
     return float(logits.max() - logits[other[common]])
+
+
+def backend_factory(name: str, model: Any, tokenizer: Any) -> Callable[[Any], Backend]:
+    """From a model of `model`'s architecture to its backend `name`; vLLM starts once and takes each model's weights."""
+    if name != "vllm":
+        return lambda network: TransformersBackend(network, tokenizer)
+    from .vllm_backend import VllmBackend
+
+    with tempfile.TemporaryDirectory(prefix="qtarget-vllm-") as folder:  # from then on weights are handed over
+        engine = VllmBackend(model, tokenizer, Path(folder))
+
+    def with_weights(network: Any) -> Backend:
+        engine.load(network)
+        return engine
+
+    return with_weights
 
 
 @dataclass(frozen=True)

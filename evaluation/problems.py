@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from .suites import resolve
 from .tables import read_rows
 from .verdict import Verdict
 from .verify import Claim, judge, judge_all
+from .verify_pool import shared_pool
+
+FIND_SECONDS = 60.0
+"""A user's module may take so long to import."""
 
 
 class Problem(Settings):
@@ -79,10 +84,11 @@ def load_problems(
     """The search and report problems of all tasks, in proportion to the tasks' weights.
 
     `base`: the folder relative paths start from. `exclude`: content hashes (`splits.training_hashes`) of the training
-    prompts; a problem among them is left out and counted. Raises UserError for unreadable sources, missing columns and
-    golds, and when a split cannot be filled.
+    prompts; a problem among them is left out and counted. Raises UserError for unreadable sources, missing columns,
+    golds and verifiers, and when a split cannot be filled.
     """
     tasks = [resolve(task) for task in settings.tasks]
+    _find_verifiers({task.verifier for task in tasks if task.verifier is not None}, base)
     weights = [task.weight for task in tasks]
     wanted = zip(allot(settings.problems, weights), allot(settings.report_problems, weights), strict=True)
     seen: set[str] = set()
@@ -102,6 +108,23 @@ def unreadable_golds(problems: Iterable[Problem]) -> list[tuple[Problem, str]]:
     judgements = judge_all([problem.claim("") for problem in checked])
     pairs = zip(checked, judgements, strict=True)
     return [(problem, judged.detail) for problem, judged in pairs if judged.verdict is Verdict.ERROR]
+
+
+def _find_verifiers(verifiers: Collection[str], base: Path) -> None:
+    """Make modules in `base` importable by the verification workers, and see that every verifier is there."""
+    folder = str(base.resolve())
+    if verifiers and folder not in sys.path:
+        sys.path.append(folder)
+        shared_pool().close()  # workers keep the path that they were started with
+    for verifier in sorted(verifiers):
+        request = {"do": "find", "verifier": verifier, "module": verifier.partition(":")[0]}
+        verdict, detail = shared_pool().ask(request, FIND_SECONDS)
+        if verdict != "correct":
+            raise UserError(
+                f"`verifier` must name a function as `module:function`, but got {verifier!r}: {detail}; put the module "
+                f"into {folder}, or install it",
+                field="evaluation.tasks",
+            )
 
 
 def _draw(

@@ -1,11 +1,10 @@
-"""What a fine-tune forgot: divergence from the base on general text, and accuracy on other tasks.
+"""What a fine-tune forgot of general text: its divergence from the base.
 
 Letters: T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,9 +15,7 @@ from torch import Tensor
 
 from ..spaces.errors import UserError
 from ..spaces.settings import Settings
-from .evaluate import Evaluation
 from .generate import evaluation_mode
-from .problems import Problem
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 """From token ids (B, L) and attention mask (B, L) to logits (B, L, V)."""
@@ -84,16 +81,6 @@ def _ratio_error(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> float 
         return None
     residuals = sums - counts * sums.sum() / counts.sum()
     return float(np.sqrt(windows / (windows - 1) * np.sum(residuals**2)) / counts.sum())
-
-
-def task_scores(problems: Sequence[Problem], evaluation: Evaluation) -> dict[str, float]:
-    """Mean score of each task among the problems that `evaluation` covers."""
-    scores = dict(zip(evaluation.problem_ids, evaluation.item_scores, strict=True))
-    by_task: dict[str, list[float]] = defaultdict(list)
-    for problem in problems:
-        if problem.id in scores:
-            by_task[problem.task].append(scores[problem.id])
-    return {task: sum(values) / len(values) for task, values in by_task.items()}
 
 
 def _batches(windows: Sequence[Sequence[int]], size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

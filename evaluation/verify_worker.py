@@ -97,6 +97,8 @@ def answer_request(request: dict[str, Any]) -> Reply:
                 return make_gym_items(request)
             case "math":
                 return compare_math(request["answer"], request["gold"])
+            case "find":
+                return ("correct" if callable(_function(request["verifier"])) else "wrong"), "it cannot be called"
             case "verifier":
                 return run_verifier(request["verifier"], request["completion"], request["gold"])
             case "gym":

@@ -45,7 +45,8 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     for line in problem_lines(facts):
         console.print(line, soft_wrap=True)
     verdicts = ", ".join(f"{count} {name}" for name, count in facts["verdicts"].items() if count)
-    console.print(f"verdicts   of the untrained model: {verdicts}")
+    error = f" (first error: {facts['first_error']})" if facts["first_error"] else ""
+    console.print(f"verdicts   of the untrained model: {verdicts}{error}", soft_wrap=True)
     console.print(
         f"The study takes {_hours(facts['estimate_seconds'])} at most, if every step is a worst case. All is well."
     )

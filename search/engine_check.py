@@ -50,6 +50,7 @@ def check(config: StudyConfig) -> dict[str, Any]:
         "backend": scoring.described_backend(),
         "retention": retention,
         "verdicts": dict(answered.verdicts),
+        "first_error": answered.first_error,
         "cache_bias": bias,
         "seconds_per_problem": answered.seconds / PROBLEMS,
     }

@@ -180,6 +180,8 @@ class Run:
             "num_problems": evaluation.num_problems,
             "samples": evaluation.samples,
             "verdicts": evaluation.verdicts,
+            "first_error": evaluation.first_error,
+            "tasks": {name: task.model_dump() for name, task in evaluation.tasks.items()},
             "item_scores": evaluation.item_scores,
             "steps": outcome.step,
             "training_tokens": outcome.tokens,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..evaluation.backends import Backend, TransformersBackend
+from ..evaluation.backends import Backend
 from ..evaluation.evaluate import OnBlock
 from ..evaluation.generate import evaluation_mode
-from ..evaluation.parity import Checked, checked
+from ..evaluation.parity import Checked, backend_factory, checked
 from ..evaluation.problems import Problem
 from ..evaluation.retention_measure import RetentionMeasure
-from ..evaluation.vllm_backend import VllmBackend
 from ..trainers.resident import ResidentModel
 from .config import StudyConfig
 from .trial import write_json
@@ -88,29 +86,13 @@ class Scoring:
 
     def _check(self, base: Any) -> Checked:
         """Once an engine; the study's folder keeps the record of the last one."""
-        settings = self._config.evaluation
-        tokenizer = self._resident.tokenizer
-        found = checked(
-            settings.backend, self._make(base), base, tokenizer, self._problems, greedy=settings.temperature == 0
-        )
+        settings, tokenizer = self._config.evaluation, self._resident.tokenizer
+        make = backend_factory(settings.backend, base, tokenizer)
+        greedy = settings.temperature == 0
+        found = checked(settings.backend, make, base, tokenizer, self._problems, greedy=greedy)
         if self._config.study_folder.is_dir():  # `check` leaves the disk as it was
             write_json(self._config.study_folder / BACKEND_FILE, found.as_dict())
         return found
-
-    def _make(self, base: Any) -> Callable[[Any], Backend]:
-        """From a model to its backend; vLLM's engine is started once and takes each model's weights."""
-        tokenizer = self._resident.tokenizer
-        if self._config.evaluation.backend != "vllm":
-            return lambda model: TransformersBackend(model, tokenizer)
-        scratch = tempfile.TemporaryDirectory(prefix="qtarget-vllm-")
-        engine = VllmBackend(base, tokenizer, Path(scratch.name))
-        scratch.cleanup()  # the weights are handed over from now on
-
-        def with_weights(model: Any) -> Backend:
-            engine.load(model)
-            return engine
-
-        return with_weights
 
 
 def needs_base(config: StudyConfig) -> bool:

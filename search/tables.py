@@ -44,6 +44,7 @@ def _note(record: TrialRecord) -> str:
     notes = [f"same gradient as trial {record.same_as}"] if record.same_as is not None else []
     if record.attempts > 1:
         notes.append(f"{record.attempts} attempts ({', '.join(step['why'] for step in record.chain)})")
+    notes += [f"{record.verdicts[name]} {name}" for name in ("error", "timeout") if record.verdicts.get(name)]
     if record.race is not None and record.race["stop"]:
         notes.append(str(race_sentence(record.race)))
     if record.retention is not None:

@@ -9,9 +9,10 @@ from scipy import stats
 from tiny_llama import character_tokenizer, tiny_llama
 
 from qtarget.evaluation.backends import PlainBackend, TransformersBackend
-from qtarget.evaluation.evaluate import evaluate, summarise
+from qtarget.evaluation.evaluate import evaluate
 from qtarget.evaluation.items import read_items
 from qtarget.evaluation.problems import Problem
+from qtarget.evaluation.scores import summarise
 from qtarget.evaluation.settings import EvaluationSettings, TaskSettings
 from qtarget.spaces.errors import UserError
 
@@ -65,6 +66,18 @@ def test_score_is_the_mean_over_problems_with_its_clustered_error(model, tokeniz
     assert result.problem_ids == tuple(p.id for p in problems)
     assert result.tokens == sum(item.tokens for item in items)
     assert not result.stopped
+
+
+def test_tasks_are_told_apart(model, tokenizer, problems, settings):
+    asked = [p.model_copy(update={"task": "even" if int(p.id) % 2 == 0 else "odd"}) for p in problems]
+    result = evaluate(model, tokenizer, asked, settings, seed=1)
+    scores = np.array(result.item_scores)
+    assert list(result.tasks) == ["even", "odd"]
+    for name, part in (("even", scores[::2]), ("odd", scores[1::2])):
+        found = result.tasks[name]
+        assert found.num_problems == 10 and found.score == pytest.approx(part.mean())
+        assert found.standard_error == pytest.approx(stats.sem(part))
+        assert found.pass_at_k == pytest.approx((part > 0).mean())  # of 3 samples, any
 
 
 def test_every_item_says_what_was_asked_answered_and_decided(model, tokenizer, problems, settings, tmp_path):
@@ -228,6 +241,7 @@ def test_a_verifier_that_raises_is_an_error_verdict_and_the_rest_goes_on(model, 
     result = evaluate(model, tokenizer, asked, settings, seed=1)
     assert result.verdicts["error"] == 3
     assert result.num_problems == 20
+    assert "no_such_function" in result.first_error
 
 
 def test_plain_prompts_use_no_template(tokenizer, settings, tmp_path):

@@ -195,6 +195,16 @@ class TestRefusals:
         with pytest.raises(UserError, match=message):
             load_problems(settings(path), tmp_path, 0)
 
+    def test_a_verifier_beside_the_file_is_found_and_a_missing_one_is_told(self, tmp_path):
+        write_jsonl(tmp_path / "a.jsonl", sums(10))
+        (tmp_path / "beside_the_file.py").write_text("def ends(completion, gold):\n    return completion.endswith(gold)\n")
+        found = load_problems(settings(path="a.jsonl", verifier="beside_the_file:ends"), tmp_path, 0).search
+        judged = judge(found[0].claim(f"it is {found[0].gold}"))
+        assert judged.verdict is Verdict.CORRECT, judged.detail
+        for name, said in (("beside_the_file:begins", "AttributeError"), ("nowhere_at_all:f", "ModuleNotFoundError")):
+            with pytest.raises(UserError, match=rf"`verifier` must name a function .*{said}.*put the module into"):
+                load_problems(settings(path="a.jsonl", verifier=name), tmp_path, 0)
+
     def test_options_of_another_source(self):
         with pytest.raises(ValueError, match="`config` must be empty unless `source` is gym"):
             TaskSettings(path="a.jsonl", config={"min": 1})

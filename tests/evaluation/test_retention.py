@@ -1,4 +1,4 @@
-"""Divergence from the base against a float64 computation of its own, and accuracy per task."""
+"""Divergence from the base against a float64 computation of its own, with its error."""
 
 import copy
 
@@ -6,9 +6,7 @@ import pytest
 import torch
 from tiny_llama import tiny_llama
 
-from qtarget.evaluation.evaluate import Evaluation
-from qtarget.evaluation.problems import Problem
-from qtarget.evaluation.retention import divergence, task_scores, text_windows
+from qtarget.evaluation.retention import divergence, text_windows
 from qtarget.spaces.errors import UserError
 
 WINDOWS = [[4, 5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16, 17, 18], [20, 21, 22]]
@@ -52,6 +50,16 @@ def test_divergence_equals_the_hand_computation_whatever_the_batch(model, moved,
     assert found.base_nll == pytest.approx(by_hand(model, model)[1], rel=1e-5)
 
 
+def test_the_standard_error_is_that_of_a_ratio_of_window_sums(model, moved):
+    """Against the jackknife over windows, which knows nothing of the formula."""
+    windows = [WINDOWS[0][: 2 + index % 4] + [30 + index] for index in range(12)]
+    found = divergence(moved, logits_of(model), windows)
+    left_out = [divergence(moved, logits_of(model), windows[:i] + windows[i + 1 :]).kl for i in range(12)]
+    jackknife = (11 / 12 * sum((value - sum(left_out) / 12) ** 2 for value in left_out)) ** 0.5
+    assert found.standard_error == pytest.approx(jackknife, rel=0.1)
+    assert divergence(moved, logits_of(model), windows[:1]).standard_error is None
+
+
 def test_a_model_does_not_diverge_from_itself(model):
     assert divergence(model, logits_of(model), WINDOWS).kl == pytest.approx(0, abs=1e-7)
 
@@ -83,13 +91,3 @@ def test_text_is_cut_into_windows(tokenizer):
 def test_no_text_is_refused(model):
     with pytest.raises(UserError, match="at least two tokens"):
         divergence(model, logits_of(model), [])
-
-
-def test_scores_are_told_apart_by_task():
-    fields = dict(question_hash="", prompt="", gold="1")
-    problems = [Problem(id=name, task=name[0], **fields) for name in ("a1", "b1", "a2", "b2", "a3")]
-    evaluation = Evaluation(
-        score=0.5, standard_error=0.1, num_problems=4, samples=2, verdicts={}, cut=0, tokens=0, seconds=0.0,
-        item_scores=(1.0, 0.5, 0.5, 0.0), problem_ids=("a1", "b1", "a2", "b2"),
-    )  # fmt: skip
-    assert task_scores(problems, evaluation) == {"a": 0.75, "b": 0.25}
