@@ -1,9 +1,13 @@
-"""Kills engine and supervisor of a real study at random moments; nothing may be lost, doubled or left running.
+"""Kills engine and supervisor of a real study again and again; nothing may be lost, doubled or left running.
 
-    python benchmarks/crash_drill.py STUDY.yaml OUT --kills 30 --seed 0
+    qtarget quickstart --folder WORLD       # builds the study; stop it once its first trial runs
+    python benchmarks/crash_drill.py WORLD/seed-0/study.yaml OUT --kills 30 --trials 8 --steps 40 --problems 64
 
-runs the study twice into OUT: undisturbed, and under a killer. Compares every trial bit for bit, and looks for trials
-left RUNNING in Optuna and runs left RUNNING or doubled in MLflow. Prints a JSON report; exit 1 when anything differs.
+runs the study twice into OUT: undisturbed, and under a killer that strikes, by turns and by chance, while a trial
+trains, is scored, saves its checkpoint, while its result is told, while MLflow is written, while a supervisor starts.
+Compares every trial bit for bit, and looks for trials left RUNNING in Optuna, runs left RUNNING or doubled in MLflow,
+steps logged twice, and more lost work at a kill than one checkpoint interval. Prints a JSON report; exit 1 when
+anything is wrong.
 """
 
 from __future__ import annotations
@@ -12,10 +16,13 @@ import argparse
 import json
 import random
 import signal
+import struct
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +34,10 @@ from qtarget.search.config_file import load_study
 from qtarget.search.history import TrialRecord, load_history
 from qtarget.search.session import tracking_uri
 
+PHASES = ("training", "evaluation", "checkpointing", "tell", "tracking", "starting")
+PATIENCE = 60.0
+"""Seconds to wait for a phase; then the blow falls wherever the study is."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -34,32 +45,52 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--mean-seconds", type=float, default=3.0, help="mean time from a sign of life to a kill")
-    arguments = parser.parse_args()
-    calm = write_variant(arguments.study, arguments.out, "undisturbed")
-    fired = write_variant(arguments.study, arguments.out, f"killed-{arguments.seed}")
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--problems", type=int)
+    given = parser.parse_args()
+    changes = {"trials": given.trials, "steps": given.steps, "problems": given.problems}
+    calm = write_variant(given.study, given.out, "undisturbed", **changes)
+    fired = write_variant(given.study, given.out, f"killed-{given.seed}", **changes)
     subprocess.run(command(calm), check=True, stdout=subprocess.DEVNULL)
-    started = time.monotonic()
-    kills = run_under_fire(fired, random.Random(arguments.seed), arguments.kills, arguments.mean_seconds)
-    report = {
-        "kills": dict(Counter(kills)),
-        "seconds": round(time.monotonic() - started, 1),
-        "undisturbed_seconds": round(sum(record.seconds or 0 for record in load_history(load_study(calm))), 1),
-        **compare(load_study(calm), load_study(fired)),
-    }
+    print("undisturbed run is through", file=sys.stderr)
+    report = drill(load_study(calm), fired, command(fired), random.Random(given.seed), given.kills)
     print(json.dumps(report, indent=2))
     sys.exit(bool(report["faults"]))
 
 
-def write_variant(study: Path, out: Path, name: str) -> Path:
-    """The same study with a name and a folder of its own."""
+def drill(calm: StudyConfig, fired: Path, start: list[str], chance: random.Random, kills: int) -> dict[str, Any]:
+    """Run `start` under fire until the study of `fired` is finished; what came of it, beside the `calm` study."""
+    config, begun = load_study(fired), time.monotonic()
+    killer = Killer(config.study_folder, chance, kills)
+    killer.run(start)
+    return {
+        "kills": len(killer.blows),
+        "by phase": dict(Counter(blow.phase for blow in killer.blows)),
+        "by victim": dict(Counter(blow.victim for blow in killer.blows)),
+        "steps lost": sum(blow.lost for blow in killer.blows),
+        "steps lost at one kill": max((blow.lost for blow in killer.blows), default=0),
+        "checkpoint every": config.training.checkpoint_every,
+        "seconds": round(time.monotonic() - begun, 1),
+        "undisturbed seconds": round(sum(record.seconds or 0 for record in load_history(calm)), 1),
+        **compare(calm, config),
+        "faults": killer.faults(config.training.checkpoint_every) + compare(calm, config)["faults"],
+    }
+
+
+def write_variant(study: Path, out: Path, name: str, **changes: int | None) -> Path:
+    """The same study with a name and a folder of its own, perhaps smaller, without a confirmation."""
     data = yaml.safe_load(study.read_text("utf-8"))
-    folder = out.absolute() / name
-    path = out / f"{name}.yaml"
+    data = {**data, "base": str(study.parent.absolute()), "study": name, "folder": str(out.absolute() / name)}
+    places = {"trials": "search", "steps": "training", "problems": "evaluation"}
+    for key, value in changes.items():
+        if value is not None:
+            data[places[key]] = {**data.get(places[key], {}), key: value}
+    data["training"] = {**data.get("training", {}), "checkpoint_every": 5}
+    data["confirmation"] = {"automatic": False}
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        yaml.safe_dump({**data, "base": str(study.parent.absolute()), "study": name, "folder": str(folder)})
-    )
+    path = out / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(data))
     return path
 
 
@@ -67,49 +98,121 @@ def command(study: Path) -> list[str]:
     return [sys.executable, "-m", "qtarget.search.cli", "run", str(study)]
 
 
-def run_under_fire(study: Path, chance: random.Random, kills: int, mean_seconds: float) -> list[str]:
-    """Start the study again and again until it finishes; who was killed, in order."""
-    killed: list[str] = []
-    while True:
-        with subprocess.Popen(command(study), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as supervisor:
-            while supervisor.poll() is None and len(killed) < kills:
-                if chance.random() < 0.8:  # else it may die while it starts
-                    wait_for_progress(supervisor, study)
-                time.sleep(chance.expovariate(1 / mean_seconds))
-                killed += kill_one(supervisor, chance)
-            _, errors = supervisor.communicate()
-        if supervisor.returncode == 0:
-            return killed
-        if supervisor.returncode != -signal.SIGKILL:
-            raise RuntimeError(f"the study failed with {supervisor.returncode}: {errors.decode()[-2000:]}")
+@dataclass(frozen=True)
+class Blow:
+    """One kill."""
+
+    phase: str
+    victim: str
+    lost: int
+    """Optimiser steps done and not saved, which have to be done again."""
 
 
-def wait_for_progress(supervisor: subprocess.Popen[bytes], study: Path) -> None:
-    """Until a trial writes something, or the study ends."""
-    trials = load_study(study).study_folder / "trials"
-    begun = time.time()
-    while supervisor.poll() is None:
-        if any(path.stat().st_mtime > begun for path in trials.glob("*/*.jsonl")):
+@dataclass
+class Killer:
+    """Starts the study again and again, and strikes."""
+
+    folder: Path
+    chance: random.Random
+    kills: int
+    blows: list[Blow] = field(default_factory=list)
+
+    def run(self, start: list[str]) -> None:
+        """Until the study finishes."""
+        while True:
+            with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as supervisor:
+                while supervisor.poll() is None and len(self.blows) < self.kills:
+                    self._strike(psutil.Process(supervisor.pid))
+                _, errors = supervisor.communicate()
+            if supervisor.returncode == 0:
+                return
+            if supervisor.returncode != -signal.SIGKILL:
+                raise RuntimeError(f"the study failed with {supervisor.returncode}: {errors.decode()[-2000:]}")
+
+    def _strike(self, supervisor: psutil.Process) -> None:
+        phase = self.chance.choice(PHASES)
+        seen, deadline = self._signs(phase), time.monotonic() + PATIENCE
+        if phase == "starting":
+            deadline = time.monotonic() + self.chance.uniform(0.0, 5.0)
+        while self._signs(phase) == seen and time.monotonic() < deadline and supervisor.is_running():
+            time.sleep(0.001)
+        if phase in ("training", "evaluation"):
+            time.sleep(self.chance.expovariate(2.0))
+        try:
+            victim, name = self._victim(supervisor, phase)
+            victim.kill()
+            victim.wait(10)
+        except psutil.Error:  # it has just ended
             return
-        time.sleep(0.05)
+        self.blows.append(Blow(phase, name, self._lost()))
+        print(f"{len(self.blows):3d} {phase:<14} {name}", file=sys.stderr)
+
+    def _signs(self, phase: str) -> object:
+        """Changes when the study enters, or moves on in, a phase."""
+        watched: dict[str, Callable[[], object]] = {
+            "training": lambda: self._sizes("*/metrics.jsonl"),
+            "evaluation": lambda: (self._sizes("*/items.jsonl"), self._sizes("*/rungs/*.jsonl")),
+            "checkpointing": lambda: any(self.folder.glob("trials/*/checkpoint/*.part")),
+            "tell": lambda: len(list(self.folder.glob("trials/*/result.json"))),
+            "tracking": lambda: self._stat(self.folder / "tracking.offset"),
+            "starting": lambda: None,
+        }
+        return watched[phase]()
+
+    def _sizes(self, pattern: str) -> int:
+        return sum(self._stat(path)[0] for path in self.folder.glob(f"trials/{pattern}"))
+
+    @staticmethod
+    def _stat(path: Path) -> tuple[int, int]:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        return stat.st_size, stat.st_mtime_ns
+
+    def _victim(self, supervisor: psutil.Process, phase: str) -> tuple[psutil.Process, str]:
+        children = supervisor.children()
+        if children and phase in ("training", "evaluation", "checkpointing") and self.chance.random() < 0.5:
+            return children[0], "engine"
+        return supervisor, "supervisor"
+
+    def _lost(self) -> int:
+        """Steps of the unfinished trials that no checkpoint holds."""
+        running = [
+            path for path in self.folder.glob("trials/*/metrics.jsonl") if not (path.parent / "result.json").exists()
+        ]
+        return sum(max(0, last_step(path) - saved_step(path.parent)) for path in running)
+
+    def faults(self, checkpoint_every: int) -> list[str]:
+        found = [
+            f"{blow.lost} steps lost at a kill of the {blow.victim}"
+            for blow in self.blows
+            if blow.lost > checkpoint_every
+        ]
+        return found + ([f"{len(self.blows)} kills, not {self.kills}"] if len(self.blows) < self.kills else [])
 
 
-def kill_one(supervisor: subprocess.Popen[bytes], chance: random.Random) -> list[str]:
-    """SIGKILL the engine or the supervisor, whichever chance names and lives."""
-    try:
-        main_process = psutil.Process(supervisor.pid)
-        engines = [child for child in main_process.children() if "qtarget.search.engine" in " ".join(child.cmdline())]
-        victim, name = (engines[0], "engine") if engines and chance.random() < 0.5 else (main_process, "supervisor")
-        victim.kill()
-    except psutil.Error:  # it has just ended
-        return []
-    return [name]
+def last_step(metrics: Path) -> int:
+    """Of the whole lines."""
+    lines = [line for line in metrics.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def saved_step(trial: Path) -> int:
+    """Step of the checkpoint, from the header of its safetensors file."""
+    path = trial / "checkpoint" / "state.safetensors"
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return int(json.loads(file.read(length))["__metadata__"]["step"])
 
 
 def compare(calm: StudyConfig, fired: StudyConfig) -> dict[str, Any]:
     """What is wrong after the drill, and what it cost."""
     expected, found = load_history(calm), load_history(fired)
     faults = [f"{len(found)} slots, not {len(expected)}"] if len(found) != len(expected) else []
+    faults += [f"trial {record.number} is {record.state}" for record in found if not record.finished]
     faults += [
         f"trial {ours.number}: {outcome(ours)} instead of {outcome(theirs)}"
         for ours, theirs in zip(found, expected, strict=False)
@@ -135,18 +238,22 @@ def outcome(record: TrialRecord) -> tuple[object, ...]:
 
 
 def mlflow_faults(config: StudyConfig, trials: int) -> list[str]:
-    """Runs left running, and more or fewer runs than trials."""
+    """Runs left running, more or fewer runs than trials, and steps that are logged twice or out of order."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri(config))
-    runs = [
-        run
-        for experiment in client.search_experiments()
-        for run in client.search_runs([experiment.experiment_id])
-        if run.data.tags.get("mlflow.parentRunId")
-    ]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments, max_results=5000)
     faults = [f"MLflow run {run.info.run_name} is {run.info.status}" for run in runs if run.info.status == "RUNNING"]
-    return faults + ([f"{len(runs)} MLflow runs for {trials} trials"] if len(runs) != trials else [])
+    counts = Counter(run.data.tags["qtarget.trial"] for run in runs)
+    faults += [f"MLflow has {count} runs of {trial}" for trial, count in counts.items() if count > 1]
+    faults += [f"MLflow has {len(counts)} runs, not {trials + 1}"] if len(counts) != trials + 1 else []
+    for run in runs:
+        for name in run.data.metrics:
+            steps = [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
+            if steps != sorted(set(steps)):
+                faults.append(f"MLflow run {run.info.run_name} has {name} at steps {steps}")
+    return faults
 
 
 if __name__ == "__main__":

@@ -23,21 +23,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1] / "tests")
+)  # the engine without a model, and the server of one's own
+
+from postgres import Server, postgres_server
+from scripted_engine import FINGERPRINTS
+from small_study import small_config
+
+from qtarget.search.config import StudyConfig
+from qtarget.search.config_file import parse_study
+from qtarget.search.history import TrialRecord, load_history
+from qtarget.search.plan import first_slots
+from qtarget.search.queue import Queue
+from qtarget.search.storage import sqlite_url
+from qtarget.search.study import open_study
+
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path.insert(0, str(TESTS))  # the engine without a model, and the server of one's own
-
-from postgres import Server, postgres_server  # noqa: E402
-from scripted_engine import FINGERPRINTS  # noqa: E402
-from small_study import small_config  # noqa: E402
-
-from qtarget.search.config import StudyConfig  # noqa: E402
-from qtarget.search.config_file import parse_study  # noqa: E402
-from qtarget.search.history import TrialRecord, load_history  # noqa: E402
-from qtarget.search.plan import first_slots  # noqa: E402
-from qtarget.search.queue import Queue  # noqa: E402
-from qtarget.search.storage import sqlite_url  # noqa: E402
-from qtarget.search.study import open_study  # noqa: E402
-
 WORKER = """
 import os, sys
 from pathlib import Path

@@ -28,7 +28,7 @@ class Budget:
 
     until: datetime | None = None
     hours: float | None = None
-    """Hours of one engine; two engines side by side use two an hour."""
+    """Hours of one device; two engines side by side use two an hour, and so does one engine of two ranks."""
     reserve: int = 0
     """Leave enough of both for a confirmation on so many engines; 0: none follows."""
 
@@ -83,7 +83,7 @@ class Spending:
     """What a study has used of its budget, and what its confirmation still wants of it."""
 
     def __init__(self, budget: Budget, config: StudyConfig) -> None:
-        self._budget, self._config = budget, config
+        self._budget, self._config, self._devices = budget, config, config.engine.ranks
         self._seconds: dict[int, float] = {}
         self.start_seconds = 0.0
         """How long the first engine took to get ready: the confirmation starts one, too."""
@@ -108,7 +108,8 @@ class Spending:
         return "reserved" if self._is_confirmations_turn(left) else None
 
     def engine_seconds(self, running: Mapping[int, float]) -> float:
-        return sum(({**self._seconds, **running}).values())
+        """Seconds of all trials, times the devices of an engine."""
+        return self._devices * sum({**self._seconds, **running}.values())
 
     def _is_confirmations_turn(self, engine_seconds_left: float) -> bool:
         """Once the confirmation has fitted into what is left, the search ends before it no longer does.
@@ -117,7 +118,7 @@ class Spending:
         """
         if self.cost is None:
             return False
-        fits = self.cost.engine_seconds <= engine_seconds_left and self._time_fits(self.cost)
+        fits = self._devices * self.cost.engine_seconds <= engine_seconds_left and self._time_fits(self.cost)
         turn, self._fits = self._fits and not fits, self._fits or fits
         return turn
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ..spaces.errors import UserError
+from .redaction import redact
 from .train_options import train
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except UserError as error:
-        print(f"qtarget: {error}", file=sys.stderr)
+        print(f"qtarget: {redact(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("qtarget: interrupted; the same command goes on where it stopped", file=sys.stderr)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ..evaluation.settings import EvaluationSettings
 from ..spaces.errors import UserError
 from .config import StudyConfig
+from .redaction import redact
 from .trial import write_json
 
 FOLDER_FILE = "study.json"
@@ -59,7 +60,7 @@ def refusal(
     """Every fault of a file that `root` describes, its path starting at `within`."""
     found = ({**each, "loc": (*within, *each["loc"])} for each in error.errors(include_url=False))
     faults = list(dict.fromkeys(_fault(each, root) for each in found))
-    return UserError(f"{source}: " + "\n".join(fault.line for fault in faults), field=faults[0].field)
+    return UserError(redact(f"{source}: " + "\n".join(fault.line for fault in faults)), field=faults[0].field)
 
 
 def write_folder(config: StudyConfig) -> None:

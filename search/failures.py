@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import field_validator
+
 from ..spaces.settings import Settings
+from .redaction import printable, redact
 
 Kind = Literal["oom", "diverged", "timeout", "crash", "disk", "bug", "user"]
 
@@ -25,6 +28,11 @@ class Failure(Settings):
     traceback: str = ""
     field: str | None = None
     """Dotted path in the study's file, of a `user` failure."""
+
+    @field_validator("message", "traceback")
+    @classmethod
+    def _fit_to_be_shown(cls, text: str) -> str:
+        return printable(redact(text))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from ..spaces.settings import Settings
 
 ATTRIBUTE = "lease"
 """User attribute of a trial that holds its lease; None when it was given back."""
+_HELD: set[str] = set()
+"""Tokens of the leases that a supervisor of this process stands by."""
 
 
 class Lease(Settings):
@@ -36,20 +38,29 @@ class Lease(Settings):
 
     def lost(self, now: float | None = None) -> bool:
         """Whether its holder can no longer be working: dead on this host, or silent past the expiry elsewhere."""
-        if self.host == this_host():
-            return not _alive(self.pid, self.started)
-        return (time.time() if now is None else now) > self.expires
+        if self.host != this_host():
+            return (time.time() if now is None else now) > self.expires
+        if self.pid == os.getpid() and _alive(self.pid, self.started):
+            return self.token not in _HELD  # of a supervisor that this very process has left
+        return not _alive(self.pid, self.started)
 
 
 def new_lease(seconds: float) -> Lease:
     process = psutil.Process()
+    token = secrets.token_hex(8)
+    _HELD.add(token)
     return Lease(
-        token=secrets.token_hex(8),
+        token=token,
         host=this_host(),
         pid=process.pid,
         started=process.create_time(),
         expires=time.time() + seconds,
     )
+
+
+def drop(tokens: Iterable[str]) -> None:
+    """Stand by these leases no longer: what they stood for is reaped though this process lives on."""
+    _HELD.difference_update(tokens)
 
 
 def read_lease(attributes: Mapping[str, Any]) -> Lease | None:

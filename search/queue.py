@@ -6,7 +6,7 @@ a dead supervisor) is the same Optuna trial again: same number, parameters, fold
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -90,6 +90,9 @@ class Queue:
         self._space = config.space
         self._pruner = make_pruner(config.search, config.training.steps)
         self._lease_seconds = config.limits.lease_seconds
+        self._tokens: list[str] = []
+        self._view: optuna.Study | None = None
+        """The study for reading; its trials are read anew each time."""
 
     def load(self, number: int | None = None) -> optuna.Study:
         """A fresh view of the study, with the sampler that fills trial `number`, if one is to be filled."""
@@ -115,7 +118,8 @@ class Queue:
 
     def slots(self, study: optuna.Study | None = None) -> list[FrozenTrial]:
         """Every slot of the study, in the order of the queue."""
-        trials = (study or self.load()).get_trials(deepcopy=False)
+        self._view = study or self._view or self.load()
+        trials = self._view.get_trials(deepcopy=False)
         return [trial for trial in trials if not trial.user_attrs.get(WITHDRAWN)]
 
     @property
@@ -125,18 +129,24 @@ class Queue:
     def claim(self) -> Claim | None:
         """The next waiting slot, now ours; None when none waits, or all that wait stand behind a running twin."""
         with self._storage.lock():
-            slots = self.slots()
-            running = {trial.number for trial in slots if trial.state == TrialState.RUNNING}
-            for trial in slots:
-                if trial.state == TrialState.WAITING and trial.user_attrs.get(BEHIND) not in running:
-                    claim = self._take(trial)
-                    if claim is not None:
-                        return claim
-        return None
+            taken = next(filter(None, map(self._take, self._claimable())), None)
+        if taken is None:
+            return None
+        trial, lease, attempt = taken
+        # samplers may think for a while: outside the lock
+        return Claim(Trial(self.load(trial.number), trial._trial_id), lease, attempt)
 
-    def _take(self, trial: FrozenTrial) -> Claim | None:
+    def _claimable(self) -> Iterator[FrozenTrial]:
+        slots = self.slots()
+        running = {trial.number for trial in slots if trial.state == TrialState.RUNNING}
+        for trial in slots:
+            if trial.state == TrialState.WAITING and trial.user_attrs.get(BEHIND) not in running:
+                yield trial
+
+    def _take(self, trial: FrozenTrial) -> tuple[FrozenTrial, Lease, int] | None:
         """The trial, now ours; None when it no longer waits, which takes a server that lost our lock."""
         lease = leases.new_lease(self._lease_seconds)
+        self._tokens.append(lease.token)
         attempt = int(trial.user_attrs.get("attempts", 0)) + 1
         # the lease first: a RUNNING trial without one could not be told from a lost one
         self._set(trial._trial_id, leases.ATTRIBUTE, lease.model_dump())
@@ -144,7 +154,7 @@ class Queue:
         if not self._storage.backend.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
             self._set(trial._trial_id, leases.ATTRIBUTE, None)  # whoever runs it notices, and it is reaped
             return None
-        return Claim(Trial(self.load(trial.number), trial._trial_id), lease, attempt)
+        return trial, lease, attempt
 
     def renew(self, claim: Claim, seconds: float | None = None) -> None:
         """Extend the lease and keep the `seconds` used so far; raises LeaseLostError when it has been taken over."""
@@ -252,6 +262,10 @@ class Queue:
             for trial in lost:
                 self._release(trial._trial_id, trial.user_attrs, "supervisor lost")
         return [trial.number for trial in lost]
+
+    def leave(self) -> None:
+        """Stand by the claims made here no longer."""
+        leases.drop(self._tokens)
 
     def counts(self) -> dict[str, int]:
         """Slots by state: waiting, running, complete, pruned, fail."""

@@ -1,4 +1,4 @@
-"""Hiding passwords in whatever people or programs may read: messages, logs, reports, tracking."""
+"""What may be shown: text without passwords, and without control characters that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ _QUERY = re.compile(r"([?&](?:password|passwd|pwd|token|api_key|sslpassword)=)[^
 def redact(text: str) -> str:
     """`text` with the password of every URL in it hidden: `postgresql://me:***@host/db`, `...?password=***`."""
     return _QUERY.sub(r"\1***", _USER_INFO.sub(r"\1:***@", text))
+
+
+def printable(text: str) -> str:
+    """`text` with control characters written out: data and model output may not move a terminal's cursor."""
+    return "".join(each if each in "\n\t" or each.isprintable() else repr(each)[1:-1] for each in text)

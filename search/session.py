@@ -21,7 +21,8 @@ from .launcher import engines
 from .progress import ProgressDisplay
 from .redaction import redact
 from .study import joined_config, storage_url
-from .supervisor import Summary, join_study, run_study
+from .summary import Summary
+from .supervisor import join_study, run_study
 from .tables import confirmation_sentence, confirmation_table, front_table, trials_table, winner_sentence
 from .tracking import MlflowTracking
 from .trial import read_json

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ class EventSpool:
     def close(self) -> None:
         """Flush to disk and let others have it."""
         self.flush()
-        os.fsync(self._file)
+        with suppress(OSError):  # no room, even for that
+            os.fsync(self._file)
         os.close(self._file)
 
 

@@ -9,11 +9,11 @@ import logging
 import math
 import select
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from optuna.trial import FrozenTrial
 
@@ -21,13 +21,14 @@ from .budget import Budget, Over, Spending
 from .config import StudyConfig
 from .disk import Disk, drop_checkpoints
 from .events import Event, Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
-from .events import TrialState as EndState
 from .history import TrialRecord, best, end_state, plain_sft, read_records
 from .launcher import Launch, RunningEngine, place
 from .plan import Planned, Planner, first_slots
 from .queue import Claim, Queue
+from .resume import refuse_other_inputs
 from .signals import StopSignals
 from .study import Study, joined_config, open_study
+from .summary import Summary, ended
 from .trial import trial_folder
 from .warm_start import prior_of
 from .worker import Worker
@@ -38,28 +39,6 @@ CLAIM_SECONDS = 2.0
 """Pause after a claim that found nothing: what is left runs elsewhere, and may come back."""
 LOOK_SECONDS = 10.0
 """Between two looks at what trials elsewhere have used of a budget of hours."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a call of `run_study` ended."""
-
-    state: Literal["finished", "stopped"]
-    study: str
-    folder: str
-    counts: Mapping[str, int]
-    """Slots: waiting, running, complete, pruned, fail."""
-    winner: TrialRecord | None
-    sft: TrialRecord | None
-    """Plain SFT, to compare the winner with."""
-    seconds: float
-    """Wall time of this call."""
-    ended: Over | Literal["finished", "signal"] = "finished"
-    """Why it ended."""
-
-    def as_dict(self) -> dict[str, Any]:
-        winner, sft = (record.as_dict() if record else None for record in (self.winner, self.sft))
-        return {**vars(self), "counts": dict(self.counts), "winner": winner, "sft": sft}
 
 
 def run_study(
@@ -157,7 +136,10 @@ class Supervisor:
                 self._start_engines(signals)
                 state = self._work(signals)
         finally:
-            self._leave(state)
+            try:
+                self._leave(state)
+            finally:
+                self._queue.leave()
         return self._summary("finished" if state == "finished" else "stopped")
 
     def _start_engines(self, signals: StopSignals) -> None:
@@ -170,6 +152,9 @@ class Supervisor:
             return
         self._spending.start_seconds = time.monotonic() - self._begun
         self._study.create(first.inputs["fingerprints"], self._prior)
+        for worker in self._workers:
+            seen = first.inputs["fingerprints"]
+            worker.check_inputs = partial(refuse_other_inputs, seen, study=self._study.name)
         self._planner = Planner(self._study.config, first.inputs["fingerprints"])
         self._queue.fill(first_slots(self._study.config, self._prior), self._study.config.search.trials)
         self._announce()
@@ -179,15 +164,15 @@ class Supervisor:
     def _announce(self) -> None:
         self._announced = True
         records, config = self._look(), self._study.shown_config
-        ended = _ended(records)
-        self._emit(StudyStarted(self._study.name, str(self._study.folder), len(records), len(ended), config, ended))
+        done, folder = ended(records), str(self._study.folder)
+        self._emit(StudyStarted(self._study.name, folder, len(records), len(done), config, done))
 
     def _work(self, signals: StopSignals) -> Literal["finished", "stopped"]:
         while not self._is_over(signals):
             self._reap_now_and_then()
             self._look_now_and_then()
             idle = [worker for worker in self._workers if worker.idle]
-            if idle and time.monotonic() - self._claimed > CLAIM_SECONDS and self._has_room():
+            if idle and time.monotonic() - self._claimed > CLAIM_SECONDS and self._disk.has_room(self._last_full):
                 for worker in idle:
                     self._next_trial(worker)
                 if not any(worker.task for worker in self._workers) and not self._queue.unfinished():
@@ -203,8 +188,9 @@ class Supervisor:
         self._ended = over or "finished"
         return over is not None
 
-    def _has_room(self) -> bool:
-        return self._disk.has_room(max(worker.disk_full for worker in self._workers))
+    @property
+    def _last_full(self) -> float:
+        return max(worker.disk_full for worker in self._workers)
 
     def _look_now_and_then(self) -> None:
         if time.monotonic() - self._looked > LOOK_SECONDS:
@@ -267,12 +253,12 @@ class Supervisor:
 
     def _leave(self, state: Literal["finished", "stopped", "failed"]) -> None:
         for worker in self._workers:
-            worker.discard_engine() if worker.task is not None else worker.close()
+            worker.close() if worker.idle else worker.discard_engine()
         for worker in self._workers:
             worker.abandon()
         if self._announced:
             summary = self._summary("stopped" if state != "finished" else state)
-            self._emit(StudyEnded(state, summary.as_dict(), _ended(self._look())))
+            self._emit(StudyEnded(state, summary.as_dict(), ended(self._look())))
 
     def _summary(self, state: Literal["finished", "stopped"]) -> Summary:
         records = self._look()
@@ -285,14 +271,3 @@ class Supervisor:
             listener.on_event(event)
         if isinstance(event, TrialEnded) and event.state != "interrupted":
             drop_checkpoints(self._look())
-
-
-def _ended(records: Sequence[TrialRecord]) -> dict[int, EndState]:
-    """How the finished slots ended."""
-    names: dict[str, EndState] = {
-        "complete": "complete",
-        "pruned": "pruned",
-        "infeasible": "infeasible",
-        "failed": "failed",
-    }
-    return {record.number: names[record.state] for record in records if record.finished}

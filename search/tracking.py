@@ -82,15 +82,17 @@ class MlflowTracking:
         self._spool.close()
 
     def _deliver(self) -> None:
-        pause = 1.0
-        while not (self._closing.is_set() and (self.failure or not self._spool.backlog_bytes())):
+        pause, last = 1.0, False
+        while not last:
             self._wake.wait(pause)
             self._wake.clear()
+            closing = self._closing.is_set()
             try:
                 self._deliver_backlog()
                 pause, self.failure = 1.0, None
             except Exception as error:
                 pause, self.failure = min(30.0, pause * 2), redact(f"{type(error).__name__}: {error}")
+            last = closing and (self.failure is not None or not self._spool.backlog_bytes())
             self._closing.wait(1.0)  # let a few more steps arrive: one batch is cheaper than many
 
     def _deliver_backlog(self) -> None:

@@ -25,6 +25,8 @@ def main(study: Path) -> None:
         return
     if script.get("start") == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
+    if script.get("start") == "slow":
+        time.sleep(3600)
     print("words from a library", file=sys.stderr)
     send("ready", fingerprints=FINGERPRINTS | script.get("fingerprints", {}), inputs={})
     while line := sys.stdin.readline():
@@ -42,7 +44,8 @@ def run(command: dict, script: dict) -> None:
     behaviours = script.get(str(number), ["finish"])
     behaviour = behaviours[min(attempt, len(behaviours) - 1)]
     steps = spec["training"]["steps"]
-    send("step", number=number, step=1, steps=steps, metrics={"loss": 1.0})
+    for step in range(1, (steps if script.get("all_steps") else 1) + 1):
+        send("step", number=number, step=step, steps=steps, metrics={"loss": 1.0 / step})
     if behaviour == "save":  # leave a checkpoint, then die
         (folder / "checkpoint").mkdir(exist_ok=True)
         (folder / "checkpoint" / "state.safetensors").write_text("x" * (attempt + 1))
@@ -66,7 +69,15 @@ def run(command: dict, script: dict) -> None:
         if json.loads(sys.stdin.readline())["prune"]:
             finish(folder, number, score, "pruned")
             return
+    if script.get("items"):
+        write_items(folder, score)
     finish(folder, number, score, "complete")
+
+
+def write_items(folder: Path, score: float) -> None:
+    verdicts = ["correct" if index < 16 * score else "wrong" for index in range(16)]
+    lines = [json.dumps({"problem": f"p{index}", "verdict": verdict}) for index, verdict in enumerate(verdicts)]
+    (folder / "items.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def wait_for_stop(number: int) -> None:

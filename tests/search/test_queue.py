@@ -146,3 +146,36 @@ def drain(queue: Queue) -> None:
         time.sleep(0.01)
         queue.finish(claim, Verdict(TrialState.COMPLETE, 0.5))
         print(claim.number, flush=True)
+
+
+def test_a_twin_of_a_running_trial_stands_behind_it_and_takes_its_outcome(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, 3)
+    first, second = queue.claim(), queue.claim()
+    assert queue.enter(first, {"canonical": "same"}) is None
+    twin = queue.enter(second, {"canonical": "same"})
+    assert (twin.number, twin.state) == (0, TrialState.RUNNING)
+    queue.stand_behind(second, twin.number)
+    other = queue.claim()
+    assert other.number == 2 and queue.claim() is None, "the twin is not claimed while the first runs"
+    queue.finish(first, Verdict(TrialState.COMPLETE, 0.7))
+    again = queue.claim()
+    assert (again.number, again.attempt) == (1, 1) and "chain" not in again.attributes
+    finished = queue.enter(again, {"canonical": "same"})
+    assert finished.state == TrialState.COMPLETE
+    queue.credit(again, finished)
+    assert queue.slots()[1].value == 0.7 and queue.slots()[1].user_attrs["same_as"] == 0
+
+
+@pytest.mark.parametrize("how", ["given back", "failed"])
+def test_a_twin_goes_on_itself_when_the_first_does_not_finish(tmp_path: Path, how: str) -> None:
+    queue = open_queue(tmp_path, 2)
+    first, second = queue.claim(), queue.claim()
+    queue.enter(first, {"canonical": "same"})
+    queue.stand_behind(second, queue.enter(second, {"canonical": "same"}).number)
+    if how == "given back":
+        queue.give_back(first, "stopped")
+        first = queue.claim()
+        assert first.number == 0 and queue.claim() is None, "the same one goes on, and the other waits again"
+    queue.finish(first, Verdict(TrialState.FAIL))
+    again = queue.claim()
+    assert again.number == 1 and queue.enter(again, {"canonical": "same"}) is None

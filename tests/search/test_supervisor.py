@@ -281,3 +281,24 @@ def test_a_trial_that_was_taken_over_is_let_go(scripted_study, recorder: Recorde
     assert heard.of("TrialEnded")[0].state == "interrupted" and "taken over" in heard.of("TrialEnded")[0].reason
     first, second = load_history(config)
     assert (first.score, second.state) == (0.123, "complete")
+
+
+def test_equal_gradients_on_two_workers_are_trained_once(scripted_study, recorder: Recorder) -> None:
+    baselines = ["dft", {"preset": "target_sft", "knobs": {"eta": 0.0}}, "sft"]
+    script = {"scores": {"0": 0.4, "1": 0.9}, "seconds": 1.0}
+    config = scripted_study(script, baselines=baselines, search=search(trials=3, pruner="none"))
+    run_study(config, [recorder], workers=2, launch=scripted)
+    first, second, third = load_history(config)
+    assert (second.same_as, second.score, second.attempts) == (0, 0.4, 1)
+    assert (first.state, third.state) == ("complete", "complete")
+    assert not (first.folder.parent / "0001").exists(), "nothing was trained for the second"
+
+
+def test_the_winners_checkpoint_survives_a_trial_that_is_credited_with_it(scripted_study) -> None:
+    baselines = ["dft", {"preset": "target_sft", "knobs": {"eta": 0.0}}, "sft"]
+    script = {"scores": {"0": 0.9}, "0": ["save", "finish"], "2": ["save", "finish"]}
+    config = scripted_study(script, baselines=baselines, search=search(trials=3))
+    run_study(config, launch=scripted)
+    winner, credited, other = load_history(config)
+    assert credited.same_as == 0 and (winner.folder / "checkpoint" / "state.safetensors").exists()
+    assert not (other.folder / "checkpoint").exists()

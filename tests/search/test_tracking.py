@@ -1,15 +1,19 @@
 """Tracking against a real MLflow store on SQLite, and against a server that is not there."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from qtarget.search.events import RungScored, StepDone, StudyEnded, StudyStarted, TrialEnded, TrialStarted
-from qtarget.search.spool import open_spool
+from qtarget.search.spool import open_spool, orphans
 from qtarget.search.tracking import MlflowTracking, flatten
+from qtarget.search.trial import trial_folder
 
 EVENTS = [
     StudyStarted("night", "folder", 2, 0, {"model": {"path": "m"}, "teacher": None}),
@@ -108,3 +112,66 @@ def test_spool_passes_over_a_torn_line(tmp_path: Path) -> None:
 
 def test_flatten_names_every_leaf() -> None:
     assert flatten(json.loads('{"a": {"b": 1, "c": null, "d": []}, "e": "x"}')) == {"a.b": 1, "e": "x"}
+
+
+def test_the_journal_of_a_dead_process_is_delivered_and_a_living_ones_left_alone(tmp_path: Path, uri: str) -> None:
+    code = (
+        "import sys, os; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
+        "from test_tracking import EVENTS; from qtarget.search.spool import open_spool\n"
+        "spool = open_spool(Path(sys.argv[1])); [spool.append(event) for event in EVENTS[:4]]\n"
+        "print('there', flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "there\n"
+        assert orphans(tmp_path) == [], "it lives"
+        ours = open_spool(tmp_path)
+        assert ours.path.name != "tracking.jsonl"
+        ours.close()
+        other.kill()
+    deliver(uri, tmp_path, EVENTS[4:])
+    assert loss_history(uri, runs(uri)["0"]) == [(step, 1.0 / step) for step in (1, 2, 3, 4)]
+
+
+def test_steps_and_scores_passed_again_after_a_resume_are_logged_once(tmp_path: Path, uri: str) -> None:
+    deliver(uri, tmp_path, EVENTS[:6])
+    deliver(uri, tmp_path, [EVENTS[1], *EVENTS[3:]])
+    found = runs(uri)
+    assert loss_history(uri, found["0"]) == [(step, 1.0 / step) for step in (1, 2, 3, 4)]
+    assert len(MlflowClient(uri).get_metric_history(found["0"].info.run_id, "score")) == 1
+
+
+def test_a_trial_that_was_told_but_not_announced_is_ended_at_the_next_start(tmp_path: Path, uri: str) -> None:
+    deliver(uri, tmp_path, EVENTS[:6])
+    assert runs(uri)["0"].info.status == "RUNNING"
+    result = trial_folder(tmp_path, 0)
+    result.write_result({"score": 0.5, "steps": 4})
+    started = StudyStarted("night", "folder", 2, 1, {}, {0: "complete"})
+    deliver(uri, tmp_path, [started])
+    run = runs(uri)["0"]
+    assert run.info.status == "FINISHED" and run.data.tags["qtarget.state"] == "complete"
+    assert run.data.metrics["final/score"] == 0.5
+    deliver(uri, tmp_path, [TrialEnded(0, "complete", result.result, None)])  # of a process that lived after all
+    assert len(MlflowClient(uri).get_metric_history(run.info.run_id, "final/score")) == 1
+
+
+def test_events_wait_in_memory_while_the_disk_is_full(tmp_path: Path, monkeypatch) -> None:
+    spool, write = open_spool(tmp_path), os.write
+    spool.append(EVENTS[0])
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:10]))  # what a full disk does first
+    spool.append(EVENTS[1])
+    monkeypatch.undo()
+    assert [entry.kind for entry in spool.undelivered()] == ["StudyStarted"]
+    spool.append(EVENTS[2])
+    assert [entry.kind for entry in spool.undelivered()] == ["StudyStarted", "TrialStarted", "StepDone"]
+    spool.close()
+
+
+def test_passwords_do_not_reach_the_store(tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    reason = "crash: cannot reach postgresql://me:secret@host/db"
+    deliver(uri, tmp_path, [*EVENTS[:2], TrialEnded(0, "failed", None, reason)])
+    assert runs(uri)["0"].data.tags["qtarget.reason"] == "crash: cannot reach postgresql://me:***@host/db"
+    dead = MlflowTracking("http://me:secret@127.0.0.1:9", "pair", "night", tmp_path / "dead", drain_seconds=20)
+    dead.on_event(EVENTS[0])
+    dead.close()
+    assert dead.failure is not None and "secret" not in dead.failure and "secret" not in caplog.text
