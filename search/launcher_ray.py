@@ -105,6 +105,7 @@ class RayEngine:
         self._ray, self._host, self.log = ray, host, log
         self._messages: deque[Message] = deque()
         self._death: Cause | None = None
+        self._placed = False
         self._awake, self._wake = os.pipe()
         os.set_blocking(self._awake, False)
         self._thread = threading.Thread(target=self._relay, name="ray engine", daemon=True)
@@ -126,9 +127,10 @@ class RayEngine:
 
     def _next(self) -> tuple[list[Message], Cause | None]:
         answer = self._host.receive.options(concurrency_group="events").remote()
-        while not self._ray.wait([answer], timeout=PLACE_SECONDS)[0]:
+        while not self._placed and not self._ray.wait([answer], timeout=PLACE_SECONDS)[0]:
             self._pass_on([{"type": "unplaced"}])
         found: tuple[list[Message], Cause | None] = self._ray.get(answer)
+        self._placed = True
         return found
 
     def _pass_on(self, messages: list[Message]) -> None:
@@ -171,7 +173,7 @@ class RayEngine:
         self._end(0.0)
 
     def _end(self, patience: float) -> None:
-        if not self.dead:
+        if self._placed and not self.dead:
             closed = self._host.close.remote(patience)
             self._ray.wait([closed], timeout=patience + HOST_SECONDS)
         self._ray.kill(self._host)

@@ -49,6 +49,7 @@ class Worker:
         self.engine: RunningEngine | None = None
         self.inputs: Message | None = None
         """What the engine reported when it was ready: fingerprints and counts. None: not ready."""
+        self.check_inputs: Callable[[Mapping[str, str]], None] = lambda fingerprints: None  # raises UserError
         self.task: Task | None = None
         self._idle_deaths = 0
         self.disk_full = -math.inf
@@ -84,16 +85,15 @@ class Worker:
         assert self.engine is not None
         self._last_sign = time.monotonic()
         raced = task.spec.evaluation.racing is not None and not task.claim.attributes.get("baseline")
-        self.engine.send(
-            {
-                "type": "run",
-                "number": task.claim.number,
-                "folder": str(task.folder.path),
-                "spec": task.spec.model_dump(mode="json"),
-                "micro_batch": task.micro_batch,
-                "race": opponents(self._queue.slots(), self._folder) if raced else None,
-            }
-        )
+        command = {
+            "type": "run",
+            "number": task.claim.number,
+            "folder": str(task.folder.path),
+            "spec": task.spec.model_dump(mode="json"),
+            "micro_batch": task.micro_batch,
+            "race": opponents(self._queue.slots(), self._folder) if raced else None,
+        }
+        self.engine.send(command)
 
     def receive(self) -> None:
         """Handle what the engine has said, and its death."""
@@ -114,13 +114,13 @@ class Worker:
     def _handle(self, message: Message) -> None:
         kind = message["type"]
         if kind == "ready":
+            self.check_inputs(message["fingerprints"])
             self.inputs = message
             self._idle_deaths = 0
             if self.task is not None:
                 self._send_trial(self.task)
-        elif kind == "unplaced":
-            if self.task is not None:
-                self._give_back(self.task, "no node has room for its engine")
+        elif kind == "unplaced" and self.task is not None:
+            self._give_back(self.task, "no node has room for its engine")
         elif kind == "failed":
             self._on_failure(Failure.model_validate(message["failure"]))
         elif self.task is not None and message.get("number") == self.task.claim.number:
