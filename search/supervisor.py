@@ -153,8 +153,7 @@ class Supervisor:
         self._spending.start_seconds = time.monotonic() - self._begun
         self._study.create(first.inputs["fingerprints"], self._prior)
         for worker in self._workers:
-            seen = first.inputs["fingerprints"]
-            worker.check_inputs = partial(refuse_other_inputs, seen, study=self._study.name)
+            worker.check_inputs = partial(refuse_other_inputs, first.inputs["fingerprints"], study=self._study.name)
         self._planner = Planner(self._study.config, first.inputs["fingerprints"])
         self._queue.fill(first_slots(self._study.config, self._prior), self._study.config.search.trials)
         self._announce()
