@@ -27,6 +27,7 @@ StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="S
 StudyFiles = Annotated[
     list[Path], typer.Argument(help="Study file, campaign file (with `matrix`), or several.", metavar="STUDY.yaml...")
 ]
+StudyPath = Annotated[Path, typer.Argument(help="Study file (YAML), or a study's folder.", metavar="STUDY")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials, instead of the file's.")]
 Workers = Annotated[int, typer.Option(min=1, help="Engines on this host.")]
@@ -195,6 +196,21 @@ def confirm(
         _print_json(verdict)
     if verdict is None:
         raise SystemExit(130)
+
+
+@app.command()
+def report(
+    study: StudyPath,
+    out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the study's folder.")] = None,
+    models: Annotated[bool, typer.Option(help="Load the models for demonstrations that are not kept yet.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Everything a study found, as one HTML file that works offline, and as Markdown."""
+    from .report import write_report
+
+    files = write_report(study, _console(as_json), out=out, compute=models)
+    if as_json:
+        _print_json(files)
 
 
 @app.command()

@@ -113,12 +113,17 @@ def confirmation_table(verdict: Mapping[str, Any]) -> Table:
 
 def confirmation_sentence(verdict: Mapping[str, Any]) -> str:
     """The verdict in one sentence."""
-    best = max(verdict["comparisons"], key=lambda each: float(each["effect"]))
-    shown = next((each for each in verdict["comparisons"] if each["title"] == verdict["winner"]), best)
+    shown = decisive(verdict)
     return (
         f"Confirmed: {shown['title']} is {shown['outcome']}: {100 * shown['effect']:+.1f} points {_interval(shown)} "
         f"over {verdict['seeds']} seeds and {verdict['problems']} problems."
     )
+
+
+def decisive(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The comparison a verdict rests on: its winner's, or the one with the largest effect."""
+    best: Mapping[str, Any] = max(verdict["comparisons"], key=lambda each: float(each["effect"]))
+    return next((each for each in verdict["comparisons"] if each["title"] == verdict["winner"]), best)
 
 
 def _interval(found: Mapping[str, Any]) -> str:

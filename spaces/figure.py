@@ -23,16 +23,14 @@ def draw(path: str | Path, designs: Mapping[str, TargetSpec] | None = None) -> N
     """Write a figure of `designs` (default: every preset at its published knobs) to a PNG, SVG or PDF file.
 
     Raises:
-        UserError: matplotlib is not installed, or the file's name does not end in .png, .svg or .pdf.
+        UserError: the file's name does not end in .png, .svg or .pdf.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"the figure's name must end in {', '.join(FORMATS)}, but got {path.name!r}; rename it")
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError:
-        raise UserError("the figure needs matplotlib, which is not installed; pip install 'qtarget[figures]'") from None
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     specs = dict(designs or {name: presets.get(name) for name in presets.names()})
     rows = math.ceil((len(specs) + 1) / COLUMNS)
     figure = Figure(figsize=(2.75 * COLUMNS, 2.5 * rows + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08))

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..spaces.errors import UserError
 from ..spaces.identity import content_id
@@ -24,6 +25,8 @@ from .settings import TrainingSettings
 
 FILE = "state.safetensors"
 FORMAT = "1"
+WEIGHT = "weight/"
+"""Prefix of the trainable weights among a checkpoint's tensors."""
 NOT_IDENTITY = {"micro_batch", "checkpoint_every"}
 """Settings that change how a run is computed, not what it computes: a checkpoint outlives a change of these."""
 
@@ -110,6 +113,23 @@ def load_checkpoint(folder: Path, run: str) -> Checkpoint | None:
             "train in another folder, or remove it"
         )
     return Checkpoint(run, int(metadata["step"]), int(metadata["tokens"]), float(metadata["seconds"]), tensors)
+
+
+def load_weights(model: nn.Module, file: Path) -> None:
+    """Put the trained weights of a checkpoint into `model`, cast to its precision; the others stay as they are.
+
+    Raises UserError for a file that cannot be read or belongs to a model with other parameters.
+    """
+    parameters = dict(model.named_parameters())
+    try:
+        with safe_open(file, framework="pt") as opened, torch.no_grad():
+            names = [key for key in opened.keys() if key.startswith(WEIGHT)]  # noqa: SIM118  # not a dict
+            for key in names:
+                parameters[key.removeprefix(WEIGHT)].copy_(opened.get_tensor(key))
+    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"the checkpoint must hold weights of this model, but {file} does not ({error}); train it again"
+        ) from None
 
 
 def _flush(path: Path) -> None:

@@ -80,7 +80,7 @@ def dense_target_loss(
     valid = labels != IGNORE_INDEX
     dense = {"teacher": teacher_logits, "reference": reference_logits, "previous": previous_logits}
     with torch.no_grad():
-        rows = _rows(logits.detach(), labels, valid, dense, real_vocab, old_logprobs, critical, sequence_ids)
+        rows = dense_rows(logits.detach(), labels, valid, dense, real_vocab, old_logprobs, critical, sequence_ids)
         target = design(spec, rows, None if gamma is None else gamma[valid].to(rows.label_logprobs))
         value, gradient = target.value.sum(), target.logit_gradient()
     loss: Tensor = _WithGradient.apply(logits, value, valid, gradient)  # type: ignore[no-untyped-call]
@@ -104,7 +104,7 @@ def _check(logits: Tensor, labels: Tensor, real_vocab: int | None, **columns: Te
             raise ValueError(f"`{name}` must be (tokens,) = {tuple(labels.shape)}, but got {tuple(column.shape)}")
 
 
-def _rows(
+def dense_rows(
     logits: Tensor,
     labels: Tensor,
     valid: Tensor,

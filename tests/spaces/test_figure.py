@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,6 @@ from qtarget.spaces import presets
 from qtarget.spaces.curves import TYPICAL_NLL, curves
 from qtarget.spaces.errors import UserError
 from qtarget.spaces.figure import draw
-
-pytest.importorskip("matplotlib", reason="the extra `figures` is not installed")
 
 
 @pytest.mark.parametrize(
@@ -60,9 +57,3 @@ def test_every_preset_is_named_in_the_figure(tmp_path: Path, monkeypatch: pytest
 def test_another_file_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"must end in \.png, \.svg, \.pdf, but got 'objectives\.doc'; rename it"):
         draw(tmp_path / "objectives.doc")
-
-
-def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match=r"pip install 'qtarget\[figures\]'"):
-        draw(tmp_path / "objectives.png")

@@ -1,0 +1,104 @@
+"""The computing half of `qtarget report`: the designs' curves, and what the winner says about real tokens.
+
+Started as `python -m qtarget.search.engine_report REQUEST.json`; reports one message. The request names a study's
+folder (None: curves only) and the designs; the first is shown on the study's demonstrations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..spaces import TargetSpec
+from ..spaces.curves import curves
+from ..spaces.errors import UserError
+from ..trainers.checkpoint import load_weights
+from ..trainers.token_view import TokenView
+from .config import StudyConfig
+from .engine import Engine, classify
+from .engine_channel import Channel, die_with_parent
+
+EVERY = 4
+"""Of the curves' points, every so many is kept."""
+
+
+def pictures(request: dict[str, Any]) -> dict[str, Any]:
+    """Curves by title; `demonstrations` and `problems`, or the reason in `missing`."""
+    designs = {title: TargetSpec.model_validate(data) for title, data in request["designs"].items()}
+    found: dict[str, Any] = {"curves": {title: _curves(spec) for title, spec in designs.items()}}
+    if request["config"] is None:
+        return found
+    try:
+        config = StudyConfig.model_validate(request["config"])
+        return found | tokens(config, next(iter(designs.values())), request["checkpoints"])
+    except (UserError, OSError, ValueError, ImportError) as error:  # whatever loaders raise for what is not there
+        return found | {"missing": " ".join(str(error).split())[:300]}
+
+
+def _curves(spec: TargetSpec) -> dict[str, list[float]]:
+    found = curves(spec.at(0.0))
+    return {
+        name: [round(value, 5) for value in getattr(found, name)[::EVERY].tolist()]
+        for name in ("p", "gamma", "label_target", "push")
+    }
+
+
+def tokens(config: StudyConfig, target: TargetSpec, checkpoints: list[str]) -> dict[str, Any]:
+    """Demonstrations as the design sees them at the start of the training and, with a checkpoint, at its end."""
+    engine = Engine(config)
+    resident = engine.resident
+    model = resident.fresh(config.training.lora, seed=0)
+    view = TokenView(model, engine.tokenizer, engine.data, target, _sources(engine, target), resident.real_vocab)
+    trained = next((path for path in map(Path, checkpoints) if path.is_file()), None)
+    stages: dict[str, list[list[dict[str, Any]]]] = {}
+    if trained is not None:
+        load_weights(model, trained)
+    numbers = view.choose(0.0 if trained is None else 1.0)
+    if trained is not None:
+        stages["after"] = view.show(numbers, 1.0)
+        view.model = resident.fresh(config.training.lora, seed=0)
+    stages["before"] = view.show(numbers, 0.0)
+    shown = [
+        {
+            "number": number,
+            "prompt": view.prompt(number),
+            "stages": {name: each[place] for name, each in stages.items()},
+        }
+        for place, number in enumerate(numbers)
+    ]
+    problems = [problem for split in engine.problems.values() for problem in split]
+    facts = {problem.id: known for problem in problems if (known := _facts(problem.entry))}
+    return {"demonstrations": shown, "problems": facts, "fingerprint": engine.data.fingerprint}
+
+
+def _sources(engine: Engine, target: TargetSpec) -> dict[str, Any]:
+    """What the design looks at, and the teacher anyway: its alternatives are worth seeing."""
+    found = engine.sources(target)
+    if found["teacher"] is None and engine.resident.teacher is not None:
+        found["teacher"] = engine.resident.teacher
+    return found
+
+
+def _facts(entry: dict[str, Any] | None) -> dict[str, Any]:
+    """Scalars in the metadata of a generated problem, one level deep."""
+    metadata = (entry or {}).get("metadata", {})
+    nested = {f"{outer}.{name}": value for outer, each in metadata.items() if isinstance(each, dict)
+              for name, value in each.items()}  # fmt: skip
+    return {name: value for name, value in {**metadata, **nested}.items() if isinstance(value, int | float | str)}
+
+
+def main(path: Path) -> None:
+    die_with_parent()
+    os.environ["HF_HUB_OFFLINE"] = "1"  # a report downloads nothing
+    channel = Channel()
+    try:
+        channel.send("pictures", pictures=pictures(json.loads(path.read_text("utf-8"))))
+    except Exception as error:
+        channel.send("failed", failure=classify(error).model_dump())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
