@@ -18,6 +18,8 @@ from .trial import TrialFolder
 log = logging.getLogger(__name__)
 MARGIN = 1.25
 """Trials vary: a confirmation is granted so much more than its estimate."""
+AROUND_SECONDS = 5.0
+"""Stopping the search, opening the confirmation and concluding it."""
 Over = Literal["deadline", "hours", "reserved"]
 """reserved: what is left is the confirmation's."""
 
@@ -126,5 +128,5 @@ class Spending:
         until = self._budget.until
         if until is None:
             return True
-        needed = timedelta(seconds=self.start_seconds + cost.wall_seconds(self._budget.reserve))
+        needed = timedelta(seconds=AROUND_SECONDS + self.start_seconds + cost.wall_seconds(self._budget.reserve))
         return datetime.now(until.tzinfo) + needed <= until
