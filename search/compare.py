@@ -116,6 +116,15 @@ class Comparison:
     """Shared designs, best mean rank first."""
     winners: tuple[Winner, ...]
 
+    @property
+    def short_names(self) -> list[str]:
+        """Names of the studies without the parts before a dot that all begin with: `worlds.a, worlds.b` is `a, b`."""
+        parts = [name.split(".") for name in self.studies]
+        same = 0
+        while all(len(each) > same + 1 and each[same] == parts[0][same] for each in parts):
+            same += 1
+        return [".".join(each[same:]) for each in parts]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
@@ -143,7 +152,7 @@ def compare(pairs: Sequence[Pair]) -> Comparison:
     generators = {name: np.random.default_rng(derive_seed("compare", name)) for name in names}
     drawn = [_drawn_ranks(pair, shared, generators[pair.study]) for pair in pairs]
     effects = [[_effect(pair, name, generators[pair.study]) for pair in pairs] for name in shared]
-    outcomes = _outcomes(pairs, shared)
+    outcomes, titles = _outcomes(pairs, shared), _titles(pairs, shared)
     rows = []
     for index, name in enumerate(shared):
         places = tuple(
@@ -152,9 +161,21 @@ def compare(pairs: Sequence[Pair]) -> Comparison:
         )
         low, high = _interval(np.mean([ranks[:, index] for ranks in drawn], axis=0))
         mean_rank = float(np.mean([place.rank for place in places]))
-        rows.append(Row(_title(pairs, name), name, places, mean_rank, low, high, outcomes.get(name)))
+        rows.append(Row(titles[name], name, places, mean_rank, low, high, outcomes.get(name)))
     winners = tuple(_winner(pair, shared, generators[pair.study]) for pair in pairs)
     return Comparison(names, tuple(sorted(rows, key=lambda row: row.mean_rank)), winners)
+
+
+def _titles(pairs: Sequence[Pair], shared: Sequence[str]) -> dict[str, str]:
+    """The preset's name, or the design in one line; both where presets of one name differ in their knobs."""
+    records = {name: [pair.designs[name] for pair in pairs] for name in shared}
+    presets = {name: next((each.baseline for each in found if each.baseline), None) for name, found in records.items()}
+    lines = {name: found[0].target.title() for name, found in records.items() if found[0].target is not None}
+    several = {preset for preset in presets.values() if list(presets.values()).count(preset) > 1}
+    return {
+        name: lines[name] if preset is None else f"{preset}: {lines[name]}" if preset in several else preset
+        for name, preset in presets.items()
+    }
 
 
 def _configs(path: Path) -> tuple[StudyConfig, ...]:
@@ -253,11 +274,6 @@ def _p_better(differences: Array) -> float:
     """One-sided p-value of a mean above 0, from the exact paired permutation test."""
     two_sided = sign_flip_test(differences)
     return two_sided / 2 if differences.mean() > 0 else 1 - two_sided / 2 if differences.mean() < 0 else 1.0
-
-
-def _title(pairs: Sequence[Pair], name: str) -> str:
-    records = [pair.designs[name] for pair in pairs]
-    return next((record.baseline for record in records if record.baseline), records[0].title)
 
 
 def _winner(pair: Pair, shared: Sequence[str], generator: np.random.Generator) -> Winner:

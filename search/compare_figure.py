@@ -72,6 +72,6 @@ def _legend(figure: Any, panel: Any, found: Comparison) -> None:
     handles = [Line2D([], [], color=INK, marker="d", linewidth=2.2, label="mean of the pairs")]
     handles += [
         Line2D([], [], color=COLORS[index % len(COLORS)], marker=MARKERS[index % len(MARKERS)], label=study)
-        for index, study in enumerate(found.studies)
+        for index, study in enumerate(found.short_names)
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)), frameon=False)

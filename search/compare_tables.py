@@ -42,7 +42,7 @@ def _write(found: Comparison, out: Path) -> None:
 
 
 def columns(found: Comparison) -> list[str]:
-    return ["design", *found.studies, "mean rank", "against SFT"]
+    return ["design", *found.short_names, "mean rank", "against SFT"]
 
 
 def cells(row: Row) -> Iterator[str]:
@@ -61,9 +61,11 @@ def comparison_table(found: Comparison) -> Table:
     """The shared designs, best mean rank first."""
     table = Table(title=f"{len(found.rows)} designs that all {len(found.studies)} studies tried", title_justify="left")
     for index, name in enumerate(columns(found)):
-        table.add_column(escape(name), justify="left" if index in (0, len(found.studies) + 2) else "right")
+        table.add_column(
+            escape(name), justify="left" if index in (0, len(found.studies) + 2) else "right", overflow="fold"
+        )
     for row in found.rows:
-        table.add_row(*(escape(cell) for cell in cells(row)))
+        table.add_row(*(escape(cell).replace("  #", "\n#") for cell in cells(row)))
     return table
 
 

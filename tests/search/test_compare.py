@@ -65,14 +65,14 @@ def test_a_design_holds_only_when_it_is_better_in_every_pair() -> None:
 def test_equal_designs_are_hardly_ever_called_better_in_every_pair() -> None:
     generator = np.random.default_rng(7)
     names, wrong = ["sft", "dft", "kd", "asft", "hybrid_kd"], 0
-    for _ in range(40):
+    for _ in range(20):
         pairs = []
         for study in ("a", "b"):
             found = pair(study, dict.fromkeys(names, 0.4))
             solved = {name: (generator.random(60) < 0.4).astype(float) for name in found.scores}
             pairs.append(replace(found, scores=solved))
         wrong += any(outcome in (BETTER, WORSE) for outcome in outcomes(*pairs).values())
-    assert wrong <= 4, "5 % of 40, with room for chance"
+    assert wrong <= 3, "5 % of 20, with room for chance"
 
 
 def test_ranks_are_those_of_scipy_and_their_intervals_hold_them() -> None:
