@@ -54,15 +54,15 @@ def main() -> None:
     fired = write_variant(given.study, given.out, f"killed-{given.seed}", **changes)
     subprocess.run(command(calm), check=True, stdout=subprocess.DEVNULL)
     print("undisturbed run is through", file=sys.stderr)
-    report = drill(load_study(calm), fired, command(fired), random.Random(given.seed), given.kills)
+    killer = Killer(load_study(fired).study_folder, random.Random(given.seed), given.kills)
+    report = drill(load_study(calm), load_study(fired), killer, command(fired))
     print(json.dumps(report, indent=2))
     sys.exit(bool(report["faults"]))
 
 
-def drill(calm: StudyConfig, fired: Path, start: list[str], chance: random.Random, kills: int) -> dict[str, Any]:
-    """Run `start` under fire until the study of `fired` is finished; what came of it, beside the `calm` study."""
-    config, begun = load_study(fired), time.monotonic()
-    killer = Killer(config.study_folder, chance, kills)
+def drill(calm: StudyConfig, config: StudyConfig, killer: Killer, start: list[str]) -> dict[str, Any]:
+    """Let the killer run `start` until its study is finished; what came of it, beside the `calm` one."""
+    begun = time.monotonic()
     killer.run(start)
     return {
         "kills": len(killer.blows),
@@ -73,8 +73,7 @@ def drill(calm: StudyConfig, fired: Path, start: list[str], chance: random.Rando
         "checkpoint every": config.training.checkpoint_every,
         "seconds": round(time.monotonic() - begun, 1),
         "undisturbed seconds": round(sum(record.seconds or 0 for record in load_history(calm)), 1),
-        **compare(calm, config),
-        "faults": killer.faults(config.training.checkpoint_every) + compare(calm, config)["faults"],
+        **compare(calm, config, killer.faults(config.training.checkpoint_every)),
     }
 
 
@@ -115,6 +114,7 @@ class Killer:
     folder: Path
     chance: random.Random
     kills: int
+    phases: tuple[str, ...] = PHASES
     blows: list[Blow] = field(default_factory=list)
 
     def run(self, start: list[str]) -> None:
@@ -130,7 +130,7 @@ class Killer:
                 raise RuntimeError(f"the study failed with {supervisor.returncode}: {errors.decode()[-2000:]}")
 
     def _strike(self, supervisor: psutil.Process) -> None:
-        phase = self.chance.choice(PHASES)
+        phase = self.chance.choice(self.phases)
         seen, deadline = self._signs(phase), time.monotonic() + PATIENCE
         if phase == "starting":
             deadline = time.monotonic() + self.chance.uniform(0.0, 5.0)
@@ -208,10 +208,10 @@ def saved_step(trial: Path) -> int:
         return int(json.loads(file.read(length))["__metadata__"]["step"])
 
 
-def compare(calm: StudyConfig, fired: StudyConfig) -> dict[str, Any]:
-    """What is wrong after the drill, and what it cost."""
+def compare(calm: StudyConfig, fired: StudyConfig, faults: list[str]) -> dict[str, Any]:
+    """What is wrong after the drill, `faults` included, and what it cost."""
     expected, found = load_history(calm), load_history(fired)
-    faults = [f"{len(found)} slots, not {len(expected)}"] if len(found) != len(expected) else []
+    faults += [f"{len(found)} slots, not {len(expected)}"] if len(found) != len(expected) else []
     faults += [f"trial {record.number} is {record.state}" for record in found if not record.finished]
     faults += [
         f"trial {ours.number}: {outcome(ours)} instead of {outcome(theirs)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,11 +13,13 @@ from typing import Any
 
 import optuna
 import pytest
+from rich.console import Console
 from scripted_study import Recorder, scripted
 from small_study import small_config
 
 from qtarget.search import disk
 from qtarget.search.history import load_history
+from qtarget.search.session import show_status
 from qtarget.search.supervisor import join_study, run_study
 from qtarget.search.worker import StudyFailedError
 from qtarget.spaces.errors import UserError
@@ -87,6 +90,9 @@ def test_out_of_memory_halves_the_micro_batch_until_it_fits(scripted_study) -> N
     assert record.state == "complete" and record.attempts == 3
     assert (record.folder / "micro_batches").read_text().split() == ["8", "4", "2"]
     assert [link["why"] for link in record.chain] == ["oom", "oom"]
+    screen = Console(file=io.StringIO(), width=200)
+    show_status(config.study_folder, screen)
+    assert "3 attempts (oom, oom)" in screen.file.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["oom", "diverged"])
@@ -168,6 +174,18 @@ def test_other_data_is_refused_on_resume(scripted_study) -> None:
     with pytest.raises(UserError, match="data has fingerprint x, was d"):
         run_study(config, trials=5, launch=scripted)
     assert len(states(config)) == 4, "nothing is added to a study that is refused"
+
+
+def test_other_data_is_refused_when_an_engine_is_replaced(scripted_study) -> None:
+    config = scripted_study({"0": ["kill", "finish"]})
+
+    class Change(Recorder):
+        def on_event(self, event: object) -> None:
+            script = config.study_folder / "script.json"
+            script.write_text(json.dumps({"fingerprints": {"data": "other"}, "0": ["kill", "finish"]}))
+
+    with pytest.raises(UserError, match="data has fingerprint other, was d"):
+        run_study(config, [Change()], launch=scripted)
 
 
 def test_a_changed_configuration_is_refused_before_any_engine_starts(scripted_study) -> None:
