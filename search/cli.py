@@ -12,6 +12,7 @@ import typer
 from ..spaces.errors import UserError
 from .redaction import redact
 from .train_options import train
+from .view_commands import report, reproduce, ui
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +28,6 @@ StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="S
 StudyFiles = Annotated[
     list[Path], typer.Argument(help="Study file, campaign file (with `matrix`), or several.", metavar="STUDY.yaml...")
 ]
-StudyPath = Annotated[Path, typer.Argument(help="Study file (YAML), or a study's folder.", metavar="STUDY")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials, instead of the file's.")]
 Workers = Annotated[int, typer.Option(min=1, help="Engines on this host.")]
@@ -155,13 +155,15 @@ def _finish(summary: dict[str, Any], as_json: bool) -> None:
 def status(
     study: StudyFile,
     picture: Annotated[Path | None, typer.Option(help="Also draw what is printed into this SVG file.")] = None,
+    live: Annotated[bool, typer.Option("--live", "--follow", help="Follow a study until it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Every trial of a study, the best so far, and what is left; every study of a campaign."""
     from .campaign import show_status
+    from .live import follow
 
     console = _console(as_json, record=picture is not None)
-    facts = show_status(study, console)
+    facts = (follow if live else show_status)(study, console)
     if picture is not None:
         console.save_svg(str(picture), title=f"qtarget status {study.name}")
     if as_json:
@@ -199,21 +201,6 @@ def confirm(
 
 
 @app.command()
-def report(
-    study: StudyPath,
-    out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the study's folder.")] = None,
-    models: Annotated[bool, typer.Option(help="Load the models for demonstrations that are not kept yet.")] = True,
-    as_json: AsJson = False,
-) -> None:
-    """Everything a study found, as one HTML file that works offline, and as Markdown."""
-    from .report import write_report
-
-    files = write_report(study, _console(as_json), out=out, compute=models)
-    if as_json:
-        _print_json(files)
-
-
-@app.command()
 def export(
     study: StudyFile,
     directory: Annotated[Path, typer.Argument(help="New folder to write.", metavar="DIR")],
@@ -229,6 +216,8 @@ def export(
 
 
 app.command()(train)
+for verb in (report, reproduce, ui):
+    app.command()(verb)
 
 
 @app.command()

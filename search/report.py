@@ -11,14 +11,14 @@ from rich.console import Console
 
 from ..spaces.errors import UserError
 from . import report_figures as figures
-from .history import TrialRecord
+from .history import TrialRecord, front
+from .redaction import redact
 from .report_costs import costs, failures
 from .report_data import StudyData, gather
 from .report_items import SideBySide, paired, side_by_side, slices
 from .report_page import render, visible
 from .report_pictures import pictures
 from .report_sheets import Sheets
-from .storage import redact
 from .tables import decisive, winner_sentence
 from .trial import write_atomic
 
@@ -159,26 +159,18 @@ def _settings(data: StudyData) -> str | None:
 
 
 def _retention(data: StudyData) -> dict[str, Any] | None:
-    """Score and retention of each trial that has both: (record, value, standard error, on the Pareto front)."""
-    found = [
-        (record, kept)
-        for record in data.records
-        if record.score is not None and isinstance(kept := data.results.get(record.number, {}).get("retention"), dict)
-    ]
+    """Score and what was forgotten of each trial that has both: (record, forgotten, its error, on the Pareto front)."""
+    found = [record for record in data.records if record.score is not None and record.retention is not None]
     if not found:
         return None
-    first = found[0][1]
-    sign = -1.0 if str(first.get("direction", "")).lower().startswith(("min", "low")) else 1.0
-    values = [(record.score or 0.0, sign * float(kept["value"])) for record, kept in found]
-
-    def beaten(point: tuple[float, float]) -> bool:
-        return any(other != point and other[0] >= point[0] and other[1] >= point[1] for other in values)
-
+    unbeaten = {record.number for record in front(found)}
+    kept = [(record, record.retention or {}) for record in found]
     rows = [
-        (record, float(kept["value"]), kept.get("standard_error"), not beaten(point))
-        for (record, kept), point in zip(found, values, strict=True)
+        (record, float(facts["forgotten"]), facts.get("forgotten_standard_error"), record.number in unbeaten)
+        for record, facts in kept
     ]
-    return {"name": str(first.get("name", "retention")), "unit": str(first.get("unit", "")), "rows": rows}
+    first = kept[0][1]
+    return {"name": f"forgotten ({first['name']})", "unit": str(first["unit"]), "rows": rows}
 
 
 def _plots(data: StudyData, shown: Any, parts: Sequence[Any]) -> dict[str, str]:

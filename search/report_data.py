@@ -82,6 +82,11 @@ def gather(path: Path) -> StudyData:
     return _gather(folder, config, notes)
 
 
+def locate(path: Path) -> StudyConfig:
+    """The study of a YAML file, or of a study's folder wherever it was copied to. Raises UserError."""
+    return _moved(read_folder(path), path.absolute()) if path.is_dir() else load_study(path)
+
+
 def _find(path: Path, notes: Notes) -> tuple[StudyConfig | None, Path]:
     if not path.is_dir():
         config = load_study(path)
@@ -169,7 +174,8 @@ def _readable(trials: Sequence[optuna.trial.FrozenTrial], folder: Path, notes: N
 def _importances(study: optuna.Study) -> dict[str, float]:
     """Optuna's parameter importances, largest first; empty where too few trials differ."""
     try:
-        found = optuna.importance.get_param_importances(study)
+        score = (lambda trial: trial.values[0]) if len(study.directions) > 1 else None
+        found = optuna.importance.get_param_importances(study, target=score)
     except (ValueError, RuntimeError, ZeroDivisionError):  # each evaluator refuses small studies in its own way
         return {}
     return {name: share for name, share in sorted(found.items(), key=lambda pair: -pair[1]) if share == share}

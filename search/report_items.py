@@ -89,6 +89,12 @@ def read_sheet(path: Path) -> Sheet:
     return Sheet(tuple(found), len(lines) - len(found), scores)
 
 
+def last_sheet(folder: Path) -> Sheet:
+    """The last answers in a trial's folder: those of its end, or of the rung where it was pruned."""
+    file, rungs = folder / "items.jsonl", sorted((folder / "rungs").glob("*.jsonl"))
+    return read_sheet(file if file.is_file() or not rungs else rungs[-1])
+
+
 def _answer(line: str) -> Answer | None:
     try:
         item = json.loads(line)

@@ -12,6 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from .tables import duration
+
 LONGEST = 1200
 """Characters of a completion or prompt that are shown; the rest is in items.jsonl."""
 TEMPLATES = {"html": "report.html.jinja", "markdown": "report.md.jinja"}
@@ -90,17 +92,6 @@ def cell(text: Any) -> str:
     for mark in "\\`*_{}[]<>|#~!$&":
         line = line.replace(mark, f"\\{mark}" if mark not in "<>&" else {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[mark])
     return line
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them."""
-    if seconds is None:
-        return ""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def counts(found: Mapping[str, int]) -> str:

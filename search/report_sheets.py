@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .history import TrialRecord
 from .report_data import StudyData
-from .report_items import Sheet, read_sheet
+from .report_items import Sheet, last_sheet
 from .tables import decisive
 
 SFT = "sft"
@@ -33,9 +33,7 @@ class Sheets:
         if record is None:
             return Sheet()
         if record.folder not in self._read:
-            file = record.folder / "items.jsonl"
-            rungs = sorted((record.folder / "rungs").glob("*.jsonl"))
-            self._read[record.folder] = read_sheet(file if file.is_file() or not rungs else rungs[-1])
+            self._read[record.folder] = last_sheet(record.folder)
         return self._read[record.folder]
 
     def confirmed(self) -> tuple[Sheet, Sheet] | None:

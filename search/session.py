@@ -18,6 +18,7 @@ from .confirm import candidates, conclude, confirmation_config, stored_verdict
 from .events import Listener
 from .history import TrialRecord, best, front, load_history, plain_sft
 from .launcher import engines
+from .live import snapshot, standing
 from .progress import ProgressDisplay
 from .redaction import redact
 from .study import joined_config, storage_url
@@ -192,6 +193,9 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
         trials_table(records, f"Study {config.study}: {len(records) - left} of {len(records)} trials finished")
     )
     _show_front(records, console)
+    now = snapshot(config, records)
+    for part in standing(now):
+        console.print(part)
     console.print(winner_sentence(best(records), plain_sft(records)), soft_wrap=True)
     bias = read_json(config.study_folder / BIAS_FILE)
     show_bias(bias, console)
@@ -206,5 +210,6 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
         "unfinished": left,
         "confirmation": verdict,
         "cache_bias": bias,
-        "seconds": sum(record.seconds or 0.0 for record in records if record.same_as is None),
+        "seconds": now.spent_seconds,
+        **now.as_dict(),
     }

@@ -61,6 +61,17 @@ def score_text(record: TrialRecord) -> str:
     return f"{record.score:.3f}{error}"
 
 
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
 def front_table(records: Sequence[TrialRecord]) -> Table:
     """Score against forgetting: the trials that no other beats in both."""
     first = records[0].retention or {}

@@ -1,0 +1,51 @@
+"""Verbs that look at a study: report, reproduce, ui. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StudyPath = Annotated[Path, typer.Argument(help="Study file (YAML), or a study's folder.", metavar="STUDY")]
+Number = Annotated[int, typer.Argument(help="Its number.", metavar="TRIAL")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def report(
+    study: StudyPath,
+    out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the study's folder.")] = None,
+    models: Annotated[bool, typer.Option(help="Load the models for demonstrations that are not kept yet.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Everything a study found, as one HTML file that works offline, and as Markdown."""
+    from rich.console import Console
+
+    from .report import write_report
+
+    files = write_report(study, Console(stderr=as_json), out=out, compute=models)
+    if as_json:
+        print(json.dumps(files, indent=2))
+
+
+def reproduce(study: StudyPath, trial: Number, as_json: AsJson = False) -> None:
+    """Train and score one trial again from its spec, and print how far the score is from the one it had."""
+    from rich.console import Console
+
+    from .reproduce_command import reproduce as again
+
+    gap = again(study, trial, Console(stderr=as_json))
+    if as_json:
+        print(json.dumps(gap, indent=2))
+    if gap is None:
+        raise SystemExit(130)
+
+
+def ui(study: StudyPath) -> None:
+    """Optuna's dashboard and the MLflow UI on local ports, until Ctrl-C."""
+    from rich.console import Console
+
+    from .ui import show_ui
+
+    show_ui(study, Console())
