@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class Study:
     folder: Path
     storage: StudyStorage
     stored: dict[str, Any] = field(default_factory=dict)
+    joined: bool = False
+    """Whether another process has created it, and says how it is configured."""
 
     @property
     def name(self) -> str:
@@ -57,14 +60,16 @@ class Study:
             before = study.user_attrs.get("fingerprints")
             if before is not None:
                 refuse_other_inputs(before, fingerprints, self.name)
-            study.set_user_attr("config", self.shown_config)
+            if before is None or not self.joined:  # a joiner's own paths are nobody else's business
+                study.set_user_attr("config", self.shown_config)
+                study.set_user_attr("version", __version__)
+                study.set_user_attr("code", code_fingerprints())
             study.set_user_attr("fingerprints", fingerprints)
-            study.set_user_attr("version", __version__)
             if prior is not None and "prior" not in study.user_attrs:
                 study.set_user_attr("prior", prior.model_dump(mode="json"))
 
 
-def open_study(config: StudyConfig) -> Study:
+def open_study(config: StudyConfig, joined: bool = False) -> Study:
     """Open storage and folder of a study, and check a resumed one's configuration.
 
     Raises UserError for a storage that cannot be opened, or a configuration that decides trials and has changed.
@@ -75,7 +80,7 @@ def open_study(config: StudyConfig) -> Study:
     stored = stored_attributes(storage, config.study)
     if "config" in stored:
         refuse_changes(stored["config"], config)
-    study = Study(config, folder, storage, stored)
+    study = Study(config, folder, storage, stored, joined)
     write_folder(config)
     return study
 
@@ -83,7 +88,7 @@ def open_study(config: StudyConfig) -> Study:
 def joined_config(url: str, name: str, base: Path | None = None) -> StudyConfig:
     """The configuration of an existing study at `url`, as this process is to run it.
 
-    Raises UserError when there is no such study, or it was created by another version.
+    Raises UserError when there is no such study, or it is run by another version or other sources.
     """
     with closing(open_storage(url, name)) as storage:
         stored = stored_attributes(storage, name)
@@ -94,8 +99,22 @@ def joined_config(url: str, name: str, base: Path | None = None) -> StudyConfig:
             f"all workers of study {name!r} must run the same version, but it was created by qtarget "
             f"{stored['version']} and this is {__version__}; install that version here"
         )
+    before, now = stored.get("code", {}), code_fingerprints()
+    other = sorted(name for name in {*before, *now} if before and before.get(name) != now.get(name))
+    if other:
+        raise UserError(
+            f"all workers of study {name!r} must run the same code, but here {', '.join(other)} differ from what runs "
+            "it; install the same sources here"
+        )
     here = {"storage": url} | ({"base": str(base)} if base is not None else {})
     return parse_study({**stored["config"], **here}, source=f"study {name!r}")
+
+
+def code_fingerprints() -> dict[str, str]:
+    """Content of the sources that decide what a trial comes to, by file."""
+    root = Path(__file__).parents[1]
+    paths = [path for floor in ("spaces", "trainers", "evaluation") for path in sorted((root / floor).glob("*.py"))]
+    return {f"{path.parent.name}/{path.name}": sha256(path.read_bytes()).hexdigest()[:12] for path in paths}
 
 
 def storage_url(config: StudyConfig) -> str:

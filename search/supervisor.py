@@ -84,7 +84,7 @@ def join_study(
     `base`: the folder that the study's relative paths start from on this host, where it is another one.
     Raises UserError when there is no such study, or this host would compute something else: other version, data, model.
     """
-    study_here = open_study(joined_config(url, study, base))
+    study_here = open_study(joined_config(url, study, base), joined=True)
     return _supervise(study_here, listeners, Budget(until, hours), workers, launch)
 
 

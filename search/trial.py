@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,12 +94,8 @@ class TrialFolder:
         """Make the folder hold `spec`; what another spec has left there (of a deleted study) is moved aside."""
         before = read_json(self.path / "spec.json")
         if before is not None and TrialSpec.model_validate(before).id != spec.id:
-            self.path.rename(self._free_name())
+            self.path.rename(_free_name(self.path, "replaced"))
         write_json(self.path / "spec.json", spec.model_dump(mode="json"))
-
-    def _free_name(self) -> Path:
-        names = (self.path.with_name(f"{self.path.name}.replaced-{number}") for number in itertools.count(1))
-        return next(name for name in names if not name.exists())
 
     def progress(self) -> str:
         """Changes whenever something was saved that a next attempt need not do again."""
@@ -108,10 +105,17 @@ class TrialFolder:
         return content_id([[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in found])
 
     def cut_metrics(self, first_step: int) -> None:
-        """Forget the steps from `first_step` on, which are about to be done again."""
+        """Forget the steps from `first_step` on, which are about to be done again; a torn tail is kept beside."""
         if self.metrics.exists():
             lines = self.metrics.read_text("utf-8").splitlines(keepends=True)
+            if lines and not lines[-1].endswith("\n"):
+                shutil.copyfile(self.metrics, _free_name(self.metrics, "torn"))
             write_atomic(self.metrics, "".join(line for line in lines if _is_before(line, first_step)))
+
+
+def _free_name(path: Path, what: str) -> Path:
+    names = (path.with_name(f"{path.name}.{what}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def trial_folder(study_folder: Path, number: int) -> TrialFolder:

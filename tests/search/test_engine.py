@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from scripted_study import TESTS
+from small_study import small_config
+
+from qtarget.search.history import load_history
+from qtarget.search.launcher import EngineProcess
+from qtarget.search.supervisor import run_study
 
 CHATTER = """
 import os, sys, threading
@@ -77,3 +85,27 @@ def test_failures_are_told_apart_by_what_really_happens(act: Callable[[], None],
     assert failure.field == ("data.path" if kind == "user" else None)
     if kind == "bug":
         assert "Traceback" in failure.traceback and "test_engine.py" in failure.traceback
+
+
+GROUPS = Path("/sys/fs/cgroup/memory")
+
+
+@pytest.mark.skipif(not os.access(GROUPS, os.W_OK), reason="no memory control group may be made here")
+def test_the_kernels_oom_killer_is_told_from_other_deaths(scripted_study) -> None:
+    """The engine eats past the limit of its control group; the trial goes on at half the micro-batch."""
+    group = GROUPS / f"qtarget-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(64 << 20))
+        environment = {"PYTHONPATH": str(TESTS), "CONTROL_GROUP": str(group)}
+
+        def launch(folder: Path, index: int) -> EngineProcess:
+            return EngineProcess(folder, index, environment, module="hungry_engine")
+
+        config = scripted_study(search={**small_config()["search"], "trials": 1})
+        run_study(config, launch=launch)
+    finally:
+        group.rmdir()
+    (record,) = load_history(config)
+    assert [link["why"] for link in record.chain] == ["oom"]
+    assert (record.folder / "micro_batches").read_text().split() == ["4"]

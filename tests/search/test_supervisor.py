@@ -269,6 +269,10 @@ def test_another_process_joins_by_url_and_name(scripted_study, recorder: Recorde
     joined = join_study(f"sqlite:///{config.study_folder}/study.db", "small", [recorder], launch=scripted)
     assert joined.state == "finished" and joined.counts["complete"] == 3
     assert Path(joined.folder) == config.study_folder
+    study = optuna.load_study(study_name="small", storage=f"sqlite:///{config.study_folder}/study.db")
+    study.set_user_attr("code", {**study.user_attrs["code"], "trainers/sft.py": "of another day"})
+    with pytest.raises(UserError, match=r"the same code, but here trainers/sft\.py differ"):
+        join_study(f"sqlite:///{config.study_folder}/study.db", "small", launch=scripted)
 
 
 def test_same_seed_same_study(scripted_study, tmp_path: Path) -> None:
