@@ -157,36 +157,28 @@ def target_loss(
         real_vocab: entries that the tokenizer can produce; further rows of the head are padding.
         progress: share of the training that is done, for a design whose trust is scheduled.
     """
-    missing = NEEDS - {"sequence_ids", "old_logprobs", "critical"} - {
-        name for name, given in (("teacher", teacher), ("reference", reference), ("previous", previous)) if given
-    }  # fmt: skip
+    models = {"teacher": teacher, "reference": reference, "previous": previous}
+    missing = NEEDS & {name for name, head in models.items() if head is None}
     if missing:
         raise ValueError(f"this design ({TITLE}) needs {', '.join(sorted(missing))}; pass it as a `Head`")
-    valid = (labels != IGNORE_INDEX).nonzero().squeeze(1)
     columns = {"old_logprobs": old_logprobs, "critical": critical, "sequence_ids": sequence_ids, "gamma": gamma}
-    inputs = _Inputs(
-        heads={"student": student, "teacher": teacher, "reference": reference, "previous": previous},
-        labels=labels[valid],
-        valid=valid,
-        columns={name: None if column is None else column[valid] for name, column in columns.items()},
-        mix=mix_at(progress),
-        real_vocab=real_vocab,
-    )
-    size = max(1, max_chunk_bytes // (8 * student.weight.shape[0]))
+    inputs = _inputs(student, labels, real_vocab=real_vocab, progress=progress, **models, **columns)
     with torch.no_grad():
-        return _summed(inputs, list(torch.arange(len(valid), device=labels.device).split(size)))
+        return _summed(inputs, inputs.parts(max_chunk_bytes))
 
 
 def label_scalars(student: Head, labels: Tensor, **given: Any) -> Rows:
-    """The scalars of the tokens with a label: what trust looks at where its scope is a whole batch."""
+    """What trust looks at where its scope is a whole batch: scalars of the tokens with a label."""
+    inputs = _inputs(student, labels, **given)
+    with torch.no_grad():
+        return joined([inputs.scalars(part) for part in inputs.parts(2**28)])
+
+
+def _inputs(student: Head, labels: Tensor, real_vocab: Any = None, progress: float = 0.0, **given: Any) -> _Inputs:
     valid = (labels != IGNORE_INDEX).nonzero().squeeze(1)
     heads = {name: given.pop(name, None) for name in ("teacher", "reference", "previous")}
-    mix, real_vocab = mix_at(given.pop("progress", 0.0)), given.pop("real_vocab", None)
     columns = {name: None if column is None else column[valid] for name, column in given.items()}
-    inputs = _Inputs({"student": student, **heads}, labels[valid], valid, columns, mix, real_vocab)
-    with torch.no_grad():
-        size = max(1, 2**28 // (8 * student.weight.shape[0]))
-        return joined([inputs.scalars(part) for part in torch.arange(len(valid), device=labels.device).split(size)])
+    return _Inputs({"student": student, **heads}, labels[valid], valid, columns, mix_at(progress), real_vocab)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -209,6 +201,13 @@ class _Inputs:
     columns: dict[str, Tensor | None]
     mix: float
     real_vocab: int | None
+
+    def parts(self, max_bytes: int) -> list[Tensor]:
+        """The numbers of the tokens, chunk by chunk."""
+        student = self.heads["student"]
+        assert student is not None
+        size = max(1, max_bytes // (8 * student.weight.shape[0]))
+        return list(torch.arange(len(self.valid), device=self.valid.device).split(size))
 
     def logprobs(self, name: str, part: Tensor, width: int) -> Tensor:
         """log-softmax of one model for some tokens; a head of another width is cut to the real vocabulary."""

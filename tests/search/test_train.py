@@ -1,0 +1,159 @@
+"""`qtarget train`: killed and started again it ends the same; Ctrl-C keeps what is done; bad input is named."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from small_study import small_config, write_small_study
+from transformers import AutoModelForCausalLM
+
+from qtarget.search.train_command import launcher, train_winner
+from qtarget.spaces import presets
+from qtarget.spaces.errors import UserError
+
+CONSOLE = Console(quiet=True)
+TRAINING = {"steps": 40, "effective_batch": 8, "micro_batch": 4, "learning_rate": 0.003, "checkpoint_every": 2}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(tmp_path_factory, monkeypatch):
+    """Sums over another number of threads round differently; prepared data sets go with the test."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
+
+
+def write_winner(folder: Path, target: str = "target_sft", **changes: Any) -> Path:
+    """A winner over the models and data of the small study."""
+    write_small_study(folder)
+    config = small_config()
+    content = {
+        "target": presets.get(target).model_dump(mode="json"),
+        "training": TRAINING,
+        "model": config["model"],
+        "teacher": config["teacher"],
+        "data": config["data"],
+        "evaluation": {**config["evaluation"], "report_problems": 12},
+    }
+    path = folder / "winner.yaml"
+    path.write_text(json.dumps(content | changes))  # JSON is YAML
+    return path
+
+
+def train(winner: Path, out: Path, tracking: str = "none", **changes: Any) -> dict[str, Any]:
+    return train_winner(winner, out, CONSOLE, changes=changes, training={}, tracking=tracking)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_killed_and_started_again_it_saves_the_same_bytes(tmp_path: Path, packing: bool) -> None:
+    winner = write_winner(tmp_path, run={"packing": packing}, evaluation=None)
+    with start(winner, tmp_path / "straight") as whole:
+        assert b'"trained"' in whole.stdout.read()
+    for step in (9, 25):
+        with start(winner, tmp_path / "killed") as process:
+            wait_for(tmp_path / "killed" / "metrics.jsonl", step, process)
+            process.send_signal(signal.SIGKILL)
+    with start(winner, tmp_path / "killed") as again:
+        assert b'"trained"' in again.stdout.read()
+    files = [(tmp_path / out / "model" / "model.safetensors").read_bytes() for out in ("straight", "killed")]
+    assert files[0] == files[1]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 41))
+
+
+def start(winner: Path, out: Path) -> subprocess.Popen[bytes]:
+    """The process that `qtarget train` starts; it lives as long as its standard input."""
+    command = [sys.executable, "-m", "qtarget.search.engine_train", str(winner), str(out)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+
+
+def wait_for(path: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 100
+    while not path.exists() or f'"step": {step},' not in path.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended too early"
+        time.sleep(0.005)
+
+
+def test_a_run_is_scored_saved_and_tracked_and_refuses_other_data(tmp_path: Path) -> None:
+    winner, out = write_winner(tmp_path), tmp_path / "out"
+    run = {"evaluate_every": 2, "save_every": 2, "keep": 1, "steps": 5}
+    found = train(winner, out, f"sqlite:///{tmp_path}/mlflow.db", run=run, seed=5)
+    assert (found["status"], found["step"], found["report"]["split"]) == ("finished", 5, "report")
+    assert found["report"]["num_problems"] == 12
+    assert AutoModelForCausalLM.from_pretrained(found["model"]).config.model_type == "llama"
+    assert [json.loads(line)["step"] for line in (out / "scores.jsonl").read_text().splitlines()] == [2, 4]
+    check_tracking(f"sqlite:///{tmp_path}/mlflow.db", out)
+    lines = (tmp_path / "train.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(UserError, match="holds one with other data"):
+        train(winner, out, run=run, seed=5)
+
+
+def check_tracking(uri: str, out: Path) -> None:
+    from mlflow import MlflowClient
+
+    run = json.loads((out / "tracking.json").read_text())[uri]
+    client = MlflowClient(uri)
+    assert [each.step for each in client.get_metric_history(run, "train/loss")] == [1, 2, 3, 4, 5]
+    assert [each.step for each in client.get_metric_history(run, "search/score")] == [2, 4]
+    assert client.get_run(run).info.status == "FINISHED"
+    assert client.get_run(run).data.params["run.save_every"] == "2"
+
+
+def test_ctrl_c_keeps_what_is_done_and_a_tracking_store_that_is_down_stops_nothing(tmp_path: Path) -> None:
+    winner, out = write_winner(tmp_path, training={**TRAINING, "steps": 4000}, evaluation=None), tmp_path / "out"
+    command = [sys.executable, "-m", "qtarget.search.cli", "train", str(winner), "--out", str(out), "--json"]
+    command += ["--tracking", "http://127.0.0.1:9"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(out / "metrics.jsonl", 5, process)
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "out of reach" in errors, errors
+    found = json.loads(said)
+    assert found["status"] == "stopped" and found["step"] >= 5
+    assert (out / "checkpoint" / "state.safetensors").exists() and not (out / "model").exists()
+
+
+def test_a_teacher_that_is_gone_is_named(tmp_path: Path) -> None:
+    winner = write_winner(tmp_path, teacher={"path": "./nowhere"})
+    with pytest.raises(UserError, match="nowhere does not"):
+        train(winner, tmp_path / "out")
+
+
+def test_options_that_exclude_each_other_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    winner = write_winner(tmp_path)
+    with pytest.raises(UserError, match="exclude each other"):
+        train(winner, tmp_path / "out", run={"steps": 3, "epochs": 2})
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_ranks_and_accelerate_start_the_same_module(tmp_path: Path) -> None:
+    assert launcher(1, None) == [sys.executable]
+    assert launcher(4, None)[-2:] == ["--nproc_per_node", "4"]
+    with pytest.raises(UserError, match="no file"):
+        launcher(1, tmp_path / "fsdp.yaml")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gloo on the loopback device")
+def test_two_ranks_end_where_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    winner = write_winner(tmp_path)
+    scores = []
+    for ranks in (1, 2):
+        out = tmp_path / f"ranks-{ranks}"
+        found = train_winner(
+            winner, out, CONSOLE, changes={"run": {"steps": 6}}, training={}, ranks=ranks, tracking="none"
+        )
+        scores.append(found["report"]["score"])
+    one, two = (AutoModelForCausalLM.from_pretrained(tmp_path / f"ranks-{ranks}" / "model") for ranks in (1, 2))
+    for mine, other in zip(one.parameters(), two.parameters(), strict=True):
+        assert (mine - other).abs().max() < 1e-4
+    assert abs(scores[0] - scores[1]) < 0.2
