@@ -15,8 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .events import Event
+from .events import Event, RungScored, StepDone
 from .trial import write_atomic
+
+STEPS_LOGGED = 50
+"""At most about this many training steps of a trial are logged."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +141,38 @@ def orphans(folder: Path) -> list[EventSpool]:
         else:
             spool.close()
     return found
+
+
+class Logged:
+    """Steps and rungs that this host's journals hold already: a resumed trial passes them again, bit for bit."""
+
+    def __init__(self, folder: Path) -> None:
+        self._last_step: dict[int, int] = {}
+        self._rungs: set[tuple[int, int]] = set()
+        for path in folder.glob("tracking*.jsonl"):
+            for entry in read_entries(path):
+                if entry.kind in ("StepDone", "RungScored"):
+                    self._note(entry.kind, entry.data["number"], entry.data["step"])
+
+    def is_new(self, event: Event) -> bool:
+        """Whether `event` is worth logging and has not been logged; it counts as logged from now on."""
+        if isinstance(event, StepDone):
+            new = _worth_logging(event) and event.step > self._last_step.get(event.number, 0)
+        elif isinstance(event, RungScored):
+            new = (event.number, event.step) not in self._rungs
+        else:
+            return True
+        if new:
+            self._note(type(event).__name__, event.number, event.step)
+        return new
+
+    def _note(self, kind: str, number: int, step: int) -> None:
+        if kind == "StepDone":
+            self._last_step[number] = max(step, self._last_step.get(number, 0))
+        else:
+            self._rungs.add((number, step))
+
+
+def _worth_logging(event: StepDone) -> bool:
+    every = max(1, event.steps // STEPS_LOGGED)
+    return event.step % every == 0 or event.step in (1, event.steps)

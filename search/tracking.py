@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -17,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from .events import Event, RungScored, StepDone
+from .events import Event
 from .redaction import redact
-from .spool import Entry, EventSpool, open_spool, orphans, read_entries
+from .spool import Entry, EventSpool, Logged, open_spool, orphans
 from .trial import trial_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
-STEPS_LOGGED = 50
-"""At most about this many training steps of a trial are logged."""
+STALL_SECONDS = 12.0
+"""At the end of a study: a store that has taken nothing for so long is not waited for."""
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "infeasible": "FAILED", "failed": "FAILED"}
 _TAG_LIMIT, _PARAM_LIMIT, _BATCH = 5000, 6000, 900
 
@@ -72,10 +73,13 @@ class MlflowTracking:
             self._wake.set()
 
     def close(self) -> None:
-        """Wait for the backlog, at most `drain_seconds`; what is left is delivered at the next start."""
+        """Wait for the backlog while it shrinks, at most `drain_seconds`; what is left goes out at the next start."""
         self._closing.set()
         self._wake.set()
-        self._thread.join(self._drain_seconds)
+        deadline, left = time.monotonic() + self._drain_seconds, -1
+        while self._thread.is_alive() and time.monotonic() < deadline and left != self._spool.backlog_bytes():
+            left = self._spool.backlog_bytes()
+            self._thread.join(min(self._drain_seconds, STALL_SECONDS))
         if self._spool.backlog_bytes():
             log.warning("MLflow did not take %d bytes of events (%s); they are kept in %s and sent at the next start",
                         self._spool.backlog_bytes(), self.failure or "too slow", self._spool.path)  # fmt: skip
@@ -109,41 +113,6 @@ class MlflowTracking:
                 batch = list(group)
                 self._writer.write(batch)
                 spool.mark_delivered(batch[-1].end)
-
-
-class Logged:
-    """Steps and rungs that this host's journals hold already: a resumed trial passes them again, bit for bit."""
-
-    def __init__(self, folder: Path) -> None:
-        self._last_step: dict[int, int] = {}
-        self._rungs: set[tuple[int, int]] = set()
-        for path in folder.glob("tracking*.jsonl"):
-            for entry in read_entries(path):
-                if entry.kind in ("StepDone", "RungScored"):
-                    self._note(entry.kind, entry.data["number"], entry.data["step"])
-
-    def is_new(self, event: Event) -> bool:
-        """Whether `event` is worth logging and has not been logged; it counts as logged from now on."""
-        if isinstance(event, StepDone):
-            new = _worth_logging(event) and event.step > self._last_step.get(event.number, 0)
-        elif isinstance(event, RungScored):
-            new = (event.number, event.step) not in self._rungs
-        else:
-            return True
-        if new:
-            self._note(type(event).__name__, event.number, event.step)
-        return new
-
-    def _note(self, kind: str, number: int, step: int) -> None:
-        if kind == "StepDone":
-            self._last_step[number] = max(step, self._last_step.get(number, 0))
-        else:
-            self._rungs.add((number, step))
-
-
-def _worth_logging(event: StepDone) -> bool:
-    every = max(1, event.steps // STEPS_LOGGED)
-    return event.step % every == 0 or event.step in (1, event.steps)
 
 
 class MlflowWriter:
