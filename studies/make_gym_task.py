@@ -1,12 +1,12 @@
-"""Write worked solutions and problems of reasoning-gym's `gsm_symbolic` as JSONL, disjoint by content.
+"""Write demonstrations and problems of a reasoning-gym task as JSONL, disjoint by content.
 
-    python studies/make_gsm_symbolic.py FOLDER [--demonstrations N] [--problems N] [--max-characters N] [--max-lines N]
-        [--seed N]
+    python studies/make_gym_task.py TASK FOLDER [--config JSON] [--demonstrations N] [--problems N] [--max-characters N]
+        [--max-lines N] [--seed N]
 
-FOLDER/demonstrations.jsonl has the columns prompt and completion (the working, then `#### answer`),
-FOLDER/problems.jsonl question and answer. Which side a question belongs to is decided by the hash of its text, so
-another seed or size never moves it across; a worked solution that does not end in the item's own answer is left out.
-Needs the `gym` extra.
+FOLDER/demonstrations.jsonl has the columns prompt and completion: the worked solution where the task carries one
+(gsm_symbolic: the working, then `#### answer`), else `#### answer` alone. FOLDER/problems.jsonl: question and answer.
+Which side a question belongs to is decided by the hash of its text, so another seed or size never moves it across; a
+worked solution that does not end in the item's own answer is left out. Needs the `gym` extra.
 """
 
 import argparse
@@ -20,18 +20,16 @@ from qtarget.evaluation.gym_tasks import GymItem, stream
 from qtarget.evaluation.settings import TaskSettings
 from qtarget.evaluation.splits import content_hash, is_for_training
 
-TASK = TaskSettings(source="gym", path="gsm_symbolic")
-
 
 def draw(
-    demonstrations: int, problems: int, max_characters: int, max_lines: int, seed: int
+    task: TaskSettings, demonstrations: int, problems: int, max_characters: int, max_lines: int, seed: int
 ) -> tuple[list[GymItem], list[GymItem], int]:
     """Items for training, items for problems, and how many were left out for a wrong or long solution."""
     training: list[GymItem] = []
     held_out: list[GymItem] = []
     left_out = 0
-    for item in stream(TASK, seed):
-        if (item.solution or "").count("\n") >= max_lines:
+    for item in stream(task, seed):
+        if completion(item).count("\n") >= max_lines:
             continue
         if not is_for_training(content_hash(item.question)):
             held_out.append(item)
@@ -44,11 +42,15 @@ def draw(
     return training[:demonstrations], held_out[:problems], left_out
 
 
+def completion(item: GymItem) -> str:
+    """The item's worked solution, or its answer where the task has none."""
+    return item.solution or f"#### {item.gold}"
+
+
 def is_usable(item: GymItem, max_characters: int) -> bool:
-    """Whether the item's working is short enough and ends in its answer."""
-    solution = item.solution or ""
-    short = len(item.question) + len(solution) <= max_characters
-    return short and verify(solution, item.gold, "numeric") is Verdict.CORRECT
+    """Whether question and completion are short enough, and the completion ends in the item's answer."""
+    short = len(item.question) + len(completion(item)) <= max_characters
+    return short and verify(completion(item), item.gold, item.kind) is Verdict.CORRECT
 
 
 def write(path: Path, rows: Iterable[dict[str, str]]) -> None:
@@ -57,7 +59,9 @@ def write(path: Path, rows: Iterable[dict[str, str]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", help="e.g. gsm_symbolic, chain_sum")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--config", type=json.loads, default={}, help="options of the task, as JSON")
     parser.add_argument("--demonstrations", type=int, default=4000)
     parser.add_argument("--problems", type=int, default=2000, help="search and report problems together")
     parser.add_argument("--max-characters", type=int, default=2000, help="question and solution together")
@@ -65,6 +69,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     training, held_out, left_out = draw(
+        TaskSettings(source="gym", path=arguments.task, config=arguments.config),
         arguments.demonstrations,
         arguments.problems,
         arguments.max_characters,
@@ -74,7 +79,7 @@ def main() -> int:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     write(
         arguments.folder / "demonstrations.jsonl",
-        ({"prompt": item.question, "completion": item.solution or ""} for item in training),
+        ({"prompt": item.question, "completion": completion(item)} for item in training),
     )
     write(arguments.folder / "problems.jsonl", ({"question": item.question, "answer": item.gold} for item in held_out))
     print(f"{len(training)} demonstrations, {len(held_out)} problems; {left_out} wrong or long solutions left out")
