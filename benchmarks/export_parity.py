@@ -115,11 +115,11 @@ def trl_side(folder: Path, out: Path, steps: int) -> None:
 def qtarget_side(folder: Path, out: Path, steps: int) -> None:
     """`qtarget train`, in the process that it would start."""
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    from qtarget.search.engine_train import Training, _Silent
+    from qtarget.search.engine_train import Training, Silent
     from qtarget.search.winner_file import load_winner
 
     notes = Notes(out)
-    training = Training(load_winner(folder), out / "run", _Silent())
+    training = Training(load_winner(folder), out / "run", Silent())
     fresh = training.resident.fresh
 
     def watched(*arguments: Any, **options: Any) -> Any:

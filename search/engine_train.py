@@ -36,11 +36,12 @@ from .trial import write_json
 from .winner_file import WinnerFile, load_winner
 
 RESULT_FILE = "result.json"
+PER_PROBLEM = {"item_scores", "problem_ids"}
 LONG_WAIT = timedelta(days=7)
 """Ranks wait so long for one that evaluates or saves."""
 
 
-class _Silent:
+class Silent:
     """The channel of every rank but the first."""
 
     stop = threading.Event()
@@ -52,7 +53,7 @@ class _Silent:
 class Training:
     """A winner with everything it is trained and scored on."""
 
-    def __init__(self, winner: WinnerFile, out: Path, channel: Channel | _Silent) -> None:
+    def __init__(self, winner: WinnerFile, out: Path, channel: Channel | Silent) -> None:
         self.winner, self.out, self.channel = winner, out, channel
         self.main = PartialState().is_main_process
         needs, live, base = winner.target.needs, winner.cache is None, winner.base_folder
@@ -87,6 +88,8 @@ class Training:
             result |= {"model": str(self.out / MODEL), "report": self._report()}
             if self.main:
                 write_json(self.out / RESULT_FILE, result)
+            if result["report"] is not None:  # each problem's score stays in the file
+                result["report"] = {key: each for key, each in result["report"].items() if key not in PER_PROBLEM}
         return result
 
     @property
@@ -182,7 +185,7 @@ def main(path: Path, out: Path, options: Path | None) -> None:
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"
     state = PartialState(**({"timeout": LONG_WAIT} if "RANK" in os.environ else {}))
-    channel: Channel | _Silent = Channel() if state.is_main_process else _Silent()
+    channel: Channel | Silent = Channel() if state.is_main_process else Silent()
     try:
         winner = load_winner(path)
         if options is not None:

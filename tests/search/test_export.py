@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -174,3 +175,16 @@ def test_the_trl_script_makes_the_first_steps_of_qtarget_train_without_qtarget(s
     assert found["same_names"] and found["parameters"] > 10
     assert found["worst_parameter"] < 1e-4
     assert max(found["gradient_by_step"]) < 1e-2  # AdamW's first steps blow the smallest gradients up
+
+
+def test_the_exported_loss_works_inside_ddp_and_fsdp(study: Path, tmp_path: Path) -> None:
+    config = load_study(study)
+    verdict_of(config, {titles(config)[2]: 0.9})
+    export(study, tmp_path / "out")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(ROOT / "tests" / "exported_on_two_ranks.py"), str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "out")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.keys() == {"ddp", "fsdp1", "fsdp2"} and max(found.values()) < 1e-5
