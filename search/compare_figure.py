@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..spaces.errors import UserError
 from ..spaces.figure import FORMATS, INK, PALE
 from .compare import Comparison
 
@@ -17,12 +16,10 @@ __all__ = ["FORMATS", "draw_ranks"]
 
 
 def draw_ranks(found: Comparison, path: Path) -> None:
-    """Write the figure to a PNG, SVG or PDF file; raises UserError when matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError:
-        raise UserError("the figure needs matplotlib, which is not installed; pip install 'qtarget[figures]'") from None
+    """Write the figure to a PNG, SVG or PDF file."""
+    from matplotlib.figure import Figure  # slow to import
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     path.parent.mkdir(parents=True, exist_ok=True)
     height = 0.16 * len(found.rows) * (len(found.studies) + 2) + 1.2
     figure = Figure(figsize=(8.5, height), layout=ConstrainedLayoutEngine())
