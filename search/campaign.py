@@ -3,7 +3,7 @@
 Trials are shared in equal parts and spent in rounds: in round r every study is searched up to r slices, so that
 whenever the deadline or the hours end, all pairs have been searched equally far, to within one slice. A slice is the
 study with a smaller queue, so a campaign keeps nothing of its own: the same command reads where the studies are and
-goes on there.
+goes on there. Time for all confirmations is kept back once they would fit (`campaign_budget.py`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from typing import Any, Literal
 from rich.console import Console
 
 from ..spaces.errors import UserError
+from .budget import is_confirmed
+from .campaign_budget import SharedBudget
 from .campaign_config import Campaign, is_campaign, load_campaign
 from .campaign_status import Standing, campaign_table, standing_of
+from .check import check_study
 from .config import StudyConfig
-from .launcher import Launch
+from .config_file import write_folder
+from .launcher import engines
 from .session import confirm_study, listeners, parse_until, run_file
 from .session import show_status as study_status
 from .supervisor import run_study
-from .worker import StudyFailedError
+from .worker import Launch, StudyFailedError
 
 State = Literal["finished", "stopped", "failed"]
 
@@ -35,6 +39,18 @@ def run_files(paths: Sequence[Path], console: Console, **options: Any) -> dict[s
     """Create or resume the study of one file, or a campaign: that of a file with `matrix`, or of several files."""
     single = len(paths) == 1 and not is_campaign(paths[0])
     return run_file(paths[0], console, **options) if single else run_campaign(paths, console, **options)
+
+
+def check_files(path: Path, console: Console) -> dict[str, Any]:
+    """What `qtarget check` says of a study, or of every study of a campaign."""
+    if not is_campaign(path):
+        return check_study(path, console)
+    campaign, facts = load_campaign([path]), []
+    for config in campaign.studies:
+        console.rule(config.study, align="left")
+        write_folder(config.with_trials(shares(campaign)[config.study]))
+        facts.append(check_study(config.study_folder, console))
+    return {"campaign": campaign.name, "studies": facts}
 
 
 def show_status(path: Path, console: Console) -> dict[str, Any]:
@@ -93,13 +109,18 @@ class CampaignRun:
     launch: Launch | None = None
     failed: dict[str, str] = field(default_factory=dict)
     """Why a study cannot go on, by its name."""
+    signalled: bool = False
+    """Whether Ctrl-C or SIGTERM ended a search: nothing else begins."""
+
+    def __post_init__(self) -> None:
+        self._budget = SharedBudget(self.campaign.studies, self.until, self.hours, self.workers)
 
     def through(self, shares: Mapping[str, int]) -> dict[str, Any]:
         """All rounds and confirmations, as far as budget and deadline allow; the summary."""
         begun = time.monotonic()
         searched = all(self._round(goals) for goals in rounds(shares, self.campaign.budget.slice))
-        done = searched and self._confirmations()
-        state: State = "stopped" if not done else "failed" if self.failed else "finished"
+        confirmed = (searched or self._budget.kept_back) and not self.signalled and self._confirmations()
+        state: State = "stopped" if not (searched and confirmed) else "failed" if self.failed else "finished"
         standings = [standing_of(config, shares[config.study]) for config in self.campaign.studies]
         self.console.print(campaign_table(self.campaign.name, standings, self.failed))
         if state == "stopped":
@@ -120,22 +141,23 @@ class CampaignRun:
         standing = standing_of(config)
         if standing.reached(goal):
             return True
-        hours, slots = self._hours_for(config), max(goal, standing.slots)
-        if hours is not None and standing.seconds >= 3600 * hours:
+        slots, limits = max(goal, standing.slots), self._budget.for_search(config)
+        if limits.over:
             return False
         self.console.rule(f"{config.study}: trials {standing.finished + 1} to {slots}", align="left")
-        return self._guarded(config, partial(self._search, config, slots, hours))
+        return self._guarded(config, partial(self._search, config, slots, limits.until, limits.hours))
 
-    def _search(self, config: StudyConfig, slots: int, hours: float | None) -> bool:
+    def _search(self, config: StudyConfig, slots: int, until: datetime | None, hours: float | None) -> bool:
         summary = run_study(
             config,
             listeners(config, self.console),
             trials=slots,
             workers=self.workers,
-            until=self.until,
+            until=until,
             hours=hours,
             launch=self.launch,
         )
+        self.signalled = summary.ended == "signal"
         return summary.state == "finished"
 
     def _confirmations(self) -> bool:
@@ -143,10 +165,13 @@ class CampaignRun:
         return all(self._guarded(config, partial(self._confirm, config)) for config in self._working())
 
     def _confirm(self, config: StudyConfig) -> bool:
-        if not (config.confirmation.automatic and config.evaluation.report_problems and standing_of(config).sft):
+        if not (is_confirmed(config) and standing_of(config).sft):
             return True
+        limits = self._budget.for_confirmation(config)
         self.console.rule(f"{config.study}: confirmation", align="left")
-        return confirm_study(config, self.console, workers=self.workers, deadline=self.until) is not None
+        workers = engines(config.engine.ranks, self.workers)
+        verdict = confirm_study(config, self.console, workers=workers, deadline=limits.until, hours=limits.hours)
+        return verdict is not None
 
     def _guarded(self, config: StudyConfig, work: Callable[[], bool]) -> bool:
         """Whether to go on; a study that cannot work does not take the others with it."""
@@ -159,13 +184,6 @@ class CampaignRun:
 
     def _working(self) -> list[StudyConfig]:
         return [config for config in self.campaign.studies if config.study not in self.failed]
-
-    def _hours_for(self, config: StudyConfig) -> float | None:
-        """What this study may have used in all, once the others' use is taken off."""
-        if self.hours is None:
-            return None
-        others = (each for each in self.campaign.studies if each.study != config.study)
-        return self.hours - sum(standing_of(each).seconds for each in others) / 3600
 
 
 def campaign_status(paths: Sequence[Path], console: Console) -> dict[str, Any]:

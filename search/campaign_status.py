@@ -46,8 +46,7 @@ class Standing:
 
 def standing_of(config: StudyConfig, share: int = 0) -> Standing:
     """How far a study is; one that was never started has nothing."""
-    started = (config.study_folder / FOLDER_FILE).is_file()
-    records = _records(config) if started else []
+    records = records_of(config)
     return Standing(
         study=config.study,
         folder=str(config.study_folder),
@@ -57,12 +56,14 @@ def standing_of(config: StudyConfig, share: int = 0) -> Standing:
         seconds=sum(record.seconds or 0.0 for record in records if record.same_as is None),
         best=best(records),
         sft=plain_sft(records),
-        verdict=stored_verdict(config) if started else None,
+        verdict=stored_verdict(config),
     )
 
 
-def _records(config: StudyConfig) -> list[TrialRecord]:
-    """Its trials; none when its folder was made but its inputs could not work."""
+def records_of(config: StudyConfig) -> list[TrialRecord]:
+    """Trials of a study; none when it was never started, or its inputs could not work."""
+    if not (config.study_folder / FOLDER_FILE).is_file():
+        return []
     try:
         return load_history(config)
     except UserError:

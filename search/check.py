@@ -10,16 +10,16 @@ from rich.console import Console
 
 from .cache_commands import show_bias
 from .config import StudyConfig
-from .config_file import load_study
+from .config_file import find_study
 from .helper_process import run_module
 
 
 def check_study(path: Path, console: Console) -> dict[str, Any]:
-    """Validate a study file, try its inputs in an engine, and print what it found and what the study will cost.
+    """Validate a study (file or folder), try its inputs in an engine, print what it found and what the study will cost.
 
     Raises UserError for what the user can mend, RuntimeError for anything else that would fail.
     """
-    config = load_study(path)
+    config = find_study(path)
     console.print("Loading model and data, then one worst-case step for each kind of design ...")
     facts = dict(run_module("qtarget.search.engine_check", [str(path)], console)["facts"])
     facts |= {

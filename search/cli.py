@@ -87,9 +87,9 @@ def presets(
 @app.command()
 def check(study: StudyFile, as_json: AsJson = False) -> None:
     """Validate a study and run its worst-case step: what would fail in the night fails now."""
-    from .check import check_study
+    from .campaign import check_files
 
-    facts = check_study(study, _console(as_json))
+    facts = check_files(study, _console(as_json))
     if as_json:
         _print_json(facts)
 

@@ -28,7 +28,19 @@ def load_study(path: str | Path) -> StudyConfig:
     Raises UserError that lists every fault of the file: dotted path, rule, value, remedy.
     """
     file = Path(path).absolute()
-    return parse_study(with_base(read_yaml(file), file), source=str(path))
+    read = with_base(read_yaml(file), file)
+    if "matrix" in read:
+        raise UserError(
+            f"{path} must describe one study, but it is a campaign of several (`matrix`); name the folder of one of "
+            f"its studies, runs/<study>: `qtarget status {path}` lists them",
+            field="matrix",
+        )
+    return parse_study(read, source=str(path))
+
+
+def find_study(path: Path) -> StudyConfig:
+    """The study of a YAML file, or of a study's folder."""
+    return read_folder(path) if path.is_dir() else load_study(path)
 
 
 def with_base(read: Mapping[str, Any], file: Path) -> dict[str, Any]:

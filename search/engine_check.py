@@ -17,7 +17,7 @@ from ..spaces import TargetSpec
 from ..spaces.errors import UserError
 from ..trainers.preflight import worst_case_step
 from .config import StudyConfig
-from .config_file import load_study
+from .config_file import find_study
 from .engine import Engine, classify
 from .engine_channel import Channel, die_with_parent
 
@@ -105,7 +105,7 @@ def main(path: Path) -> None:
     die_with_parent()
     channel = Channel()
     try:
-        channel.send("checked", facts=check(load_study(path)))
+        channel.send("checked", facts=check(find_study(path)))
     except Exception as error:
         channel.send("failed", failure=classify(error).model_dump())
 

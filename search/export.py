@@ -15,12 +15,12 @@ from ..spaces.target import TargetSpec
 from ..trainers.paths import local_path
 from ..trainers.settings import TrainingSettings
 from .config import StudyConfig
+from .config_file import find_study
 from .confirm import SFT, stored_verdict
 from .export_files import write_files
 from .export_tracking import track_export
 from .helper_process import run_module
 from .history import TrialRecord, best, load_history, plain_sft
-from .session import find_study
 from .trial import read_json, write_json
 
 TOLERANCE = 1e-5

@@ -13,7 +13,7 @@ from ..spaces.errors import UserError
 from .budget import Budget, confirmation_cost, is_confirmed
 from .cache_commands import BIAS_FILE, show_bias
 from .config import StudyConfig
-from .config_file import load_study, read_folder
+from .config_file import find_study, load_study
 from .confirm import candidates, conclude, confirmation_config, stored_verdict
 from .events import Listener
 from .history import TrialRecord, best, front, load_history, plain_sft
@@ -177,11 +177,6 @@ def study_key(config: StudyConfig) -> str:
     """What its runs are found by in a store that several studies share: its name, and where it is kept."""
     place = storage_url(config)
     return f"{config.study}@{config.study_folder.resolve() if place.startswith('sqlite') else redact(place)}"
-
-
-def find_study(path: Path) -> StudyConfig:
-    """The study of a YAML file, or of a study's folder."""
-    return read_folder(path) if path.is_dir() else load_study(path)
 
 
 def show_status(path: Path, console: Console) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,15 @@ from rich.console import Console
 from scripted_study import scripted
 from small_study import small_config
 
+from qtarget.search.budget import AROUND_SECONDS, confirmation_cost
 from qtarget.search.campaign import CampaignRun, campaign_status, rounds, shares
+from qtarget.search.campaign_budget import Limits, SharedBudget
 from qtarget.search.campaign_config import is_campaign, load_campaign
 from qtarget.search.campaign_status import standing_of
+from qtarget.search.config import StudyConfig
 from qtarget.search.config_file import load_study
 from qtarget.search.history import load_history
+from qtarget.search.supervisor import run_study
 from qtarget.spaces.errors import UserError
 
 MATRIX = {
@@ -63,7 +69,7 @@ def test_only_a_file_with_a_matrix_is_a_campaign(tmp_path: Path) -> None:
     assert is_campaign(path) and not is_campaign(plain) and not is_campaign(tmp_path)
     both = load_campaign([plain, path])
     assert (both.name, len(both.studies)) == ("small + words", 5)
-    with pytest.raises(UserError, match="`matrix` must be a known key"):
+    with pytest.raises(UserError, match="is a campaign of several"):
         load_study(path)
 
 
@@ -154,3 +160,45 @@ def test_a_pair_that_cannot_work_does_not_stop_the_others(tmp_path: Path, quiet:
     assert found["state"] == "failed"
     assert list(found["failed"]) == ["words.a"] and "`path` must exist" in found["failed"]["words.a"]
     assert [each["finished"] for each in found["studies"]] == [0, 2]
+
+
+def with_trials(tmp_path: Path, seconds: float) -> StudyConfig:
+    """A study of two finished trials that took so many seconds each, and keeps problems for a confirmation."""
+    evaluation = small_config()["evaluation"] | {"report_problems": 16}
+    path = write_campaign(tmp_path, {"data": {"a": {}, "b": {}}}, evaluation=evaluation)
+    config = load_campaign([path]).studies[0]
+    config.study_folder.mkdir(parents=True)
+    (config.study_folder / "script.json").write_text(json.dumps({"seconds": seconds}))
+    assert run_study(config, launch=scripted, trials=2).state == "finished"
+    return config
+
+
+def test_time_for_confirmations_is_kept_back_once_it_fits(tmp_path: Path) -> None:
+    config = with_trials(tmp_path, 0.3)
+    other = load_campaign([tmp_path / "campaign.yaml"]).studies[1]
+    now = datetime.now().astimezone()
+    late, soon = now + timedelta(hours=1), now + timedelta(seconds=4)
+    budget = SharedBudget([config, other], late, None, 1)
+    limits = budget.for_search(config)
+    cost = confirmation_cost(config, load_history(config))
+    assert cost is not None and cost.runs == 6, "plain SFT and DFT, three seeds each"
+    assert limits.until == late - timedelta(seconds=cost.wall_seconds(1) + AROUND_SECONDS) and not limits.over
+    assert budget.kept_back and budget.for_confirmation(config).until == late
+    too_soon = SharedBudget([config, other], soon, None, 1)
+    assert too_soon.for_search(config) == Limits(soon, None), "what never fits takes nothing from the search"
+    assert not too_soon.kept_back
+    assert SharedBudget([other], late, None, 1).for_search(other) == Limits(late, None), "nothing to confirm yet"
+
+
+def test_hours_are_shared_and_a_confirmation_has_its_part(tmp_path: Path) -> None:
+    config = with_trials(tmp_path, 0.3)
+    other = load_campaign([tmp_path / "campaign.yaml"]).studies[1]
+    used = sum(record.seconds or 0.0 for record in load_history(config)) / 3600
+    cost = confirmation_cost(config, load_history(config))
+    assert cost is not None and used > 0.6 / 3600
+    budget = SharedBudget([config, other], None, 1.0, 1)
+    kept = 1.0 - cost.engine_seconds / 3600
+    assert budget.for_search(config).hours == pytest.approx(kept), "over all its trials, those before included"
+    assert budget.for_search(other).hours == pytest.approx(kept - used), "what the other has left"
+    assert budget.for_confirmation(config).hours == pytest.approx(1.0 - used)
+    assert SharedBudget([config, other], None, used / 2, 1).for_search(other).over
