@@ -42,15 +42,15 @@ def quiet_engines(tmp_path_factory) -> Iterator[None]:
 class At(Recorder):
     """Does something once, when a trial reports a step."""
 
-    def __init__(self, number: int, step: int, act: Callable[[], None]) -> None:
+    def __init__(self, **acts: Callable[[], None]) -> None:
+        """Names are `trial_<number>_step_<step>`."""
         super().__init__()
-        self._when, self._act = (number, step), act
+        self._acts = acts
 
     def on_event(self, event: Any) -> None:
         super().on_event(event)
-        if self._act is not None and type(event).__name__ == "StepDone" and (event.number, event.step) == self._when:
-            act, self._act = self._act, None
-            act()
+        if type(event).__name__ == "StepDone":
+            self._acts.pop(f"trial_{event.number}_step_{event.step}", lambda: None)()
 
 
 def interrupt() -> None:
@@ -71,30 +71,21 @@ def losses(record: TrialRecord) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
-@pytest.fixture(scope="module")
-def one_rank(tmp_path_factory) -> list[TrialRecord]:
-    config = load_study(write_small_study(tmp_path_factory.mktemp("one"), **CHANGES))
-    assert run_study(config).state == "finished"
-    return load_history(config)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "act", "states", "why"),
-    [("ddp", interrupt, ["stopped", "finished"], "stopped"), ("fsdp", kill_rank_1, ["finished"], "crash")],
-)
-def test_two_ranks_give_the_trials_of_one(one_rank, tmp_path: Path, strategy, act, states, why) -> None:
-    changes = CHANGES | {"engine": {"ranks": 2, "strategy": strategy}}
-    config = load_study(write_small_study(tmp_path, **changes))
-    heard = At(1, 5, act)
-    for state in states:
+def test_two_ranks_give_the_trials_of_one_through_a_kill_and_an_interrupt(tmp_path: Path) -> None:
+    alone = load_study(write_small_study(tmp_path / "alone", **CHANGES))
+    assert run_study(alone).state == "finished"
+    heard = At(trial_0_step_5=kill_rank_1, trial_1_step_3=interrupt)
+    for strategy, state in (("fsdp", "stopped"), ("ddp", "finished")):  # which may change on the way
+        changes = CHANGES | {"engine": {"ranks": 2, "strategy": strategy}}
+        config = load_study(write_small_study(tmp_path / "ranks", **changes))
         assert run_study(config, [heard]).state == state
         assert ranks() == [], "no rank outlives its study"
-    found = load_history(config)
-    assert [link["why"] for record in found for link in record.chain] == [why]
-    for record, expected in zip(found, one_rank, strict=True):
-        assert (record.state, record.score, record.verdicts) == (expected.state, expected.score, expected.verdicts)
-        assert record.parameters == expected.parameters
-        assert losses(record) == pytest.approx(losses(expected), rel=1e-4)
+    found, expected = load_history(config), load_history(alone)
+    assert [[link["why"] for link in record.chain] for record in found] == [["crash"], ["stopped"], []]
+    for record, other in zip(found, expected, strict=True):
+        assert (record.state, record.score, record.verdicts) == (other.state, other.score, other.verdicts)
+        assert record.parameters == other.parameters
+        assert losses(record) == pytest.approx(losses(other), rel=1e-4)
 
 
 def test_an_effective_batch_that_ranks_cannot_share_is_refused() -> None:
