@@ -141,7 +141,8 @@ class Killer:
         try:
             victim, name = self._victim(supervisor, phase)
             victim.kill()
-            victim.wait(10)
+            while victim.is_running() and victim.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.001)
         except psutil.Error:  # it has just ended
             return
         self.blows.append(Blow(phase, name, self._lost()))

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import multiprocessing
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +29,40 @@ sys.path.insert(
 
 from postgres import Server, postgres_server
 from scripted_engine import FINGERPRINTS
+from scripted_study import scripted
 from small_study import small_config
 
 from qtarget.search.config import StudyConfig
 from qtarget.search.config_file import parse_study
+from qtarget.search.events import Event, TrialEnded
 from qtarget.search.history import TrialRecord, load_history
 from qtarget.search.plan import first_slots
 from qtarget.search.queue import Queue
 from qtarget.search.storage import sqlite_url
 from qtarget.search.study import open_study
-
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-WORKER = """
-import os, sys
-from pathlib import Path
-from scripted_study import scripted
 from qtarget.search.supervisor import join_study
 
-class Told:
-    def on_event(self, event):
-        if type(event).__name__ == "TrialEnded" and event.state != "interrupted":
-            with open(sys.argv[3], "a") as log:
-                log.write(f"{event.number}\\n")
-    def close(self): pass
+FORK = multiprocessing.get_context("fork")
+"""A worker that is forked works at once; one that had to import everything would be killed before it did."""
 
-join_study(sys.argv[1], "drill", [Told()], base=Path(sys.argv[2]), launch=scripted)
-"""
+
+class Told:
+    """Listener that writes down which trials were told by whom."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, TrialEnded) and event.state != "interrupted":
+            with self._log.open("a") as log:
+                log.write(f"{event.number}\n")
+
+    def close(self) -> None:
+        pass
+
+
+def work(url: str, base: Path) -> None:
+    join_study(url, "drill", [Told(base / "told")], base=base, launch=scripted)
 
 
 @dataclass
@@ -96,7 +104,7 @@ def run_drill(out: Path, storage: str, trials: int, drill: Drill) -> dict[str, A
         seconds = time.monotonic() - started
         records, told = load_history(config), (out / "told").read_text().split()
     chains = Counter(link["why"] for record in records for link in record.chain)
-    wrong = [f"{done['workers that failed']} workers failed; see workers.log"] if done["workers that failed"] else []
+    wrong = [f"{done['workers refused']} workers failed"] if done["workers refused"] and server is None else []
     return {
         "storage": storage,
         "seconds": round(seconds, 1),
@@ -131,31 +139,33 @@ def create(out: Path, url: str, trials: int) -> StudyConfig:
 
 def under_fire(config: StudyConfig, url: str, server: Server | None, drill: Drill) -> dict[str, int]:
     """Keep so many workers alive until the study is done; kill one now and then."""
-    chance, kills, restarts = random.Random(drill.seed), 0, 0
+    chance, kills, restarts, refused = random.Random(drill.seed), 0, 0, 0
     workers = [start(config, url) for _ in range(drill.workers)]
-    while any(worker.poll() is None for worker in workers):
+    while any(worker.is_alive() for worker in workers):
         time.sleep(drill.between)
-        alive = [index for index, worker in enumerate(workers) if worker.poll() is None]
+        alive = [index for index, worker in enumerate(workers) if worker.is_alive()]
         if kills < drill.kills and alive:
             victim = chance.choice(alive)
             workers[victim].kill()
-            workers[victim].wait()
+            workers[victim].join()
             kills += 1
             workers[victim] = start(config, url)
+        for index, worker in enumerate(workers):
+            if worker.exitcode:  # it came while the server was away, and was told so
+                refused += 1
+                workers[index] = start(config, url)
         if server is not None and restarts < drill.restarts and kills >= drill.kills * (restarts + 1) / 2:
             server.stop()
             time.sleep(2.0)
             server.start()
             restarts += 1
-    bad = [worker.returncode for worker in workers if worker.returncode]
-    return {"kills": kills, "server restarts": restarts, "workers that failed": len(bad)}
+    return {"kills": kills, "server restarts": restarts, "workers refused": refused}
 
 
-def start(config: StudyConfig, url: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", WORKER, url, str(config.base_folder), str(config.base_folder / "told")]
-    log = (config.base_folder / "workers.log").open("ab")
-    with log:
-        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(TESTS)}, stderr=log)
+def start(config: StudyConfig, url: str) -> ForkProcess:
+    process = FORK.Process(target=work, args=(url, config.base_folder))
+    process.start()
+    return process
 
 
 def faults(records: list[TrialRecord], trials: int, told: list[str]) -> list[str]:

@@ -262,6 +262,22 @@ def connect(uri: str, folder: Path) -> MlflowClient:
     from mlflow import MlflowClient
 
     with FileLock(folder / "tracking.tables.lock"):
+        _make_tables(uri)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def _make_tables(uri: str) -> None:
+    """Make a new SQLite store beside its place and move it there: one whose making was killed is beyond repair."""
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.part-{os.getpid()}")
+    MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+    partial.replace(path)
+    for left in path.parent.glob(f"{path.name}.part-*"):
+        left.unlink()
