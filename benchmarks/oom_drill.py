@@ -78,7 +78,7 @@ def train(folder: Path, megabytes: float) -> TrialRecord:
 
 
 def settings() -> dict[str, Any]:
-    training = {**small_config()["training"], "steps": 6, "effective_batch": MICRO_BATCH, "micro_batch": MICRO_BATCH}
+    training = {**small_config()["training"], "steps": 4, "effective_batch": MICRO_BATCH, "micro_batch": MICRO_BATCH}
     search = {**small_config()["search"], "trials": 1, "pruner": "none"}
     evaluation = {**small_config()["evaluation"], "batch_size": 4}
     return {
