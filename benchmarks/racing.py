@@ -154,9 +154,7 @@ def main() -> None:
     print(f"scores {full[0]:.1f} to {full[-1]:.1f}, median {np.median(full):.1f}")
     print("error rate  margin  same winner  within 1 point (95 % interval)  points lost  tokens")
     for rate, margin in _grid(arguments.error_rate, arguments.margin, arguments.grid):
-        settings = RacingSettings(
-            error_rate=rate, margin=margin, block=arguments.block, growth=arguments.growth
-        )
+        settings = RacingSettings(error_rate=rate, margin=margin, block=arguments.block, growth=arguments.growth)
         rule = Rule(settings, arguments.reference, arguments.problems, arguments.trials)
         found = replays(scores, tokens, rule, arguments.replays)
         low, high = found.close_interval
