@@ -15,7 +15,7 @@ from ..spaces.target import TargetSpec
 from ..trainers.paths import local_path
 from ..trainers.settings import TrainingSettings
 from .config import StudyConfig
-from .config_file import find_study
+from .config_file import FOLDER_FILE, find_study
 from .confirm import SFT, stored_verdict
 from .export_files import write_files
 from .export_tracking import track_export
@@ -55,6 +55,10 @@ def export_winner(study: Path, directory: Path, console: Console, *, unconfirmed
     """
     config = find_study(study)
     _refuse_existing(directory)
+    if not (config.study_folder / FOLDER_FILE).is_file():
+        raise UserError(
+            f"an export needs a complete trial, but study {config.study!r} never ran; run it first: qtarget run"
+        )
     records = load_history(config)
     winner = choose(config, records, unconfirmed=unconfirmed)
     _inputs_are_there(config, winner.target)

@@ -58,6 +58,16 @@ def finished_study(folder: Path, script: dict[str, Any]) -> Path:
     return study
 
 
+@pytest.fixture(scope="module")
+def exported(finished: Path, tmp_path_factory) -> tuple[StudyConfig, dict[str, Any]]:
+    """The study with a confirmation that prefers Target-SFT to the best of the search, and its export."""
+    folder = tmp_path_factory.mktemp("exported")
+    shutil.copytree(finished.parent, folder / "study")
+    config = load_study(folder / "study" / finished.name)
+    verdict_of(config, {titles(config)[1]: 0.35, titles(config)[2]: 0.9})
+    return config, export(folder / "study" / finished.name, folder / "out")
+
+
 @pytest.fixture
 def study(finished: Path, tmp_path: Path) -> Path:
     """A copy to spoil."""
@@ -88,20 +98,19 @@ def export(study: Path, folder: Path, **options: Any) -> dict[str, Any]:
     return export_winner(study, folder, CONSOLE, **options)
 
 
-def test_the_confirmed_design_is_exported_with_all_its_files(study: Path, tmp_path: Path) -> None:
-    config = load_study(study)
-    verdict_of(config, {titles(config)[1]: 0.35, titles(config)[2]: 0.9})
-    found = export(study, tmp_path / "out")
+def test_the_confirmed_design_is_exported_with_all_its_files(exported) -> None:
+    config, found = exported
+    folder = Path(found["directory"])
     assert found["confirmed"] and "prefers it to the best of the search, trial 1" in found["note"]
     assert found["check"]["loss"] < 1e-5 and found["check"]["gradient"] < 1e-5
-    winner = load_winner(tmp_path / "out")
+    winner = load_winner(folder)
     assert winner.target == presets.get("target_sft") and winner.training.learning_rate == 0.02
     assert {"winner.yaml", "sft.yaml", "target_loss.py", "target_data.py", "train_trl.py", "one_gpu.yaml",
             "fsdp_8gpu.yaml", "MODEL_CARD.md", "provenance.json", "check.json"} == set(found["files"])  # fmt: skip
-    provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["confirmation"]["outcome"] == "better than SFT" and provenance["preset"] == "target_sft"
-    assert load_winner(tmp_path / "out" / "sft.yaml").target == presets.get("sft")
-    assert "Better than SFT" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert load_winner(folder / "sft.yaml").target == presets.get("sft")
+    assert "Better than SFT" in (folder / "MODEL_CARD.md").read_text()
     check_tracking(config, found["tracking"])
 
 
@@ -164,11 +173,9 @@ def test_a_faulty_winner_file_is_refused_with_the_place(tmp_path: Path, text: st
         load_winner(tmp_path)
 
 
-def test_the_trl_script_makes_the_first_steps_of_qtarget_train_without_qtarget(study: Path, tmp_path: Path) -> None:
-    config = load_study(study)
-    verdict_of(config, {titles(config)[2]: 0.9})
-    export(study, tmp_path / "out")
-    command = [sys.executable, str(ROOT / "benchmarks" / "export_parity.py"), str(tmp_path / "out"), "--json"]
+def test_the_trl_script_makes_the_first_steps_of_qtarget_train_without_qtarget(exported) -> None:
+    folder = exported[1]["directory"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "export_parity.py"), folder, "--json"]
     done = subprocess.run([*command, "--steps", "3", "--micro-batch", "2"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
@@ -177,13 +184,11 @@ def test_the_trl_script_makes_the_first_steps_of_qtarget_train_without_qtarget(s
     assert max(found["gradient_by_step"]) < 1e-2  # AdamW's first steps blow the smallest gradients up
 
 
-def test_the_exported_loss_works_inside_ddp_and_fsdp(study: Path, tmp_path: Path) -> None:
-    config = load_study(study)
-    verdict_of(config, {titles(config)[2]: 0.9})
-    export(study, tmp_path / "out")
+def test_the_exported_loss_works_inside_ddp_and_fsdp(exported) -> None:
+    folder = exported[1]["directory"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(ROOT / "tests" / "exported_on_two_ranks.py"), str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "out")}
+    command += [str(ROOT / "tests" / "exported_on_two_ranks.py"), folder]
+    environment = os.environ | {"PYTHONPATH": folder}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
