@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .history import TrialRecord
 from .report_items import Slice
@@ -209,9 +210,9 @@ def parameters(records: Sequence[TrialRecord], names: Sequence[str]) -> str | No
             fill = "none" if hollow else color
             (dot,) = axis.plot([value], [record.score], "o", color=color, markerfacecolor=fill, markersize=4)
             drawing.tip(dot, f"trial {record.number}: {name} {value:.3g}, score {record.score:.3f}")
-        axis.set_title(_short(name, 30), fontsize=9, loc="left", color=SOFT)
-        if "learning_rate" in name:
-            axis.set_xscale("log")
+        axis.set_title(_short(".".join(name.split(".")[-2:]), 26), fontsize=9, loc="left", color=SOFT)
+        if min(value for value, _ in found) > 0 and "learning_rate" in name:
+            _logarithmic(axis)
     for axis in drawing.axes[len(shown) :]:
         axis.set_axis_off()
     return drawing.svg()
@@ -251,6 +252,13 @@ def pareto(points: Sequence[tuple[TrialRecord, float, bool]], name: str) -> str:
     drawing.axis.set_xlabel(f"{name} (filled: no other trial is better in both)")
     drawing.axis.set_ylabel("score")
     return drawing.svg()
+
+
+def _logarithmic(axis: Any) -> None:
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-")))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _short(text: str, most: int) -> str:

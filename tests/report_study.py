@@ -1,0 +1,79 @@
+"""A confirmed study for reports: real storage and folders, scripted engines, answers written by hand."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from scripted_study import scripted
+from small_study import small_config
+
+from qtarget.search.config import StudyConfig
+from qtarget.search.config_file import parse_study
+from qtarget.search.confirm import candidates, conclude, confirmation_config
+from qtarget.search.history import load_history
+from qtarget.search.supervisor import run_study
+
+SCORES = {"0": 0.25, "1": 0.125, "2": 0.75, "3": 0.5}
+"""By trial: sft, dft, and two points of the space."""
+HOSTILE = (
+    "</pre><script>alert(1)</script>\x1b[31mred\x1b[0m \u202egnp.exe <img src=x onerror=alert(2)> | a `b` {{ 7*7 }}"
+)
+PROBLEMS = 16
+
+
+def write_answers(file: Path, share: float, problems: int = PROBLEMS, prefix: str = "search") -> None:
+    """An items file in which the first `share` of the problems are answered right; the last answer is hostile."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(problems):
+        correct = number < round(share * problems)
+        lines.append(
+            {
+                "problem": f"{prefix}-{number:03d}",
+                "task": "even" if number % 2 == 0 else "odd",
+                "sample": 0,
+                "prompt": f"What is {number} + {number}?",
+                "completion": f"It is {2 * number}." if correct else HOSTILE if number == problems - 1 else "No idea.",
+                "gold": str(2 * number),
+                "answer": str(2 * number) if correct else None,
+                "verdict": "correct" if correct else "no_answer",
+                "detail": "",
+                "finish": "end",
+                "tokens": 7,
+                "seconds": 0.01,
+                "sampling": "same",
+            }
+        )
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def searched(root: Path, script: dict[str, Any] | None = None, **changes: Any) -> StudyConfig:
+    """A finished search of four trials."""
+    evaluation = {**small_config()["evaluation"], "report_problems": 16}
+    settings = {"tracking": {"uri": "none"}, "evaluation": evaluation, **changes}
+    config = parse_study(small_config(**settings) | {"base": str(root)})
+    config.study_folder.mkdir(parents=True, exist_ok=True)
+    (config.study_folder / "script.json").write_text(json.dumps({"scores": SCORES, **(script or {})}))
+    run_study(config, launch=scripted)
+    for record in load_history(config):
+        if record.score is not None and record.same_as is None:
+            write_answers(record.folder / "items.jsonl", record.score)
+    return config
+
+
+def confirmed(root: Path) -> StudyConfig:
+    """The same, with a finished confirmation in which the best design wins."""
+    config = searched(root)
+    confirmation = confirmation_config(config, candidates(config, load_history(config)))
+    run_study(confirmation, launch=scripted)
+    generator = random.Random("replicates")
+    base = {"sft": 0.25}
+    for record in load_history(confirmation):
+        share = base.get(record.title, 0.75 if record.title.startswith("trial 2") else 0.5)
+        noise = generator.choice([-1, 0, 1]) / PROBLEMS
+        write_answers(record.folder / "items.jsonl", share + noise, prefix="report")
+    conclude(confirmation)
+    return config
