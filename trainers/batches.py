@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..spaces.errors import UserError
 from ..spaces.identity import derive_seed
 from .demonstrations import IGNORE_INDEX, Demonstration, Demonstrations
 
@@ -123,6 +124,21 @@ class BatchOrder:
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.data))
         return int(_permutation(len(self.data), self.seed, epoch)[offset])
+
+
+def micro_batch_of_rank(micro_batch: int, effective_batch: int, ranks: int) -> int:
+    """Sequences of one forward pass: at most `micro_batch`, and such that all ranks make equally many passes.
+
+    Raises UserError when the ranks cannot share an effective batch equally.
+    """
+    share, left = divmod(effective_batch, ranks)
+    if left or not share:
+        raise UserError(
+            f"`effective_batch` must be a multiple of the number of ranks, but got {effective_batch} and {ranks}; "
+            "change one of them",
+            field="training.effective_batch",
+        )
+    return next(size for size in range(min(micro_batch, share), 0, -1) if share % size == 0)
 
 
 @lru_cache(maxsize=4)

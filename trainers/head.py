@@ -51,16 +51,20 @@ def base_model(model: nn.Module) -> Any:
     return model if get_base_model is None else get_base_model()
 
 
+def decoder_of(model: nn.Module) -> Any:
+    """The part of a causal language model that ends in hidden states."""
+    causal = base_model(model)
+    decoder = getattr(causal, causal.base_model_prefix, None)
+    return causal.get_decoder() if decoder is None else decoder
+
+
 def hidden_states(model: nn.Module, inputs: Tensor, position_ids: Tensor | None = None) -> Tensor:
     """Hidden states before the output head, (sequences, positions) → (sequences, positions, H).
 
     With `position_ids`, sequences may lie one after the other in a row (packing.py).
     """
     packed = {} if position_ids is None else {"position_ids": position_ids}
-    causal = base_model(model)
-    decoder = getattr(causal, causal.base_model_prefix, None)
-    decoder = causal.get_decoder() if decoder is None else decoder
-    hidden = decoder(input_ids=inputs, use_cache=False, **packed).last_hidden_state
+    hidden = decoder_of(model)(input_ids=inputs, use_cache=False, **packed).last_hidden_state
     assert isinstance(hidden, Tensor)
     return hidden
 

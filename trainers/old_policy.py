@@ -7,8 +7,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from ..spaces.errors import UserError
 from .batches import Batch, BatchOrder, EffectiveBatch
 from .head import OutputHead, evaluating, hidden_states
+from .ranks import is_sharded
 from .sources import FrozenModel
 
 
@@ -54,6 +56,12 @@ class PreviousModel:
     """A second copy of the model that takes over its weights where the step number is a multiple of `every`."""
 
     def __init__(self, model: nn.Module, *, every: int) -> None:
+        if any(is_sharded(parameter) for parameter in model.parameters()):
+            raise UserError(
+                "a target that looks at the former weights in full needs a copy of the model, but a sharded one cannot "
+                "be copied; use `strategy: ddp`, or leave such targets out",
+                field="engine.strategy",
+            )
         self.model, self.every = model, every
         self.source = FrozenModel(copy.deepcopy(model))
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..spaces.identity import derive_seed
 from ..spaces.target import TargetSpec
 from .batch_trust import batch_trust, needs_trust_pass
-from .batches import Batch, BatchOrder, EffectiveBatch, Layout
+from .batches import Batch, BatchOrder, EffectiveBatch, Layout, micro_batch_of_rank
 from .checkpoint import Checkpoint, load_checkpoint, run_identity, save_checkpoint
 from .demonstrations import Demonstrations
 from .loss import LossSum
@@ -106,7 +106,7 @@ def train(
 
     Trains the parameters that require a gradient. `on_step` is called after every optimiser step on every rank and may
     evaluate the model; when it returns True on any rank, all ranks stop there with a checkpoint. Without a folder there
-    are no checkpoints.
+    are no checkpoints. A model sharded by `ranks.shard` is trained as such.
 
     Raises DivergedError before a step with a non-finite loss or gradient, UserError when the target needs something
     that is not given or `folder` holds another run.
@@ -134,6 +134,9 @@ class _Run:
         self.objective, self.target, self.settings, self.seed, self.folder = objective, target, settings, seed, folder
         self.device = objective.head.weight.device
         self.accelerator = Accelerator(cpu=self.device.type == "cpu")
+        self.micro_batch = micro_batch_of_rank(
+            settings.micro_batch, settings.effective_batch, self.accelerator.num_processes
+        )
         self.order = BatchOrder(data, settings.effective_batch, seed, pad_token_id, layout)
         self.optimizer = Optimizer(objective.model, settings)
         self.old_policy, self.previous = self._policies()
@@ -196,7 +199,7 @@ class _Run:
         gamma = self._trust(target, batch)
         sums = torch.zeros(4, dtype=torch.float64, device=self.device)
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
-        for part in batch.micro_batches(self.settings.micro_batch, rank=rank, ranks=ranks):
+        for part in batch.micro_batches(self.micro_batch, rank=rank, ranks=ranks):
             micro = part.to(self.device)
             loss = self.objective.loss(micro, target, **self._columns(batch, micro, gamma))
             torch.autograd.backward(loss.loss_sum / batch.num_tokens)
@@ -212,10 +215,9 @@ class _Run:
 
     def _trust(self, target: TargetSpec, batch: EffectiveBatch) -> Tensor | None:
         """γ of the effective batch where its micro-batches alone would give another."""
-        micro_batch = self.settings.micro_batch
-        if not needs_trust_pass(target, len(batch.examples) // micro_batch):
+        if not needs_trust_pass(target, len(batch.examples) // self.micro_batch):
             return None
-        return batch_trust(self.objective, target, batch, micro_batch, self.old_policy)
+        return batch_trust(self.objective, target, batch, self.micro_batch, self.old_policy)
 
     def _columns(self, batch: EffectiveBatch, micro: Batch, gamma: Tensor | None) -> dict[str, Any]:
         """What the loss of a micro-batch takes from beyond it."""
@@ -230,7 +232,7 @@ class _Run:
 
     def _policies(self) -> tuple[OldPolicy | None, PreviousModel | None]:
         needs, every, model = self.target.needs, self.settings.old_policy_every, self.objective.model
-        old = OldPolicy(model, self.objective.head, self.order, every=every, micro_batch=self.settings.micro_batch)
+        old = OldPolicy(model, self.objective.head, self.order, every=every, micro_batch=self.micro_batch)
         return (
             old if "old_logprobs" in needs else None,
             PreviousModel(model, every=every) if "previous" in needs else None,
@@ -246,12 +248,14 @@ class _Run:
     def _save(self) -> None:
         if self.folder is None:
             return
-        if self.accelerator.is_main_process:
-            save_checkpoint(self.folder, Checkpoint(self.identity, self.step, self.tokens, self.seconds, self._state()))
+        main = self.accelerator.is_main_process
+        state = self._state() if main or self.optimizer.sharded else {}  # shares are gathered by all ranks
+        if main:
+            save_checkpoint(self.folder, Checkpoint(self.identity, self.step, self.tokens, self.seconds, state))
         self.accelerator.wait_for_everyone()
 
     def _state(self) -> dict[str, Tensor]:
-        parts = {"weight": self.optimizer.masters}
+        parts = {"weight": self.optimizer.weights()}
         if self.step < self.settings.steps:  # a finished run needs its weights only
             parts["moment"] = self.optimizer.moments()
             parts["old"] = {} if self.old_policy is None else self.old_policy.state()
@@ -259,14 +263,17 @@ class _Run:
         return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def _resume(self) -> None:
-        checkpoint = None if self.folder is None else load_checkpoint(self.folder, self.identity)
+        if self.folder is None:
+            return
+        with self.accelerator.main_process_first():  # which sets aside what cannot be read
+            checkpoint = load_checkpoint(self.folder, self.identity)
         if checkpoint is None:
             return
         parts: dict[str, dict[str, Tensor]] = {"weight": {}, "moment": {}, "old": {}, "previous": {}}
         for key, tensor in checkpoint.tensors.items():
             part, _, name = key.partition("/")
             parts[part][name] = tensor
-        self.optimizer.set_masters(parts["weight"])
+        self.optimizer.set_weights(parts["weight"])
         self.optimizer.set_moments(parts["moment"])
         if self.old_policy is not None:
             self.old_policy.restore(parts["old"])
