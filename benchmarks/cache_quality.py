@@ -7,7 +7,9 @@ solutions from reasoning-gym. The teacher is MODEL as it is; the student is MODE
 the shape of its tail differs from the teacher's as it does in training. Per kind of cache:
 
     bytes       a labelled token, on disk, index included
-    KL          KL(exact || cached) in nats a token; the cached tail takes the student's shape; infinite for zero fill
+    KL          KL(exact || cached) in nats a token; the cached tail takes the student's shape; infinite for zero fill.
+                With 0 steps it is the rounding on disk alone; as the student moves away it stays a fixed share of
+                KL(exact || student), about the tail mass
     cosine      between the gradients of distillation (gamma = 0) towards the exact and towards the cached teacher, at
                 the hidden states and at the head, by the fused loss: the smaller of the two, mean and worst
                 micro-batch. Any mixture with labels lies nearer to 1; meaningless while student and teacher are one

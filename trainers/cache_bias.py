@@ -131,7 +131,7 @@ def _agreement(ours: list[Tensor], truth: list[Tensor]) -> float:
 def _cosine(left: Tensor, right: Tensor) -> float:
     """In float64, some rows at a time: a head's gradient as a whole would be a large copy."""
     total = torch.zeros(3, dtype=torch.float64, device=left.device)
-    for a, b in zip(left.split(COSINE_ROWS), right.split(COSINE_ROWS), strict=True):
+    for a, b in zip(torch.split(left, COSINE_ROWS), torch.split(right, COSINE_ROWS), strict=True):
         a, b = a.double(), b.double()
         total += torch.stack([(a * b).sum(), (a * a).sum(), (b * b).sum()])
     both, ours, truth = total.tolist()

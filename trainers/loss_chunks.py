@@ -21,8 +21,8 @@ from .loss_gradients import Gradients, NoGradients
 from .loss_head import Head, compute_dtype
 from .loss_inputs import ValidTokens
 from .residual_source import CoarseColumns
-from .row_form import CoarseRows, has_row_form, logit_gradient, row_form
-from .tail_softmax import tail_softmax
+from .row_form import CoarseRows, Plan, logit_gradient, row_form
+from .tail_softmax import cached_rows, tail_softmax
 
 CPU_CHUNK_ROWS = 256
 """More rows a chunk fall out of the cache; fewer starve the GEMMs."""
@@ -76,30 +76,6 @@ class Call:
 LABELLED = ("teacher", "reference")
 """Sources whose label log-probability a design may ask for by itself."""
 
-Numbered = tuple[int, TargetSpec]
-"""A design with its place among those of the call."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which designs go by the row form, all on the entries of the same sources, and which need the whole vocabulary."""
-
-    row_form: list[Numbered]
-    dense: list[Numbered]
-
-    @classmethod
-    def make(cls, specs: list[TargetSpec], cached: frozenset[str], *, capped: bool) -> Plan:
-        plan = cls([], [])
-        for numbered in enumerate(specs):
-            eligible = has_row_form(numbered[1], cached, capped=capped)
-            (plan.row_form if eligible else plan.dense).append(numbered)
-        return plan
-
-    @property
-    def sources(self) -> frozenset[str]:
-        """The cached sources whose entries the row forms stand on."""
-        return frozenset(name for _, spec in self.row_form if spec.residual_acts for name in spec.residual.needs)
-
 
 @dataclass(frozen=True, eq=False)
 class TokenResults:
@@ -120,16 +96,39 @@ class TokenResults:
 class Chunk:
     """One chunk of logits. `coarse` uses them up, so dense rows are asked first."""
 
-    def __init__(self, call: Call, index: slice, logits: Tensor) -> None:
+    def __init__(self, call: Call, index: slice, linear: Tensor) -> None:
         self.call, self.index = call, index
-        self.size = index.stop - index.start
         self.hidden = call.hidden[index]
-        self._linear = call.head.linear(self.hidden, out=logits[: self.size])
+        self.linear = linear
+        """Logits before the cap, (R, V)."""
+        self._source_logits: dict[str, Tensor] = {}
+
+    @classmethod
+    def compute(cls, call: Call, index: slice, buffer: Tensor) -> Chunk:
+        """The GEMM of the tokens in `index`, into the first rows of `buffer`."""
+        return cls(call, index, call.head.linear(call.hidden[index], out=buffer[: index.stop - index.start]))
+
+    def parts(self, needs: frozenset[str]) -> list[Chunk]:
+        """The chunk a few rows at a time, for many passes over rows that stay in the CPU's cache.
+
+        The GEMMs of the sources that `needs` names are done for the whole chunk.
+        """
+        tokens, step = self.call.tokens, cached_rows(self.linear)
+        for name in needs & tokens.sources.keys() - self._source_logits.keys() - tokens.cached:
+            self._source_logits[name] = tokens.sources[name].logits(self.index, self.call.head.vocab)
+        found = []
+        for start in range(0, len(self.linear), step):
+            linear = self.linear[start : start + step]
+            first = self.index.start + start
+            part = Chunk(self.call, slice(first, first + len(linear)), linear)
+            part._source_logits = {name: rows[start : start + step] for name, rows in self._source_logits.items()}
+            found.append(part)
+        return found
 
     @cached_property
     def logits(self) -> Tensor:
         """z after the cap, (R, V)."""
-        return self._linear if self.call.head.softcap is None else self.call.head.cap_(self._linear.clone())
+        return self.linear if self.call.head.softcap is None else self.call.head.cap_(self.linear.clone())
 
     @cached_property
     def logprobs(self) -> Tensor:
@@ -137,11 +136,13 @@ class Chunk:
         return self.logits.log_softmax(1)
 
     def dense_rows(self, needs: frozenset[str]) -> Rows:
-        """The rows on the whole vocabulary, with the sources that `needs` names."""
+        """The rows of a part on the whole vocabulary, with the sources that `needs` names."""
         tokens = self.call.tokens
         labels = tokens.labels[self.index][:, None]
         given = {
-            name: source.logprobs(self.index, self.logprobs) for name, source in tokens.sources.items() if name in needs
+            name: source.logprobs(self.index, self.logprobs, self._source_logits.get(name))
+            for name, source in tokens.sources.items()
+            if name in needs
         }
         return Rows(
             label_logprobs=self.logprobs.gather(1, labels)[:, 0],
@@ -167,7 +168,7 @@ class Chunk:
 
     def coarse(self, columns: CoarseColumns) -> CoarseRows:
         """The pass over the logits that every row form starts from; `columns` of this chunk."""
-        tail = tail_softmax(self._linear, columns.ids, self.call.head)
+        tail = tail_softmax(self.linear, columns.ids, self.call.head)
         return CoarseRows(tail, columns)
 
 
@@ -197,7 +198,7 @@ class ChunkLoop:
         batch = self._batch_trust(chunks, logits)
         for index in chunks:
             known = {number: _Trust(gamma[index]) for number, gamma in batch.items()}
-            self._step(Chunk(call, index, logits), known)
+            self._step(Chunk.compute(call, index, logits), known)
         empty = logits.new_empty(0)
         return [TokenResults.join(parts, empty) for parts in self.results]
 
@@ -209,7 +210,7 @@ class ChunkLoop:
         if self.call.tokens.gamma is not None:
             return dict.fromkeys(specs, self.call.tokens.gamma)
         needs = frozenset().union(*(spec.gamma.needs for spec in specs.values()))
-        parts = [Chunk(self.call, index, logits).label_rows(needs) for index in chunks]
+        parts = [Chunk.compute(self.call, index, logits).label_rows(needs) for index in chunks]
         whole = _joined(parts)
         return {number: trust(spec, whole) for number, spec in specs.items()}
 
@@ -218,21 +219,36 @@ class ChunkLoop:
             self._dense(number, spec, chunk, known.get(number))
         for number, spec in self.plan.row_form:
             if spec.gamma.sees == "rows" and number not in known:
-                rows = chunk.dense_rows(spec.gamma.needs)
-                gamma = trust(spec, rows)
-                known[number] = _Trust(gamma, spec.gamma.label_loss(rows, gamma))
+                known[number] = self._trust_of_rows(spec, chunk)
         if self.plan.row_form:
             self._row_forms(chunk, known)
 
+    def _trust_of_rows(self, spec: TargetSpec, chunk: Chunk) -> _Trust:
+        gammas, losses = [], []
+        for part in chunk.parts(spec.gamma.needs):
+            rows = part.dense_rows(spec.gamma.needs)
+            gammas.append(trust(spec, rows))
+            losses.append(spec.gamma.label_loss(rows, gammas[-1]))
+        return _Trust(torch.cat(gammas), torch.cat(losses))
+
     def _dense(self, number: int, spec: TargetSpec, chunk: Chunk, known: _Trust | None) -> None:
-        rows = chunk.dense_rows(spec.needs)
-        gamma = trust(spec, rows) if known is None else known.gamma
-        target = design(spec, rows, gamma)
-        self._report(number, spec, gamma, target, rows.label_probs, entropy(chunk.logprobs))
-        if not isinstance(self.gradients, NoGradients):
-            gradient = logit_gradient(target)
-            if self.call.head.softcap is not None:
-                gradient *= self.call.head.cap_slope(chunk.logits)
+        parts = chunk.parts(spec.needs)
+        wanted = not isinstance(self.gradients, NoGradients)
+        last = number == self.plan.dense[-1][0] and not self.plan.row_form
+        gradient = chunk.linear if last else torch.empty_like(chunk.linear) if wanted else None
+        start = 0
+        for part in parts:
+            inside = slice(start, start := start + len(part.linear))
+            rows = part.dense_rows(spec.needs)
+            gamma = trust(spec, rows) if known is None else known.gamma[inside]
+            target = design(spec, rows, gamma)
+            self._report(number, spec, gamma, target, rows.label_probs, entropy(part.logprobs))
+            if gradient is not None:
+                found = logit_gradient(target)
+                if self.call.head.softcap is not None:
+                    found *= self.call.head.cap_slope(part.logits)
+                gradient[inside] = found
+        if wanted and gradient is not None:
             self.gradients.add_dense(number, chunk.index, gradient)
 
     def _row_forms(self, chunk: Chunk, known: dict[int, _Trust]) -> None:

@@ -138,21 +138,28 @@ class Distribution:
     real_vocab: int
     dtype: torch.dtype
 
-    def logprobs(self, chunk: slice, student_logprobs: Tensor) -> Tensor:
-        """log r, shape (R, V), nats. A cached source takes the student's shape outside its entries."""
+    def logprobs(self, chunk: slice, student_logprobs: Tensor, logits: Tensor | None) -> Tensor:
+        """log r, shape (R, V), nats. A cached source takes the student's shape outside its entries.
+
+        `logits` are those of the chunk, of a source that is not cached.
+        """
         if self.entries is not None:
             return widen(self.entries.select(chunk), student_logprobs)
-        return self._logits(chunk, student_logprobs.shape[1]).log_softmax(1)
+        assert logits is not None
+        return logits.log_softmax(1)
 
     def label_logprobs(self, chunk: slice, labels: Tensor, vocab: int) -> Tensor:
         """log r(y), shape (R,), nats; `labels` (R,)."""
         if self.entries is not None:
             return self.entries.logprobs[chunk, 0]
-        logits = self._logits(chunk, vocab)
+        logits = self.logits(chunk, vocab)
         return logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(1)
 
-    def _logits(self, chunk: slice, vocab: int) -> Tensor:
-        """Over the student's vocabulary; models that differ in padding agree on the real entries only."""
+    def logits(self, chunk: slice, vocab: int) -> Tensor:
+        """Of a source that is not cached, over the student's vocabulary (R, V).
+
+        Models that differ in padding agree on the real entries only.
+        """
         logits = self._own_logits(chunk if self.positions is None else self.positions[chunk])
         if logits.shape[1] == vocab:
             return logits

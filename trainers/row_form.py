@@ -57,6 +57,31 @@ def _keeps_shape(residual: Residual) -> bool:
     return isinstance(residual, Student | Teacher | Reference)
 
 
+Numbered = tuple[int, TargetSpec]
+"""A design with its place among those of the call."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which designs go by the row form, all on the entries of the same sources, and which need the whole vocabulary."""
+
+    row_form: list[Numbered]
+    dense: list[Numbered]
+
+    @classmethod
+    def make(cls, specs: list[TargetSpec], cached: frozenset[str], *, capped: bool) -> Plan:
+        plan = cls([], [])
+        for numbered in enumerate(specs):
+            eligible = has_row_form(numbered[1], cached, capped=capped)
+            (plan.row_form if eligible else plan.dense).append(numbered)
+        return plan
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The cached sources whose entries the row forms stand on."""
+        return frozenset(name for _, spec in self.row_form if spec.residual_acts for name in spec.residual.needs)
+
+
 class CoarseRows:
     """The student and the cached sources on the entries and the ghost, C + 1 columns."""
 

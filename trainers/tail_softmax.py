@@ -50,21 +50,29 @@ def tail_softmax(linear: Tensor, ids: Tensor, head: Head) -> Tail:
     return tail_softmax_torch(linear, ids, head)
 
 
+def cached_rows(linear: Tensor) -> int:
+    """How many rows of logits (R, V) to take through many passes at once: all of them on a GPU."""
+    return len(linear) if linear.is_cuda else max(1, BLOCK_BYTES // (linear.shape[1] * linear.element_size()))
+
+
 def tail_softmax_torch(linear: Tensor, ids: Tensor, head: Head) -> Tail:
     """The pass in plain torch, the reference of the kernel: a few rows at a time, so that they stay in the cache."""
-    rows = max(1, BLOCK_BYTES // (linear.shape[1] * linear.element_size()))
-    blocks = [_block_(*block, head) for block in zip(linear.split(rows), ids.split(rows), strict=True)]
+    rows = cached_rows(linear)
+    spare = torch.empty_like(linear[:rows])
+    blocks = [
+        _block_(*block, head, spare) for block in zip(torch.split(linear, rows), torch.split(ids, rows), strict=True)
+    ]
     top, log_mass, mean = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     return Tail(linear, top, log_mass, mean)
 
 
-def _block_(logits: Tensor, ids: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor]:
+def _block_(logits: Tensor, ids: Tensor, head: Head, spare: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Entries, log-mass and mean of some rows, which their tail's shape overwrites."""
     head.cap_(logits)
     top = logits.gather(1, ids)
     logits.scatter_(1, ids, LOWEST_LOGIT)
     highest = logits.amax(1)
-    shape = torch.softmax(logits, 1)
+    shape = torch.softmax(logits, 1, out=spare[: len(logits)])
     log_mass = highest - shape.amax(1).log()
     if head.softcap is None:
         mean = logits.mul_(shape).sum(1)

@@ -17,8 +17,8 @@ from qtarget.trainers.loss import (
     fused_target_loss,
     fused_target_losses,
 )
-from qtarget.trainers.loss_chunks import Plan
 from qtarget.trainers.loss_inputs import poisoned_labels
+from qtarget.trainers.row_form import Plan
 
 TOKENS, VOCAB, WIDTH = 19, 41, 8
 SFT = presets.get("sft")

@@ -19,6 +19,12 @@ SMALL_CHUNK = 85 * VOCAB * 8
 SPECS = {name: presets.get(name) for name in presets.names()}
 
 
+@pytest.fixture(autouse=True)
+def two_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks are worked on in parts, as they are on a CPU when the vocabulary is large."""
+    monkeypatch.setattr("qtarget.trainers.tail_softmax.BLOCK_BYTES", 2 * 8 * VOCAB)
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """N tokens of a model with a head, with everything any design may ask for."""
