@@ -78,8 +78,7 @@ class Training:
         steps = self.run.training.steps
         self.channel.send("started", steps=steps, examples=len(self.data), data=self.data.summary())
         outcome = self.run.finish(
-            reference=self._source("reference"),
-            teacher=self._source("teacher"),
+            source=self._source,
             evaluate=self._on_the_way if self.problems["search"] else None,
             on_step=self._on_step,
         )

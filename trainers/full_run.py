@@ -86,12 +86,14 @@ class FullRun:
     def finish(
         self,
         *,
-        reference: Source | None,
-        teacher: Source | None,
+        source: Callable[[str], Source | None],
         evaluate: Evaluate | None = None,
         on_step: OnStep | None = None,
     ) -> TrainingOutcome:
         """Train to the end, or to where `on_step` stops; the model is saved at the end.
+
+        `source` gives `reference` and `teacher`; it is asked once the model is ready, since adapters switched off are
+        a reference.
 
         Raises as `train` does.
         """
@@ -111,8 +113,8 @@ class FullRun:
             self.training,
             seed=self.seed,
             folder=self.folder,
-            reference=reference,
-            teacher=teacher,
+            reference=source("reference"),
+            teacher=source("teacher"),
             on_step=after,
             pad_token_id=self.resident.pad_token_id,
             real_vocab=self.resident.real_vocab,

@@ -1,9 +1,14 @@
-"""Is an exported loss the trial's own? Value and gradient of both on the first batch of the real data."""
+"""Is an exported loss the trial's own? Value and gradients of both on the first batch of the real data.
+
+Hidden states are the model's, computed once; the two losses on top of them are compared in float64, so that a
+difference is one of formulas and not of rounding. Gradients of all other parameters follow from those of hidden states and head.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,8 +18,9 @@ from torch import Tensor, nn
 
 from ..spaces.target import TargetSpec
 from .batches import Batch, BatchOrder
-from .demonstrations import IGNORE_INDEX, Demonstrations
-from .head import hidden_states
+from .demonstrations import Demonstrations
+from .head import evaluating, hidden_states
+from .loss import fused_target_loss
 from .objective import Objective
 from .residual_source import HiddenHead
 from .settings import TrainingSettings
@@ -37,30 +43,19 @@ def compare(
     pad_token_id: int = 0,
     real_vocab: int | None = None,
 ) -> dict[str, float]:
-    """Relative differences of loss and gradient (over all trainable parameters, L2) between `file` and our loss."""
+    """Relative differences between the loss of `file` and ours: value, and the larger of two gradients (L2)."""
     objective = Objective(model, reference, teacher, real_vocab=real_vocab)
     objective.check_needs(target, data)
     first = BatchOrder(data, settings.effective_batch, seed, pad_token_id).at(0)
     batch = next(first.micro_batches(min(SEQUENCES, settings.effective_batch))).to(objective.head.weight.device)
-    model.eval()
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    previous = FrozenModel(model) if "previous" in target.needs else None
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    old = None
-    if "old_logprobs" in target.needs:
-        with torch.no_grad():
-            old = objective.head.label_logprobs(batch.select(hidden_states(model, batch.inputs)), batch.flat_labels)
-    ours = objective.loss(
-        batch, target.at(0.0), old_logprobs=old, previous=None if previous is None else previous.rows(batch)
-    ).loss_sum
-    theirs = _exported(load(file), objective, batch, previous, old)
-    mine, found = (_gradient(loss, parameters) for loss in (ours, theirs))
+    case = _Case.of(objective, batch, target)
+    ours, mine = case.ours()
+    theirs, found = case.theirs(load(file))
     return {
-        "loss": float(ours),
-        "loss_difference": float((ours - theirs).abs() / ours.abs().clamp(min=1e-30)),
-        "gradient_difference": float((mine - found).norm() / mine.norm().clamp(min=1e-30)),
-        "tokens": float(len(batch.flat_labels)),
+        "loss": ours,
+        "loss_difference": abs(ours - theirs) / max(abs(ours), 1e-30),
+        "gradient_difference": max(_difference(*pair) for pair in zip(mine, found, strict=True)),
+        "tokens": float(len(case.labels)),
     }
 
 
@@ -74,36 +69,80 @@ def load(file: Path) -> ModuleType:
     return module
 
 
-def _exported(
-    module: ModuleType, objective: Objective, batch: Batch, previous: FrozenModel | None, old: Tensor | None
-) -> Tensor:
-    head = objective.head
-    hidden = hidden_states(objective.model, batch.inputs).flatten(0, 1)
-    labels = batch.labels.flatten()
-    sources = {"teacher": objective.teacher, "reference": objective.reference, "previous": previous}
-    given: dict[str, Any] = {
-        name: module.Head(*_spread(source.rows(batch), batch, len(labels)))
-        for name, source in sources.items()
-        if isinstance(source, FrozenModel)
-    }
-    given["sequence_ids"] = torch.arange(len(batch.labels), device=labels.device).repeat_interleave(
-        batch.labels.shape[1]
-    )
-    given["critical"] = None if batch.critical is None else batch.critical.flatten()
-    if old is not None:
-        given["old_logprobs"] = old.new_zeros(len(labels)).masked_scatter(labels != IGNORE_INDEX, old)
-    student = module.Head(hidden, head.weight, head.bias, head.softcap, head.logit_scale)
-    loss: Tensor = module.target_loss(student, labels, real_vocab=objective.real_vocab, **given).loss_sum
-    return loss
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """Everything a loss looks at on one batch, in float64."""
+
+    target: TargetSpec
+    student: HiddenHead
+    labels: Tensor
+    models: dict[str, HiddenHead]
+    columns: dict[str, Tensor | None]
+    real_vocab: int | None
+
+    @classmethod
+    def of(cls, objective: Objective, batch: Batch, target: TargetSpec) -> _Case:
+        head = objective.head
+        with evaluating(objective.model):
+            hidden = batch.select(hidden_states(objective.model, batch.inputs))
+            old = head.label_logprobs(hidden, batch.flat_labels)
+        student = HiddenHead(hidden, head.weight.detach(), head.bias, head.softcap, head.logit_scale)
+        sources = {"teacher": objective.teacher, "reference": objective.reference}
+        models = {name: each.rows(batch) for name, each in sources.items() if isinstance(each, FrozenModel)}
+        # At the first step the previous policy is the student itself.
+        models |= {"previous": student} if "previous" in target.needs else {}
+        return cls(
+            target=target.at(0.0),
+            student=_double(student),
+            labels=batch.flat_labels,
+            models={name: _double(rows) for name, rows in models.items() if name in target.needs},
+            columns={
+                "old_logprobs": old.double() if "old_logprobs" in target.needs else None,
+                "critical": batch.flat_critical,
+                "sequence_ids": batch.sequence_ids,
+            },
+            real_vocab=objective.real_vocab,
+        )
+
+    def ours(self) -> tuple[float, tuple[Tensor, ...]]:
+        """Value, and gradients of hidden states and head, of the trial's loss."""
+        student, leaves = self._leaves()
+        loss = fused_target_loss(
+            *leaves,
+            self.labels,
+            self.target,
+            bias=student.bias,
+            softcap=student.softcap,
+            logit_scale=student.logit_scale,
+            real_vocab=self.real_vocab,
+            **self._given(self.models),
+        ).loss_sum
+        return float(loss), torch.autograd.grad(loss, leaves)
+
+    def theirs(self, module: ModuleType) -> tuple[float, tuple[Tensor, ...]]:
+        """The same of the exported loss."""
+        student, leaves = self._leaves()
+        models = {name: module.Head(*_parts(rows)) for name, rows in self.models.items()}
+        head = module.Head(*leaves, student.bias, student.softcap, student.logit_scale)
+        loss = module.target_loss(head, self.labels, real_vocab=self.real_vocab, **self._given(models)).loss_sum
+        return float(loss), torch.autograd.grad(loss, leaves)
+
+    def _leaves(self) -> tuple[HiddenHead, tuple[Tensor, Tensor]]:
+        student = self.student
+        return student, (student.hidden.clone().requires_grad_(), student.weight.clone().requires_grad_())
+
+    def _given(self, models: dict[str, Any]) -> dict[str, Any]:
+        return {**models, **self.columns}
 
 
-def _spread(rows: HiddenHead, batch: Batch, tokens: int) -> tuple[Any, ...]:
-    """Hidden states of the positions with a loss, at their places among all positions."""
-    hidden = rows.hidden.new_zeros(tokens, rows.hidden.shape[1]).index_copy(0, batch.positions, rows.hidden)
-    return hidden, rows.weight, rows.bias, rows.softcap, rows.logit_scale
+def _double(rows: HiddenHead) -> HiddenHead:
+    hidden, weight, bias, *rest = _parts(rows)
+    return HiddenHead(hidden.double(), weight.double(), None if bias is None else bias.detach().double(), *rest)
 
 
-def _gradient(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    pairs = zip(found, parameters, strict=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
+def _parts(rows: HiddenHead) -> tuple[Any, ...]:
+    return rows.hidden, rows.weight, rows.bias, rows.softcap, rows.logit_scale
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).norm() / ours.norm().clamp(min=1e-30))

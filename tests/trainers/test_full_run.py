@@ -38,7 +38,12 @@ def full_run(base: Path, data, out: str, run: RunSettings | None = None, trainin
 
 
 def finish(run: FullRun, make_model, **options):
-    return run.finish(reference=None, teacher=FrozenModel(make_model(seed=2)), **options)
+    def source(role: str) -> FrozenModel | None:
+        if role == "teacher":
+            return FrozenModel(make_model(seed=2))
+        return run.resident.reference() if "reference" in run.target.needs else None
+
+    return run.finish(source=source, **options)
 
 
 def test_the_saved_model_is_the_trained_one(base, sums, make_model):
@@ -66,7 +71,7 @@ def test_stopped_and_resumed_it_ends_the_same(base, sums, make_model):
 def test_adapters_are_merged_into_a_model_that_stands_alone(base, sums, make_model):
     pytest.importorskip("peft")
     training = TRAINING.model_copy(update={"lora": LoraSettings(rank=4)})
-    run = full_run(base, sums, "lora", training=training)
+    run = full_run(base, sums, "lora", training=training, target="asft")  # its reference is the base without adapters
     finish(run, make_model)
     loaded = AutoModelForCausalLM.from_pretrained(base / "lora" / "model").eval()
     inputs = sums[0].inputs[None]
