@@ -1,7 +1,8 @@
 """Is an exported loss the trial's own? Value and gradients of both on the first batch of the real data.
 
 Hidden states are the model's, computed once; the two losses on top of them are compared in float64, so that a
-difference is one of formulas and not of rounding. Gradients of all other parameters follow from those of hidden states and head.
+difference is one of formulas and not of rounding. Gradients of all other parameters follow from those of hidden states
+and head.
 """
 
 from __future__ import annotations
