@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,20 @@ import optuna
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..evaluation.confirmation import Comparison
 from ..spaces import TargetSpec, presets
 from ..spaces.errors import UserError
 from .config import PUBLISHED, StudyConfig
-from .config_file import load_study, read_folder
+from .config_file import FOLDER_FILE, load_study, read_folder
 from .confirm import VERDICT_FILE
 from .history import State, TrialRecord, best, plain_sft, read_records
 from .queue import WITHDRAWN
 from .storage import open_storage
 from .study import storage_url
 from .trial import trial_folder
+
+COMPARISON = {field.name for field in fields(Comparison)}
+"""What a verdict says of each design."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Notes(list[str]):
         """What `reader` finds; `default`, and a sentence, where the file is damaged."""
         try:
             return reader()
-        except (ValueError, TypeError, AttributeError, OSError) as error:  # pydantic and json raise ValueErrors
+        except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:  # json, pydantic: ValueErrors
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             self.append(f"{what} cannot be read ({reason}); it is left out.")
             return default
@@ -97,11 +101,10 @@ def _find(path: Path, notes: Notes) -> tuple[StudyConfig | None, Path]:
 
 def _config_of(folder: Path, notes: Notes) -> StudyConfig | None:
     """The configuration kept in a folder, its paths as they are where the folder lies now."""
-    try:
-        config: StudyConfig | None = notes.read(f"{folder.name}/study.json", lambda: read_folder(folder))
-    except UserError as error:
-        notes.append(f"The study's settings are missing: {error}.")
+    if not (folder / FOLDER_FILE).is_file():
+        notes.append(f"The study's settings are missing: {FOLDER_FILE} is not there.")
         return None
+    config: StudyConfig | None = notes.read(f"{folder.name}/{FOLDER_FILE}", lambda: read_folder(folder))
     return None if config is None else _moved(config, folder)
 
 
@@ -190,7 +193,7 @@ def _from_folders(folder: Path, notes: Notes) -> list[TrialRecord]:
 
 def _folder_record(folder: Path, number: int, notes: Notes) -> TrialRecord | None:
     place = trial_folder(folder, number)
-    spec = notes.read(f"trial {number}: spec.json", lambda: json.loads((place.path / "spec.json").read_text("utf-8")))
+    spec = notes.read(f"trial {number}: spec.json", lambda: _mapping(place.path / "spec.json"))
     if spec is None:
         return None
     target = notes.read(f"trial {number}: target", lambda: TargetSpec.model_validate(spec["target"]))
@@ -229,8 +232,8 @@ def _verdict(folder: Path, notes: Notes) -> tuple[Mapping[str, Any] | None, Path
     """The newest verdict and the folder of its confirmation; a confirmation without a verdict has the folder only."""
     files = sorted(folder.glob(f"confirmation-*/{VERDICT_FILE}"), key=lambda file: file.stat().st_mtime)
     for file in reversed(files):
-        found = notes.read(f"{file.parent.name}/{file.name}", lambda one=file: json.loads(one.read_text("utf-8")))
-        if isinstance(found, Mapping) and found.get("comparisons"):
+        found = notes.read(f"{file.parent.name}/{file.name}", lambda one=file: _whole_verdict(one))
+        if found is not None:
             return found, file.parent
     places = sorted(folder.glob("confirmation-*/"), key=lambda place: place.stat().st_mtime)
     if not places:
@@ -238,3 +241,20 @@ def _verdict(folder: Path, notes: Notes) -> tuple[Mapping[str, Any] | None, Path
         return None, None
     notes.append("The confirmation has not reached a verdict (`qtarget confirm` goes on with it).")
     return None, places[-1]
+
+
+def _whole_verdict(file: Path) -> Mapping[str, Any]:
+    """A verdict with everything that a report says of it; ValueError for any other file."""
+    found = _mapping(file)
+    lacking = {"outcome", "winner", "sft_score", "problems", "seeds", "comparisons"} - found.keys()
+    lacking |= {name for each in found.get("comparisons", []) for name in COMPARISON - each.keys()}
+    if lacking or not found["comparisons"]:
+        raise ValueError(f"it lacks {', '.join(sorted(lacking)) or 'comparisons'}")
+    return found
+
+
+def _mapping(file: Path) -> Mapping[str, Any]:
+    found = json.loads(file.read_text("utf-8"))
+    if not isinstance(found, Mapping):
+        raise ValueError(f"it must hold a JSON object, but holds a {type(found).__name__}")
+    return found

@@ -192,6 +192,10 @@ def torn_verdict(folder: Path) -> None:
     next(folder.glob("confirmation-*/confirmation.json")).write_text("{")
 
 
+def foreign_verdict(folder: Path) -> None:
+    next(folder.glob("confirmation-*/confirmation.json")).write_text('{"comparisons": [{"title": "x"}]}')
+
+
 def no_spec(folder: Path) -> None:
     no_storage(folder)
     (folder / "trials" / "0003" / "spec.json").write_text("[]")
@@ -208,7 +212,8 @@ def no_spec(folder: Path) -> None:
         (no_settings, "The study's settings are missing"),
         (torn_settings, "small/study.json cannot be read"),
         (torn_verdict, "confirmation.json cannot be read"),
-        (no_spec, "trial 3"),
+        (foreign_verdict, "it lacks adjusted_p_value"),
+        (no_spec, "trial 3: spec.json cannot be read (it must hold a JSON object, but holds a list)"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from qtarget.spaces import TargetSpec, presets
+from qtarget.spaces.rows import LabelRows
+from qtarget.spaces.target import trust
 from qtarget.trainers.data import load_demonstrations
 from qtarget.trainers.settings import DataSettings
 from qtarget.trainers.sources import FrozenModel
@@ -71,10 +73,12 @@ def test_a_design_of_whole_batches_sees_them_whole(make_model, tokenizer, data) 
     target = TargetSpec.model_validate({"gamma": {"kind": "rank"}})
     shown = view(make_model, tokenizer, data, target).show(range(len(data)), 0.0)
     tokens = [token for example in shown for token in example]
-    ranked = sorted(tokens, key=lambda token: token["p"])
-    gammas = [token["gamma"] for token in ranked]
-    assert gammas == sorted(gammas) or gammas == sorted(gammas, reverse=True)
-    assert len(set(gammas)) > len(shown[0]), "more ranks than one demonstration has tokens"
+    labels = torch.cat([example.labels[example.labels >= 0] for example in data])
+    probs = torch.cat([probabilities(make_model(1), example) for example in data])
+    everything = LabelRows(label_logprobs=probs.gather(1, labels[:, None]).squeeze(1).log())
+    assert [token["gamma"] for token in tokens] == trust(target, everything).tolist()
+    alone = [trust(target, LabelRows(label_logprobs=part)) for part in everything.label_logprobs.split(3)]
+    assert torch.cat(alone).tolist() != trust(target, everything).tolist(), "one by one it would be another trust"
 
 
 def test_long_demonstrations_are_cut_and_prompts_kept(make_model, tokenizer, tmp_path: Path) -> None:
