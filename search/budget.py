@@ -90,14 +90,16 @@ class Spending:
         self.start_seconds = 0.0
         """How long the first engine took to get ready: the confirmation starts one, too."""
         self.cost: Cost | None = None
+        self._complete = 0
         self._fits = False
 
     def look(self, records: Iterable[TrialRecord]) -> None:
         """Take in how the trials stand, their engine time included."""
         known = list(records)
         self._seconds = {each.number: each.seconds or 0.0 for each in known}
-        if self._budget.reserve:
-            self.cost = confirmation_cost(self._config, known)
+        complete = sum(each.state == "complete" for each in known)
+        if self._budget.reserve and complete != self._complete:  # it compares all designs: not every few seconds
+            self.cost, self._complete = confirmation_cost(self._config, known), complete
 
     def over(self, running: Mapping[int, float]) -> Over | None:
         """What has run out, if anything; `running`: engine seconds by number of the trials that run here."""

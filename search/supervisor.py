@@ -183,7 +183,7 @@ class Supervisor:
     def _is_over(self, signals: StopSignals) -> bool:
         """Whether someone has asked to stop, or the budget has run out."""
         running = {worker.task.claim.number: worker.task.seconds for worker in self._workers if worker.task}
-        over = "signal" if signals.count else self._spending.over(running)
+        over: Over | Literal["signal"] | None = "signal" if signals.count else self._spending.over(running)
         self._ended = over or "finished"
         return over is not None
 
