@@ -102,7 +102,9 @@ class RetentionSettings(Settings):
         if bool(self.tasks) == (self.text is not None):
             raise ValueError("`tasks` or `text` must be given, and not both; keep one")
         if (self.limit is not None) != (self.role == "constraint"):
-            raise ValueError(f"`limit` must go with `role: constraint`, but got {self.limit} with {self.role}; mend one")
+            raise ValueError(
+                f"`limit` must go with `role: constraint`, but got {self.limit} with {self.role}; mend one"
+            )
         return self
 
 

@@ -72,7 +72,8 @@ def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"answers    by {facts['backend']['note']}"
     if facts["retention"] is not None:
         kept = facts["retention"]
-        yield f"retention  {kept['name']}: {kept['value']:.4g} {kept['unit']} untrained, {kept['seconds']:.1f} s a trial"
+        value = f"{kept['value']:.4g} {kept['unit']}"
+        yield f"retention  {kept['name']}: {value} untrained, {kept['seconds']:.1f} s a trial"
 
 
 def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:

@@ -109,7 +109,11 @@ def confirmation_table(verdict: Mapping[str, Any]) -> Table:
     for name, justify in (("design", "left"), ("score", "right"), ("points above SFT", "right"),
                           ("expect", "right"), ("p (corrected)", "right"), ("verdict", "left")):  # fmt: skip
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    table.add_row("sft", f"{verdict['sft_score']:.3f}", "", "", "", "")
+    forgotten = {each["title"]: each["retention"] for each in verdict["candidates"] if each.get("retention")}
+    if forgotten:
+        table.add_column("forgotten", justify="right")
+    kept = {title: [f"{found['forgotten']:.3g}"] for title, found in forgotten.items()}
+    table.add_row("sft", f"{verdict['sft_score']:.3f}", "", "", "", "", *kept.get("sft", []))
     for found in sorted(verdict["comparisons"], key=lambda each: -float(each["effect"])):
         table.add_row(
             escape(found["title"]),
@@ -118,6 +122,7 @@ def confirmation_table(verdict: Mapping[str, Any]) -> Table:
             f"{100 * found['shrunken']:+.1f}",
             f"{found['adjusted_p_value']:.2g}",
             found["outcome"],
+            *kept.get(found["title"], []),
         )
     return table
 

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_llama import tiny_llama
 from transformers import MambaConfig, MambaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from qtarget.evaluation.backends import PlainBackend, TransformersBackend
+from qtarget.evaluation.backends import PlainBackend
 from qtarget.evaluation.generate import Request, Sampling, cut_at, generate
 from qtarget.spaces.errors import UserError
 

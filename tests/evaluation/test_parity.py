@@ -42,14 +42,18 @@ def test_a_near_tie_is_measured_in_logits(model, tokenizer):
     """A head moved by rounding's size turns few answers, and the gap says how little it took."""
     moved = copy.deepcopy(model)
     with torch.no_grad():
-        moved.lm_head.weight.add_(2e-3 * torch.randn(moved.lm_head.weight.shape, generator=torch.Generator().manual_seed(0)))
+        moved.lm_head.weight.add_(
+            2e-3 * torch.randn(moved.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+        )
     found = parity(TransformersBackend(moved, tokenizer), model, tokenizer, requests_of(60), GREEDY)
     assert 0 < found.identical < 60
     assert 0 < found.largest_gap < 0.5 and found.agrees(0.5) and not found.agrees(found.largest_gap / 2)
 
 
 def test_the_default_backend_passes_and_the_record_says_so(model, tokenizer):
-    found = checked("transformers", lambda m: TransformersBackend(m, tokenizer), model, tokenizer, PROBLEMS, greedy=True)
+    found = checked(
+        "transformers", lambda m: TransformersBackend(m, tokenizer), model, tokenizer, PROBLEMS, greedy=True
+    )
     assert found.as_dict() == {
         "used": "transformers", "compared": PROMPTS, "identical": PROMPTS, "largest_gap": 0.0, "note": found.note,
     }  # fmt: skip
@@ -76,7 +80,9 @@ def test_a_backend_that_answers_otherwise_is_refused_in_a_study_that_samples(mod
 
 def test_an_architecture_that_batches_cannot_serve_is_answered_one_problem_at_a_time(tokenizer):
     model = MambaForCausalLM(MambaConfig(vocab_size=53, hidden_size=16, num_hidden_layers=1, state_size=4))
-    found = checked("transformers", lambda m: TransformersBackend(m, tokenizer), model, tokenizer, PROBLEMS, greedy=True)
+    found = checked(
+        "transformers", lambda m: TransformersBackend(m, tokenizer), model, tokenizer, PROBLEMS, greedy=True
+    )
     assert found.name == "plain" and "attention layers" in found.note
 
 

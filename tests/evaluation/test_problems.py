@@ -197,7 +197,9 @@ class TestRefusals:
 
     def test_a_verifier_beside_the_file_is_found_and_a_missing_one_is_told(self, tmp_path):
         write_jsonl(tmp_path / "a.jsonl", sums(10))
-        (tmp_path / "beside_the_file.py").write_text("def ends(completion, gold):\n    return completion.endswith(gold)\n")
+        (tmp_path / "beside_the_file.py").write_text(
+            "def ends(completion, gold):\n    return completion.endswith(gold)\n"
+        )
         found = load_problems(settings(path="a.jsonl", verifier="beside_the_file:ends"), tmp_path, 0).search
         judged = judge(found[0].claim(f"it is {found[0].gold}"))
         assert judged.verdict is Verdict.CORRECT, judged.detail

@@ -104,7 +104,7 @@ def test_looks_begin_with_a_block_grow_and_end_with_the_last_problem():
 def test_the_evidence_of_a_whole_row_is_that_of_its_prefixes():
     """A decision looks at no score that is not there yet."""
     generator = np.random.default_rng(6)
-    incumbent, trial = correct(generator, generator.normal(0, 1.5, (2, 64)) + [[1], [-1]])
+    incumbent, trial = correct(generator, generator.normal([[1], [-1]], 1.5, (2, 64)))
     reference = generator.uniform(0.1, 0.9, 64)
     whole = evidence(trial, float(incumbent.mean()), reference)
     prefixes = [race(trial[:n], incumbent, SETTINGS, reference=reference).e_value for n in range(1, 65)]

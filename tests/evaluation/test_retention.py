@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_llama import tiny_llama
 
-from qtarget.evaluation.retention import divergence, text_windows
+from qtarget.evaluation.retention import _per_token, divergence, text_windows
 from qtarget.spaces.errors import UserError
 
 WINDOWS = [[4, 5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16, 17, 18], [20, 21, 22]]
@@ -52,12 +52,23 @@ def test_divergence_equals_the_hand_computation_whatever_the_batch(model, moved,
 
 def test_the_standard_error_is_that_of_a_ratio_of_window_sums(model, moved):
     """Against the jackknife over windows, which knows nothing of the formula."""
-    windows = [WINDOWS[0][: 2 + index % 4] + [30 + index] for index in range(12)]
+    windows = [[*WINDOWS[0][: 2 + index % 4], 30 + index] for index in range(12)]
     found = divergence(moved, logits_of(model), windows)
     left_out = [divergence(moved, logits_of(model), windows[:i] + windows[i + 1 :]).kl for i in range(12)]
     jackknife = (11 / 12 * sum((value - sum(left_out) / 12) ** 2 for value in left_out)) ** 0.5
     assert found.standard_error == pytest.approx(jackknife, rel=0.1)
     assert divergence(moved, logits_of(model), windows[:1]).standard_error is None
+
+
+@pytest.mark.parametrize("change", [1e-4, 1.0, 40.0])
+def test_tiny_and_huge_divergences_are_exact(change):
+    """Logits (rows, vocab) moved a little or so far that probabilities vanish, against float64."""
+    generator = torch.Generator().manual_seed(1)
+    base = 3 * torch.randn(6, 50, generator=generator)
+    moved = base + change * torch.randn(6, 50, generator=generator)
+    found = _per_token(moved, base, torch.zeros(6, dtype=torch.int64))[:, 0]
+    p, q = base.double().log_softmax(-1), moved.double().log_softmax(-1)
+    assert found.tolist() == pytest.approx((p.exp() * (p - q)).sum(-1).tolist(), rel=2e-3)
 
 
 def test_a_model_does_not_diverge_from_itself(model):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,12 @@ from rich.console import Console
 from scripted_study import Recorder
 from small_study import small_config, write_small_study
 
+from qtarget.evaluation.retention_measure import RetentionMeasure
 from qtarget.search.config_file import load_study, parse_study
 from qtarget.search.history import TrialRecord, front, load_history
 from qtarget.search.session import show_status
 from qtarget.search.supervisor import run_study
+from qtarget.search.tracking import flatten
 from qtarget.spaces.errors import UserError
 
 TEXT = "some words that the base has its own mind about\n\nand others, 1 2 3\n\nthe end of a text\n"
@@ -69,6 +69,7 @@ def test_every_trial_says_what_it_forgot_in_its_result(constrained) -> None:
         assert each["unit"] == "nats per token" and each["direction"] == "minimize" and each["standard_error"] > 0
         assert each["forgotten"] == each["value"] >= 0 and each["limit"] == 0.01
         assert each["feasible"] == (each["forgotten"] <= 0.01)
+        assert flatten({"retention": each})["retention.value"] == each["value"]  # what MLflow gets
     assert kept[0]["value"] > 0.1 > 0.01 > kept[1]["value"]  # lr 0.01 against lr 1e-4
 
 
@@ -144,10 +145,29 @@ def test_settings_that_cannot_be_meant_are_refused(retention: dict[str, Any], sa
         parse_study(small_config(evaluation=evaluation))
 
 
-def test_a_text_that_is_not_there_is_told_with_its_remedy(tmp_path: Path) -> None:
-    study = write(tmp_path, {"text": "nowhere.txt"})
-    done = subprocess.run(
-        [sys.executable, "-m", "qtarget.search.cli", "run", str(study)],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2 and "`retention.text` must be a readable file" in done.stderr
+@pytest.mark.parametrize(
+    ("retention", "said"),
+    [
+        ({"text": "nowhere.txt"}, "`retention.text` must be a readable file in UTF-8"),
+        ({"text": "broken.txt"}, "`retention.text` must be a readable file in UTF-8"),
+        ({"text": "empty.txt"}, "needs general text of at least two tokens"),
+        ({"text": "other.jsonl"}, "no column `text`; it has: question, answer"),
+        ({"text": "other.jsonl", "text_column": "question"}, None),
+    ],
+)
+def test_texts_are_read_or_refused(tmp_path: Path, retention: dict[str, Any], said: str | None) -> None:
+    from tiny_llama import character_tokenizer
+
+    config = load_study(write(tmp_path, retention))
+    (tmp_path / "empty.txt").write_text("\n\n")
+    (tmp_path / "broken.txt").write_bytes(b"a\xff\n")
+
+    def measure() -> RetentionMeasure:
+        settings = config.evaluation
+        return RetentionMeasure(settings, settings.retention, character_tokenizer(), tmp_path, 0)
+
+    if said is None:
+        assert measure().compares_logits and measure().fingerprint == measure().fingerprint
+    else:
+        with pytest.raises(UserError, match=said):
+            measure()

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from small_study import small_config, write_small_study
+
+from qtarget.search.config_file import load_study
+from qtarget.search.engine_check import check
+from qtarget.spaces.errors import UserError
 
 
 def study_file(folder: Path) -> Path:
@@ -82,22 +87,21 @@ def test_the_confirmation_is_not_raced_and_ends_with_a_verdict(ran) -> None:
 
 def test_confirm_goes_on_with_what_is_there(ran) -> None:
     folder, summary, _ = ran
-    again = json.loads(qtarget("confirm", str(folder), "--workers", "2", "--json").stdout)
+    again = json.loads(qtarget("confirm", str(folder), "--json").stdout)
     assert again["comparisons"] == summary["confirmation"]["comparisons"]
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study whose problems have math golds, of which the first cannot be read; one repeats, one is in training."""
+    """A study whose problems have math golds, a quarter of them unreadable; one repeats, one is in training."""
     folder = tmp_path_factory.mktemp("broken")
     study = study_file(folder)
     training = json.loads((folder / "train.jsonl").read_text().splitlines()[0])["prompt"]
-    rows = [{"question": f"{n} plus {n}", "answer": str(2 * n)} for n in range(60)]
+    golds = ["\\frac{1}{" if n % 4 == 0 else str(2 * n) for n in range(100)]
+    rows = [{"question": f"{n} plus {n}", "answer": gold} for n, gold in enumerate(golds)]
     rows += [{"question": "8 PLUS  8", "answer": "16"}, {"question": training, "answer": "1"}]
-    rows[3]["answer"] = "\\frac{1}{"
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = study.read_text().replace("kind: exact", "kind: math").replace("problems: 20", "problems: 32")
-    study.write_text(text)
+    study.write_text(study.read_text().replace("kind: exact", "kind: math").replace("problems: 20", "problems: 32"))
     return study
 
 
@@ -105,17 +109,40 @@ def test_check_counts_bad_golds_repeats_and_overlap(broken: Path) -> None:
     done = qtarget("check", str(broken), "--json")
     problems = json.loads(done.stdout)["problems"]
     [task] = problems["tasks"]
-    assert (task["read"], task["duplicates"], task["in_training"]) == (62, 1, 1)
-    assert task["search"] + task["report"] == 60
-    assert len(problems["unusable_golds"]) <= 1
+    assert (task["read"], task["duplicates"], task["in_training"]) == (102, 1, 1)
+    assert task["search"] + task["report"] == 100
+    unusable = problems["unusable_golds"]
+    assert 0 < len(unusable) < 40 and all(each["gold"] == "\\frac{1}{" for each in unusable)
+    assert f"{len(unusable)} that no answer can match" in done.stderr
     assert "1 repeated, 1 also in training (left out)" in done.stderr
     assert "answers equal those of plain generate()" in done.stderr
 
 
-def test_check_refuses_golds_that_nothing_can_match(broken: Path, tmp_path: Path) -> None:
-    rows = "".join(json.dumps({"question": f"{n} plus {n}", "answer": "\\frac{1}{"}) + "\n" for n in range(80))
+def test_check_refuses_golds_that_nothing_can_match_and_prompts_that_do_not_fit(broken: Path) -> None:
+    rows = "".join(json.dumps({"question": f"{n} plus {n}", "answer": "\\frac{1}{"}) + "\n" for n in range(120))
     (broken.parent / "unreadable.jsonl").write_text(rows)
     study = broken.with_name("unreadable.yaml")
     study.write_text(broken.read_text().replace("problems.jsonl", "unreadable.jsonl"))
-    done = qtarget("check", str(study), code=2)
-    assert "Golds must be readable" in done.stderr and "all 40 problems" in done.stderr
+    with pytest.raises(UserError, match="Golds must be readable, but those of all 40 problems are not"):
+        check(load_study(study))
+    study.write_text(broken.read_text().replace("max_new_tokens: 3", "max_new_tokens: 250"))
+    with pytest.raises(UserError, match=r"the model's 256 positions, .* at worst, too long for \d+ of 40 problems"):
+        check(load_study(study))
+
+
+def test_evaluate_tells_tasks_apart_and_shows_a_verifier_that_raises(broken: Path) -> None:
+    folder = broken.parent
+    (folder / "grading.py").write_text("def judge(completion, gold):\n    raise ZeroDivisionError('by design')\n")
+    words = [{"path": "train.jsonl", "question_column": "prompt", "answer_column": "completion", "kind": "exact"}]
+    words += [{**words[0], "verifier": "grading:judge", "path": "words.jsonl"}]
+    (folder / "words.jsonl").write_text('{"prompt": "an x", "completion": "x"}\n{"prompt": "a y", "completion": "y"}\n')
+    settings = {"tasks": words, "problems": 4, "samples": 2, "temperature": 0.5, "max_new_tokens": 3}
+    (folder / "tasks.yaml").write_text(yaml.safe_dump({"evaluation": settings}))
+    done = qtarget(
+        "evaluate", str(folder / "model"), str(folder / "tasks.yaml"), "--out", str(folder / "out"), "--json"
+    )
+    result = json.loads(done.stdout)
+    assert result["verdicts"]["error"] == 4 == 8 - sum(n for name, n in result["verdicts"].items() if name != "error")
+    assert result["tasks"].keys() == {"train", "words"} and result["tasks"]["words"]["score"] == 0
+    assert "first error: ZeroDivisionError: by design" in done.stderr and "pass@2" in done.stderr
+    assert len((folder / "out" / "items.jsonl").read_text().splitlines()) == 8
