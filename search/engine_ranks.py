@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,10 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
-from .engine import classify, serve
+from .engine import Engine, classify, serve
 from .engine_channel import Channel, Message, die_with_parent
 from .engine_ranks_run import FollowerRun, LeaderRun, Talk
+from .engine_run import Run
 from .failures import LOST_CONTACT
 
 FOREVER = timedelta(days=365)
@@ -101,8 +103,11 @@ def main(folder: Path) -> None:
     talk = join_ranks()
     leads = talk.rank == 0
     channel = LeaderChannel(talk) if leads else FollowerChannel(talk)
+    make_run: Callable[[Engine, Channel, Message], Run] = (
+        partial(LeaderRun, talk) if leads else partial(FollowerRun, talk)
+    )
     try:
-        serve(folder, channel, partial(LeaderRun if leads else FollowerRun, talk))
+        serve(folder, channel, make_run)
     except Exception as error:
         if lost_contact(error):
             os._exit(LOST_CONTACT)

@@ -37,11 +37,11 @@ def shard(model: nn.Module, device: torch.device) -> None:
             field="engine.strategy",
         )
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    whole = set(causal.get_output_embeddings().parameters())
+    head = set(causal.get_output_embeddings().parameters())
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for module in (*layers, decoder):
         # always reshard, the root too: a forward pass must never see weights gathered before an update
-        fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=whole, reshard_after_forward=True)
+        fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=head, reshard_after_forward=True)
         # each rank's loss is divided by the tokens of all ranks, so gradients add up; gloo knows no other way to scale
         module.set_force_sum_reduction_for_comms(True)
         module.set_gradient_divide_factor(1.0)
