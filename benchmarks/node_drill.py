@@ -66,7 +66,7 @@ def drill(calm: Path, lost: Path, away: float) -> dict[str, Any]:
     try:
         with subprocess.Popen([*command(lost), "--ray", cluster.address], stdout=subprocess.DEVNULL) as run:
             wait_for_two(config.study_folder, run)
-            cluster.remove_node(node)
+            cluster.remove_node(node, allow_graceful=False)  # it falls silent
             time.sleep(away)
             cluster.add_node(**NODE)
             status = run.wait()
