@@ -131,7 +131,18 @@ def confirm_study(
     verdict = conclude(confirmation)
     console.print(confirmation_table(verdict))
     console.print(confirmation_sentence(verdict), soft_wrap=True, style="bold")
+    _report(config, console, in_time=deadline is None)
     return verdict
+
+
+def _report(config: StudyConfig, console: Console, *, in_time: bool) -> None:
+    """Write the report of a confirmed study; with a deadline, without loading the models once more."""
+    from .report import write_report  # matplotlib takes a second to import
+
+    try:
+        write_report(config.study_folder, console, compute=in_time)
+    except Exception as error:  # the study is finished and its verdict written, whatever becomes of a page
+        console.print(f"The report could not be written: {error}", markup=False, soft_wrap=True)
 
 
 def parse_until(text: str | None, now: datetime | None = None) -> datetime | None:

@@ -72,7 +72,7 @@ def show_ui(path: Path, console: Console) -> None:
     """
     config = locate(path)
     number = _study_number(config)
-    if importlib.util.find_spec("optuna_dashboard") is None:
+    if not _is_installed("optuna_dashboard"):
         raise UserError("`qtarget ui` needs optuna-dashboard, which is not installed; pip install 'qtarget[ui]'")
     with StopSignals() as signals:
         servers: list[Server] = []
@@ -85,6 +85,13 @@ def show_ui(path: Path, console: Console) -> None:
         finally:
             for server in servers:
                 server.stop()
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # kept from being imported
+        return False
 
 
 def start(config: StudyConfig, number: int) -> list[Server]:
