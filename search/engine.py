@@ -26,7 +26,7 @@ from ..trainers.data import load_demonstrations, load_rows, turn_reader
 from ..trainers.resident import ResidentModel, needs_frozen_copy
 from ..trainers.settings import DataSettings, ModelSettings
 from ..trainers.sft import DivergedError
-from ..trainers.sources import CachedModel, Source
+from ..trainers.sources import CachedModel
 from .config import StudyConfig
 from .config_file import read_folder
 from .engine_bias import cache_bias, study_caches
@@ -60,7 +60,7 @@ class Engine:
             self.scoring = Scoring(config, self.resident, self.splits.search, seen)
         self.problems = {"search": self.splits.search, "report": self.splits.report}
 
-    def sources(self, target: TargetSpec) -> dict[str, Source | None]:
+    def sources(self, target: TargetSpec) -> dict[str, Any]:
         """Reference and teacher of a design, live or from the cache that all trials share; None where it needs none."""
         resident, config, needs = self.resident, self._config, target.needs
         if config.cache is not None:
