@@ -76,8 +76,8 @@ def _trained(record: TrialRecord) -> bool:
 def _run_seconds(config: StudyConfig, record: TrialRecord) -> float:
     """Wall time of a trial, had it been scored on the report problems."""
     result = TrialFolder(record.folder).result or {}
-    scored = result.get("num_problems", config.evaluation.problems)
-    scoring = result.get("evaluation_seconds", record.seconds or 0.0)  # its files are elsewhere: all of it
+    scored = int(result.get("num_problems", config.evaluation.problems))
+    scoring = float(result.get("evaluation_seconds", record.seconds or 0.0))  # its files are elsewhere: all of it
     return (record.seconds or 0.0) + scoring * max(0.0, config.evaluation.report_problems / scored - 1)
 
 
