@@ -157,7 +157,7 @@ def _texts(settings: RetentionSettings, base: Path) -> list[str]:
     path = (base / Path(settings.text).expanduser()).resolve()
     if path.suffix == ".txt":
         try:
-            return [text for text in path.read_text("utf-8").split("\n\n") if text.strip()]
+            return [text.strip() for text in path.read_text("utf-8").split("\n\n") if text.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"`retention.text` must be a readable file in UTF-8, but got {path}: {error}") from None
     rows = read_rows(TaskSettings(path=settings.text), base)
