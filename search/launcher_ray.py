@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ class Host:
                 self._engine = start(ranks)(Path(folder), index)
             except UserError as error:
                 self._refused = str(error)
+
+    def is_here(self) -> bool:
+        """Answers once the actor runs."""
+        return True
 
     def receive(self) -> tuple[list[Message], Cause | None]:
         """What the engine has said, waiting a moment for it, and what it died of."""
@@ -101,8 +106,9 @@ def _read(path: Path) -> str | None:
 class RayEngine:
     """An engine on some node as its supervisor sees it. A thread waits for what its actor passes on."""
 
-    def __init__(self, ray: Any, host: Any, log: Path) -> None:
-        self._ray, self._host, self.log = ray, host, log
+    def __init__(self, ray: Any, make_host: Callable[[], Any], log: Path) -> None:
+        self._ray, self._make_host, self._host, self.log = ray, make_host, make_host(), log
+        self._lock, self._ending = threading.Lock(), threading.Event()
         self._messages: deque[Message] = deque()
         self._death: Cause | None = None
         self._placed = False
@@ -114,8 +120,10 @@ class RayEngine:
     def _relay(self) -> None:
         cause: Cause | None = None
         try:
+            self._wait_for_place()
             while cause is None:
-                messages, cause = self._next()
+                answer = self._host.receive.options(concurrency_group="events").remote()
+                messages, cause = self._ray.get(answer)
                 self._pass_on(messages)
         except Exception as error:  # whatever Ray raises: this actor will not answer any more
             cause = ("crash", f"its node or its actor is gone: {_in_one_line(error)}")
@@ -125,13 +133,26 @@ class RayEngine:
         self._death = cause
         os.write(self._wake, b".")
 
-    def _next(self) -> tuple[list[Message], Cause | None]:
-        answer = self._host.receive.options(concurrency_group="events").remote()
-        while not self._placed and not self._ray.wait([answer], timeout=PLACE_SECONDS)[0]:
-            self._pass_on([{"type": "unplaced"}])
-        found: tuple[list[Message], Cause | None] = self._ray.get(answer)
-        self._placed = True
-        return found
+    def _wait_for_place(self) -> None:
+        """Until the actor runs. One that Ray has given up before it ran is asked for again."""
+        while not self._placed:
+            here = self._host.is_here.options(concurrency_group="events").remote()
+            while not self._ray.wait([here], timeout=PLACE_SECONDS)[0]:
+                self._pass_on([{"type": "unplaced"}])
+            try:
+                self._placed = self._ray.get(here)
+            except self._ray.exceptions.RayActorError as error:
+                if "never ran" not in str(error):
+                    raise
+                self._ask_again()
+
+    def _ask_again(self) -> None:
+        self._ending.wait(PLACE_SECONDS)
+        with self._lock:
+            if self._ending.is_set():
+                raise RuntimeError("it is not needed any more")
+            self._host = self._make_host()
+        self._pass_on([{"type": "unplaced"}])
 
     def _pass_on(self, messages: list[Message]) -> None:
         if messages:
@@ -173,6 +194,8 @@ class RayEngine:
         self._end(0.0)
 
     def _end(self, patience: float) -> None:
+        with self._lock:
+            self._ending.set()
         if self._placed and not self.dead:
             closed = self._host.close.remote(patience)
             self._ray.wait([closed], timeout=patience + HOST_SECONDS)
@@ -215,8 +238,8 @@ class RayCluster:
         actor = self._ray.remote(**resources, max_restarts=0, concurrency_groups=groups)(Host)
 
         def start(folder: Path, index: int) -> RayEngine:
-            host = actor.remote(str(folder.absolute()), index, ranks, self._start, self._mark(folder), environment)
-            return RayEngine(self._ray, host, folder / f"engine-{index}.log")
+            arguments = (str(folder.absolute()), index, ranks, self._start, self._mark(folder), environment)
+            return RayEngine(self._ray, partial(actor.remote, *arguments), folder / f"engine-{index}.log")
 
         return start
 
