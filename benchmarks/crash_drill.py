@@ -134,14 +134,14 @@ class Killer:
         seen, deadline = self._signs(phase), time.monotonic() + PATIENCE
         if phase == "starting":
             deadline = time.monotonic() + self.chance.uniform(0.0, 5.0)
-        while self._signs(phase) == seen and time.monotonic() < deadline and supervisor.is_running():
+        while self._signs(phase) == seen and time.monotonic() < deadline and lives(supervisor):
             time.sleep(0.001)
         if phase in ("training", "evaluation"):
             time.sleep(self.chance.expovariate(2.0))
         try:
             victim, name = self._victim(supervisor, phase)
             victim.kill()
-            while victim.is_running() and victim.status() != psutil.STATUS_ZOMBIE:
+            while lives(victim):
                 time.sleep(0.001)
         except psutil.Error:  # it has just ended
             return
@@ -191,6 +191,14 @@ class Killer:
             if blow.lost > checkpoint_every
         ]
         return found + ([f"{len(self.blows)} kills, not {self.kills}"] if len(self.blows) < self.kills else [])
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs: neither gone nor waiting for its parent to notice."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def last_step(metrics: Path) -> int:
