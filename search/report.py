@@ -65,6 +65,7 @@ def describe(data: StudyData, shown: Any, path: str) -> dict[str, Any]:
         "verdict": verdict,
         "missing": missing,
         "confirmed": data.verdict,
+        "decisive": decisive(data.verdict) if data.verdict is not None else None,
         "published": _published(data, sheets),
         "winner": data.winner,
         "demonstrations": _scaled(shown.get("demonstrations", [])),

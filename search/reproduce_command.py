@@ -94,7 +94,7 @@ def _finished(folder: TrialFolder, number: int) -> tuple[TrialSpec, Mapping[str,
     except (OSError, ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"trial {number} must have its spec.json and result.json, but {reason}; run the study"
+            f"trial {number} must have spec.json and result.json, but {reason}; run the study"
         ) from None
     if result is None:
         raise UserError(f"trial {number} must be finished, but {folder.path} holds no result.json; run the study on")
@@ -133,7 +133,9 @@ class Repetition:
                 while not (self._done or self._stopped):
                     self._listen(engine, signals)
         finally:
-            engine.close() if self._done else engine.kill()
+            if not self._done:
+                engine.kill()
+            engine.close()
             self._emit(StudyEnded("finished" if self._done else "stopped", {}))
             self._listener.close()
         return self._done
