@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: quickstart test lint types wheel clean
+.PHONY: quickstart test lint types wheel docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/qtarget quickstart
@@ -19,6 +19,10 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	mkdir -p build/types && ln -sfn ../.. build/types/qtarget
 	MYPYPATH=build/types $(BIN)/mypy -p qtarget
+
+# The site, strict: a warning fails it. Needs no network.
+docs: $(VENV)/.installed-dev
+	$(BIN)/sphinx-build -W --keep-going -q -d build/doctrees docs build/docs
 
 # The wheel, installed where nothing of this checkout can be seen.
 wheel: $(VENV)/.installed-dev
