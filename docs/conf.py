@@ -1,5 +1,6 @@
 """The documentation site: Markdown pages and docstrings, built by Sphinx without a network. `make docs` builds it."""
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -48,7 +49,13 @@ def _mathml(writer: Any, node: nodes.Element, block: bool) -> None:
     raise nodes.SkipNode
 
 
+def _literal(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings mark code as Markdown does, with single backticks; reStructuredText wants two."""
+    lines[:] = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", "\n".join(lines)).split("\n")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", _literal)
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(lambda writer, node: _mathml(writer, node, block=False), None),

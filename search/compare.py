@@ -149,9 +149,8 @@ def compare(pairs: Sequence[Pair]) -> Comparison:
             "compared studies must share at least one design, but have none in common; give them common `baselines`"
         )
     names = tuple(pair.study for pair in pairs)
-    generators = {name: np.random.default_rng(derive_seed("compare", name)) for name in names}
-    drawn = [_drawn_ranks(pair, shared, generators[pair.study]) for pair in pairs]
-    effects = [[_effect(pair, name, generators[pair.study]) for pair in pairs] for name in shared]
+    drawn = [_drawn_ranks(pair, shared, _generator(pair, "ranks")) for pair in pairs]
+    effects = [[_effect(pair, name, _generator(pair, name)) for pair in pairs] for name in shared]
     outcomes, titles = _outcomes(pairs, shared), _titles(pairs, shared)
     rows = []
     for index, name in enumerate(shared):
@@ -162,8 +161,13 @@ def compare(pairs: Sequence[Pair]) -> Comparison:
         low, high = _interval(np.mean([ranks[:, index] for ranks in drawn], axis=0))
         mean_rank = float(np.mean([place.rank for place in places]))
         rows.append(Row(titles[name], name, places, mean_rank, low, high, outcomes.get(name)))
-    winners = tuple(_winner(pair, shared, generators[pair.study]) for pair in pairs)
+    winners = tuple(_winner(pair, shared, _generator(pair, "winner")) for pair in pairs)
     return Comparison(names, tuple(sorted(rows, key=lambda row: row.mean_rank)), winners)
+
+
+def _generator(pair: Pair, purpose: str) -> np.random.Generator:
+    """What a pair draws for one purpose does not depend on which other pairs it is compared with."""
+    return np.random.default_rng(derive_seed("compare", pair.study, purpose))
 
 
 def _titles(pairs: Sequence[Pair], shared: Sequence[str]) -> dict[str, str]:
