@@ -55,7 +55,7 @@ def _literal(app: Sphinx, what: str, name: str, found: Any, options: Any, lines:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("autodoc-process-docstring", _literal)
+    app.connect("autodoc-process-docstring", _literal, priority=400)  # before napoleon looks for colons
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(lambda writer, node: _mathml(writer, node, block=False), None),
