@@ -3,7 +3,7 @@
     python benchmarks/claims.py --workers 1 8 64 --slots 200 1000 --seconds 8
 
 Each simulated worker is a process with connections of its own, which claims a slot, reports a score at a rung and
-finishes the trial, again and again, against a PostgreSQL server started for it (or `--url`). Prints a JSON report.
+finishes the trial, again and again, against a PostgreSQL server started for it (or `--url`). Prints a JSON line each.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ def main() -> None:
     given = parser.parse_args()
     with nullcontext() if given.url else postgres_server(connections=400) as server:
         url = given.url or server.url
-        rows = [measure(url, workers, slots, given.seconds) for slots in given.slots for workers in given.workers]
-    print(json.dumps({"cores": os.cpu_count(), "seconds": given.seconds, "rows": rows}, indent=2))
+        print(f"{os.cpu_count()} cores, {given.seconds:g} s each")
+        for slots in given.slots:
+            for workers in given.workers:
+                print(json.dumps(measure(url, workers, slots, given.seconds)), flush=True)
 
 
 def measure(url: str, workers: int, slots: int, seconds: float) -> dict[str, Any]:

@@ -34,7 +34,8 @@ from qtarget.search.config_file import load_study
 from qtarget.search.history import TrialRecord, load_history
 from qtarget.search.session import tracking_uri
 
-PHASES = ("training", "evaluation", "checkpointing", "tell", "tracking", "starting")
+PHASES = ("training", "checkpointing", "evaluation", "tracking", "starting", "training", "checkpointing", "tell")
+"""Chances are equal; only so many results are ever told, and every trial trains and saves more than once."""
 PATIENCE = 60.0
 """Seconds to wait for a phase; then the blow falls wherever the study is."""
 
