@@ -244,13 +244,20 @@ class MlflowWriter:
     @property
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)
-        return str(found.experiment_id if found else self._client.create_experiment(self._experiment))
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(self._experiment, artifact_root(self._uri, self._folder)))
 
     @property
     def _client(self) -> MlflowClient:
         if not hasattr(self, "_made_client"):
             self._made_client = connect(self._uri, self._folder)
         return self._made_client
+
+
+def artifact_root(uri: str, folder: Path) -> str | None:
+    """Where artifacts of an experiment lie: beside a local store, not wherever the command was called; else its choice."""
+    return (folder.resolve() / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
 
 
 def connect(uri: str, folder: Path) -> MlflowClient:
