@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--effective-batch", type=int, help="sequences of a step, instead of the export's")
     parser.add_argument("--micro-batch", type=int, help="sequences of a forward pass, instead of the export's")
+    parser.add_argument("--preset", help="another target, by the name of a published one")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=["trl", "qtarget"], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -58,6 +59,12 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     winner["training"] |= {name: value for name, value in changes.items() if value is not None}
     winner["training"] |= {"precision": "fp32", "clip_norm": None, "steps": given.steps}
     winner["evaluation"] = None
+    if given.preset is not None:
+        from qtarget.search.export_loss import loss_source
+        from qtarget.spaces import presets
+
+        winner["target"] = presets.get(given.preset).model_dump(mode="json")
+        (folder / "target_loss.py").write_text(loss_source(presets.get(given.preset)), encoding="utf-8")
     (folder / "winner.yaml").write_text(yaml.safe_dump(winner, allow_unicode=True), encoding="utf-8")
     seconds = {}
     for side, python in (("qtarget", sys.executable), ("trl", given.trl_python)):
@@ -68,7 +75,9 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     mine, theirs = (torch.load(scratch / side / "gradients.pt") for side in ("qtarget", "trl"))
     return {
         "parameters": len(mine[0]),
-        "worst_parameter": max(relative(mine[0][name], theirs[0][name]) for name in mine[0]),
+        "worst_parameter": max((relative(mine[0][name], theirs[0][name]), name) for name in mine[0])[0],
+        "worst_name": max((relative(mine[0][name], theirs[0][name]), name) for name in mine[0])[1],
+        "worst_share": max(float((mine[0][n] - theirs[0][n]).abs().max() / mine[0][n].abs().max()) for n in mine[0]),
         "gradient_by_step": [relative(flat(a), flat(b)) for a, b in zip(mine, theirs, strict=True)],
         "same_names": mine[0].keys() == theirs[0].keys(),
         "seconds": seconds,
@@ -115,7 +124,7 @@ def trl_side(folder: Path, out: Path, steps: int) -> None:
 def qtarget_side(folder: Path, out: Path, steps: int) -> None:
     """`qtarget train`, in the process that it would start."""
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    from qtarget.search.engine_train import Training, Silent
+    from qtarget.search.engine_train import Silent, Training
     from qtarget.search.winner_file import load_winner
 
     notes = Notes(out)

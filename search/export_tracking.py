@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import StudyConfig
 from .session import tracking_uri
-from .tracking import connect
+from .tracking import artifact_root, connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,7 +39,11 @@ def study_run(client: MlflowClient, config: StudyConfig) -> str:
     key = f"{config.study}@{config.study_folder.resolve()}".replace("'", "")
     experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
     found = client.get_experiment_by_name(experiment)
-    number = found.experiment_id if found else client.create_experiment(experiment)
+    number = (
+        found.experiment_id
+        if found
+        else client.create_experiment(experiment, artifact_root(tracking_uri(config), config.study_folder))
+    )
     query = f"tags.`qtarget.study` = '{key}' and tags.`qtarget.trial` = 'study'"
     runs = client.search_runs([number], query, max_results=1)
     if runs:

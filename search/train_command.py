@@ -19,7 +19,7 @@ from ..spaces.errors import UserError
 from .helper_process import raise_fault
 from .progress import bars
 from .signals import StopSignals
-from .tracking import connect, flatten
+from .tracking import artifact_root, connect, flatten
 from .trial import read_json, write_json
 from .winner_file import WinnerFile, load_winner
 
@@ -154,7 +154,8 @@ def _messages(process: subprocess.Popen[bytes], signals: StopSignals) -> Iterato
     assert process.stdout is not None and process.stdin is not None
     buffer = b""
     while True:
-        ready, _, _ = select.select([process.stdout, signals], [], [])
+        heard: list[Any] = [process.stdout, signals]
+        ready, _, _ = select.select(heard, [], [])
         if signals in ready:
             signals.drain()
             if signals.count > 1:
@@ -203,7 +204,7 @@ class TrackedRun:
         self.client = connect(uri, out)
         name = f"{Path(winner.model.path).name} on {Path(winner.data.path).stem}"
         found = self.client.get_experiment_by_name(name)
-        experiment = found.experiment_id if found else self.client.create_experiment(name)
+        experiment = found.experiment_id if found else self.client.create_experiment(name, artifact_root(uri, out))
         known = read_json(out / TRACKING_FILE) or {}
         self.id = (
             known.get(uri) or self.client.create_run(experiment, run_name=f"train {winner.target.title()}").info.run_id

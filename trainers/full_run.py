@@ -99,7 +99,7 @@ class FullRun:
         """
         model = self.trained = self.resident.fresh(self.training.lora, seed=self.seed)
         if self.run.activation_checkpointing:
-            base_model(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            recompute_activations(base_model(model))
         if self.run.packing:
             prepare_packing(base_model(model))
 
@@ -179,6 +179,15 @@ class FullRun:
                 if name in trained:
                     parameter.copy_(trained[name])
         return adapted.merge_and_unload()
+
+
+def recompute_activations(model: Any) -> None:
+    """Let the backward pass compute the layers' activations again, under the name that this transformers has for it."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    if enable is not None:
+        enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, shard_gigabytes: float) -> None:

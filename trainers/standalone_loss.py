@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math  # noqa: F401  # some designs use it
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -69,10 +69,11 @@ class Rows:
 
     def to(self, device: Any) -> Rows:
         """The same on another device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Rows(
-            **{name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
-        )
+        tensors = {
+            field.name: value for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        moved: dict[str, Any] = {name: value.to(device) for name, value in tensors.items()}
+        return replace(self, **moved)
 
 
 # <design>
@@ -207,7 +208,7 @@ class _Inputs:
         student = self.heads["student"]
         assert student is not None
         size = max(1, max_bytes // (8 * student.weight.shape[0]))
-        return list(torch.arange(len(self.valid), device=self.valid.device).split(size))
+        return list(torch.split(torch.arange(len(self.valid), device=self.valid.device), size))
 
     def logprobs(self, name: str, part: Tensor, width: int) -> Tensor:
         """log-softmax of one model for some tokens; a head of another width is cut to the real vocabulary."""

@@ -113,7 +113,7 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
 
         def factor(step: int) -> float:
             if step < warmup:
-                return (step + 1) / (warmup + 1)
+                return float((step + 1) / (warmup + 1))
             if self.training["decay"] == "constant":
                 return 1.0
             return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, num_training_steps - warmup))
