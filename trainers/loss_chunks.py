@@ -18,7 +18,7 @@ from ..spaces.residual import Uniform
 from ..spaces.rows import LabelRows, Rows
 from ..spaces.target import Design, TargetSpec, count, design, trust
 from .loss_gradients import Gradients, NoGradients
-from .loss_head import Head, compute_dtype
+from .loss_head import WORKSPACE, Head, compute_dtype
 from .loss_inputs import ValidTokens
 from .residual_source import CoarseColumns
 from .row_form import CoarseRows, Plan, logit_gradient, row_form
@@ -194,7 +194,7 @@ class ChunkLoop:
         call = self.call
         chunks = list(call.chunks(self.plan, max_bytes))
         rows = max((chunk.stop - chunk.start for chunk in chunks), default=0)
-        logits = call.hidden.new_empty((rows, call.head.vocab), dtype=call.dtype)
+        logits = WORKSPACE.take(rows, call.head.vocab, call.dtype, call.hidden.device)
         batch = self._batch_trust(chunks, logits)
         for index in chunks:
             known = {number: _Trust(gamma[index]) for number, gamma in batch.items()}

@@ -8,6 +8,7 @@ Letters: R rows of one chunk, T tokens, H width, V vocabulary.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,8 @@ from torch import Tensor
 
 LOWEST_LOGIT = -1e30
 """Stands for minus infinity where 0·z must stay 0; exp(LOWEST_LOGIT - lse) is exactly 0."""
+KEPT_BYTES = 2**26
+"""What a thread keeps between calls on a CPU, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,3 +111,28 @@ def multiply_add(left: Tensor, right: Tensor, total: Tensor) -> Tensor:
     if left.is_cuda:
         return torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
     return total.add_(torch.mm(left, right))
+
+
+class Workspace(threading.local):
+    """Memory for the logits of a chunk. On a CPU a thread keeps it: fresh memory is paid for page by page, which takes
+    as long as all passes over the logits together; a GPU's allocator keeps its own.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Tensor | None = None
+
+    def take(self, rows: int, vocab: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """(rows, vocab), not cleared; the next call on this thread may write over it."""
+        if device.type != "cpu" or rows * vocab * dtype.itemsize > KEPT_BYTES:
+            return torch.empty(rows, vocab, dtype=dtype, device=device)
+        if self._kept is None or self._kept.dtype != dtype or self._kept.numel() < rows * vocab:
+            with torch.inference_mode(False):  # kept for calls outside that mode too
+                self._kept = torch.empty(rows * vocab, dtype=dtype)
+        return self._kept[: rows * vocab].view(rows, vocab)
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._kept = None
+
+
+WORKSPACE = Workspace()

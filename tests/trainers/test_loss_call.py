@@ -17,6 +17,7 @@ from qtarget.trainers.loss import (
     fused_target_loss,
     fused_target_losses,
 )
+from qtarget.trainers.loss_head import WORKSPACE
 from qtarget.trainers.loss_inputs import poisoned_labels
 from qtarget.trainers.row_form import Plan
 
@@ -107,6 +108,21 @@ def test_gradients_are_handed_out_once() -> None:
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="handed out once"):
         loss.backward()
+
+
+def test_a_call_leaves_the_results_of_the_one_before_alone() -> None:
+    hidden, weight, labels = problem()
+    expected = fused_target_loss(hidden, weight, labels, SFT)
+    wanted = torch.autograd.grad(expected.loss_sum, (hidden, weight))
+    WORKSPACE.release()
+    with torch.inference_mode():
+        fused_target_loss(hidden, weight, labels, SFT)
+    first = fused_target_loss(hidden, weight, labels, SFT)
+    fused_target_loss(-3 * hidden, weight, labels, presets.get("gem"))
+    for one, other in zip(torch.autograd.grad(first.loss_sum, (hidden, weight)), wanted, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(first.p_label, expected.p_label)
+    torch.testing.assert_close(first.entropy, expected.entropy)
 
 
 def test_without_a_valid_token_the_loss_is_zero_and_still_supports_backward() -> None:
