@@ -124,6 +124,16 @@ def test_nothing_sticks_out_and_text_stands_out(page: Chrome, width: int, scheme
     assert contrast(ink, paper) > 7, "WCAG 2.2, level AAA"
 
 
+def test_paper_is_white_also_from_a_dark_screen(page: Chrome) -> None:
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    paper = "return getComputedStyle(document.documentElement).getPropertyValue('--paper')"
+    assert page.execute_script(paper) == "#fcfcfa"
+    hidden = "return getComputedStyle(document.querySelector('.inspector')).display"
+    assert page.execute_script(hidden) == "none"
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
 def contrast(one: list[int], other: list[int]) -> float:
     """Contrast ratio of two sRGB colours (WCAG 2.2)."""
 
