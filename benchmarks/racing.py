@@ -1,13 +1,14 @@
 """Replays racing on stored per-item scores: what it would have saved, and whether the winner stays the same.
 
     python benchmarks/racing.py SCORES.npz|STUDY_FOLDER [--replays 200] [--trials N] [--problems N] [--error-rate 0.1]
-        [--margin 0.0] [--block 16] [--growth 1.5] [--reference trials|incumbent] [--grid]
+        [--margin 0.01] [--block 16] [--growth 1.5] [--reference trials|incumbent] [--in-order] [--grid]
 
 SCORES.npz holds `scores` (trials, problems) in [0, 1] and optionally `tokens` of the same shape. A study folder holds
 one folder per trial with an items.jsonl; trials that lack problems others have are left out and counted. Each replay
-shuffles problems and trials, lets every trial race against the best of those that were evaluated in full before it,
-and compares the winner with the winner of full evaluation. With --trials and --problems, each replay uses so many of
-them, drawn anew: what a smaller study would have saved. With --grid a table over error rates and margins is printed.
+shuffles problems and trials (with --in-order problems only), lets every trial race against the best of those that were
+evaluated in full before it, and compares the winner with the winner of full evaluation. With --trials and --problems,
+each replay uses so many of them, drawn anew: what a smaller study would have saved. With --grid a table over error
+rates and margins is printed.
 """
 
 import argparse
@@ -53,11 +54,15 @@ class Rule:
     """Problems of a replay; None: all."""
     trials: int | None = None
     """Trials of a replay; None: all."""
+    in_order: bool = False
+    """Trials in the order of the study, where the sampler's later ones crowd around the best; else in a random one."""
 
 
 def replay(scores: Array, tokens: Array, rule: Rule, generator: np.random.Generator) -> tuple[float, float]:
     """(points lost by the winner, share of tokens) of one replay. `scores`, `tokens`: (trials, problems)."""
     trials = generator.permutation(scores.shape[0])[: rule.trials]
+    if rule.in_order:
+        trials = np.sort(trials)
     problems = generator.permutation(scores.shape[1])[: rule.problems]
     scores, tokens = scores[trials][:, problems], tokens[trials][:, problems]
     incumbent, complete, used = 0, [0], float(tokens[0].sum())
@@ -141,6 +146,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--trials", type=int)
     parser.add_argument("--problems", type=int)
     parser.add_argument("--reference", choices=["trials", "incumbent"], default="trials")
+    parser.add_argument("--in-order", action="store_true")
     parser.add_argument("--grid", action="store_true")
     return parser.parse_args()
 
@@ -155,7 +161,7 @@ def main() -> None:
     print("error rate  margin  same winner  within 1 point (95 % interval)  points lost  tokens")
     for rate, margin in _grid(arguments.error_rate, arguments.margin, arguments.grid):
         settings = RacingSettings(error_rate=rate, margin=margin, block=arguments.block, growth=arguments.growth)
-        rule = Rule(settings, arguments.reference, arguments.problems, arguments.trials)
+        rule = Rule(settings, arguments.reference, arguments.problems, arguments.trials, arguments.in_order)
         found = replays(scores, tokens, rule, arguments.replays)
         low, high = found.close_interval
         print(

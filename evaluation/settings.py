@@ -66,9 +66,9 @@ class RacingSettings(Settings):
     """When an evaluation of a hopeless trial ends early."""
 
     error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Most probable share of trials stopped although they are no worse than the incumbent, over all looks together."""
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Score points a trial must be ahead to matter; one that is shown to lack them is stopped."""
+    """Most probable share of trials stopped although they would end ahead by `margin`, over all looks together."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """How far ahead of the incumbent a trial must end to be worth its tokens; 0.01 is one point."""
     block: Annotated[int, Field(ge=2)] = 16
     """Problems before the first look, and at least as many between two looks. They are generated together, and what a
     look may throw away is not begun before it: a block below `batch_size` leaves places of the batch empty."""

@@ -13,7 +13,7 @@ import pytest
 from qtarget.evaluation.racing import PROOF, evidence, looks, predictions, race, racer, wealth
 from qtarget.evaluation.settings import RacingSettings
 
-SETTINGS = RacingSettings(error_rate=0.1, block=8)
+SETTINGS = RacingSettings(error_rate=0.1, margin=0.0, block=8)
 
 
 def correct(generator: np.random.Generator, logits: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_inside_the_hypothesis_it_shrinks():
 def test_an_equal_trial_is_stopped_no_more_often_than_the_rate(error_rate, with_reference):
     """Trials that end exactly level with the incumbent, looked at after every block; 600 random orders."""
     generator = np.random.default_rng(1)
-    settings = RacingSettings(error_rate=error_rate, block=8)
+    settings = RacingSettings(error_rate=error_rate, margin=0.0, block=8)
     stopped = 0
     for _ in range(600):
         difficulty = generator.normal(0, 1.5, 96)
@@ -87,10 +87,10 @@ def test_a_reference_from_many_trials_stops_earlier_than_the_incumbent_alone():
 
 def test_what_cannot_be_made_up_stops_at_once():
     incumbent = np.array([1.0] * 10 + [0.0] * 2)
-    decision = race(np.zeros(6), incumbent, RacingSettings(error_rate=1e-6))
+    decision = race(np.zeros(6), incumbent, RacingSettings(error_rate=1e-6, margin=0.0))
     assert decision.stop  # 6 wins at most, where the incumbent has 10
     assert decision.e_value == PROOF
-    assert not race(np.zeros(2), incumbent, RacingSettings(error_rate=1e-6)).stop
+    assert not race(np.zeros(2), incumbent, RacingSettings(error_rate=1e-6, margin=0.0)).stop
 
 
 def test_looks_begin_with_a_block_grow_and_end_with_the_last_problem():
