@@ -27,17 +27,20 @@ WINNER_PAIRS, TRIAL_PAIRS = 40, 6
 MOST_IMPORTANCES = 8
 
 
-def write_report(path: Path, console: Console, *, out: Path | None = None, compute: bool = True) -> dict[str, str]:
+def write_report(
+    path: Path, console: Console, *, out: Path | None = None, compute: bool = True, price: float | None = None
+) -> dict[str, str]:
     """Write the report of a study (its YAML file, or its folder wherever it lies); returns the files by kind.
 
     `out`: the HTML file, default report.html in the study's folder. `compute`: load the models for what is not there
-    yet of the demonstrations. Raises UserError for a path without a study, or an `out` that is no .html file.
+    yet of the demonstrations. `price`: of an engine hour, for the costs.
+    Raises UserError for a path without a study, or an `out` that is no .html file.
     """
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"`--out` must be an HTML file, but got {out}; name it report.html")
     data = gather(path)
     html = (out or data.folder / "report.html").absolute()
-    page = describe(data, pictures(data, console, compute=compute), str(path))
+    page = {**describe(data, pictures(data, console, compute=compute), str(path)), "price": price}
     files = {"html": html, "markdown": html.with_suffix(".md")}
     for kind, file in files.items():
         write_atomic(file, render(kind, page))

@@ -23,6 +23,7 @@ from .history import State, TrialRecord, best, plain_sft, read_records
 from .queue import WITHDRAWN
 from .storage import open_storage
 from .study import storage_url
+from .tables import decisive
 from .trial import trial_folder
 
 COMPARISON = {field.name for field in fields(Comparison)}
@@ -50,8 +51,8 @@ class StudyData:
 
     @property
     def winner(self) -> TrialRecord | None:
-        """The trial whose design the confirmation found best; without a verdict for one, the best of the search."""
-        found = (self.verdict or {}).get("winner")
+        """The trial whose design the verdict rests on; without a verdict, the best of the search."""
+        found = decisive(self.verdict)["title"] if self.verdict is not None else None
         named = (record for record in self.records if f"trial {record.number}: {record.title}" == found)
         published = best(record for record in self.records if record.baseline == found)
         return next(named, None) or published or best(self.records)

@@ -14,6 +14,7 @@ from ..spaces import TargetSpec, presets
 from ..spaces.identity import content_id
 from .helper_process import run_module
 from .report_data import StudyData
+from .tables import decisive
 from .trial import write_json
 
 CHECKPOINT = Path("checkpoint", "state.safetensors")
@@ -57,7 +58,7 @@ def pictures(data: StudyData, console: Console, *, compute: bool = True) -> Mapp
 def _checkpoints(data: StudyData) -> list[Path]:
     """Where weights that the winner's design has trained may lie: its trial, and its replicates in the confirmation."""
     confirmed = data.confirmation.records if data.confirmation is not None else ()
-    named = (data.verdict or {}).get("winner")
+    named = decisive(data.verdict)["title"] if data.verdict is not None else None
     trained = [data.winner, *(record for record in confirmed if record.title == named)]
     return [record.folder / CHECKPOINT for record in trained if record is not None]
 

@@ -17,6 +17,7 @@ def report(
     study: StudyPath,
     out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the study's folder.")] = None,
     models: Annotated[bool, typer.Option(help="Load the models for demonstrations that are not kept yet.")] = True,
+    price: Annotated[float | None, typer.Option(min=0, help="Price of an engine hour, for the costs.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Everything a study found, as one HTML file that works offline, and as Markdown."""
@@ -24,7 +25,7 @@ def report(
 
     from .report import write_report
 
-    files = write_report(study, Console(stderr=as_json), out=out, compute=models)
+    files = write_report(study, Console(stderr=as_json), out=out, compute=models, price=price)
     if as_json:
         print(json.dumps(files, indent=2))
 

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from rich.console import Console
 from small_study import small_config
 
 from qtarget.search.config_file import parse_study, write_folder
-from qtarget.search.report import write_report
+from qtarget.search.report import describe, write_report
 from qtarget.search.report_data import gather, locate
-from qtarget.search.report_page import cell, policy, visible
+from qtarget.search.report_page import cell, policy, render, visible
 from qtarget.spaces.errors import UserError
 
 
@@ -154,6 +155,35 @@ def test_slices_are_those_of_the_confirmation(page: tuple[Page, str]) -> None:
     rows = [line for line in markdown.splitlines() if line.startswith("| task: ")]
     assert [row.split("|")[1].strip() for row in rows] == ["task: even", "task: odd"]
     assert all(int(row.split("|")[2]) == PROBLEMS // 2 for row in rows)
+
+
+def test_costs_are_engine_hours_times_their_price(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "priced.html"
+    write_report(study, Console(file=io.StringIO()), out=out, compute=False, price=3600.0)
+    data = gather(study)
+    assert data.confirmation is not None
+    records = [*data.records, *data.confirmation.records]
+    seconds = sum(record.seconds or 0.0 for record in records if record.same_as is None)
+    assert f"At 3600 an engine hour the study cost {seconds:.2f}." in out.with_suffix(".md").read_text()
+    assert f"the study cost {seconds:.2f}." in Page(out.read_text("utf-8")).text
+
+
+def test_accuracy_and_retention_have_a_front(study: Path) -> None:
+    found = gather(study)
+    forgotten = {0: 0.2, 1: 0.1, 2: 0.3, 3: 0.4}  # trial 3 scores less than trial 2 and forgets more
+    kept = {"name": "text", "unit": "nats", "forgotten_standard_error": 0.01}
+    records = [replace(each, retention={**kept, "forgotten": forgotten[each.number]}) for each in found.records]
+    page = {**describe(replace(found, records=tuple(records)), {}, "study"), "price": None}
+    assert {record.number: front for record, _, _, front in page["retention"]["rows"]} == {
+        0: True,
+        1: True,
+        2: True,
+        3: False,
+    }
+    assert "trial 3: forgotten (text) 0.4, score 0.500" in page["plots"]["pareto"]
+    markdown = render("markdown", page)
+    assert "| 2 | 0.750 | 0.3 ± 0.01 nats | yes |" in markdown and "| 3 | 0.500 | 0.4 ± 0.01 nats |  |" in markdown
+    assert "Accuracy and retention." in Page(render("html", page)).text
 
 
 def torn_result(folder: Path) -> None:
