@@ -164,20 +164,20 @@ def study_file(scripted_study, tmp_path: Path, monkeypatch) -> Any:
     return build
 
 
-def test_a_search_ends_in_time_for_its_confirmation(study_file, monkeypatch) -> None:
-    path = study_file({"seconds": 0.3}, {"seconds": 0.3, "items": True}, search=search(trials=200))
-    until = (datetime.now(UTC) + timedelta(seconds=12)).isoformat()
-    found = run_file(path, Console(file=io.StringIO()), until=until)
-    assert found["ended"] == "reserved" and found["counts"]["complete"] > 3
-    assert len(found["confirmation"]["comparisons"]) == 2, "the best other and published Target-SFT"
+def test_a_search_ends_early_enough_for_its_confirmation(study_file) -> None:
+    """In engine hours: a busy machine changes little about them. The deadline drill goes by the clock."""
+    script = {"seconds": 0.5}
+    path = study_file(script, {**script, "items": True}, search=search(trials=200), teacher=None)
+    found = run_file(path, Console(file=io.StringIO()), hours=10 / 3600)
+    assert found["ended"] == "reserved" and found["counts"]["complete"] >= 2
+    assert len(found["confirmation"]["comparisons"]) == 1, "the best other design"
     assert found["state"] == "stopped", "the search has slots left"
-    assert datetime.now(UTC) <= datetime.fromisoformat(until) + timedelta(seconds=5)
     states = {each.state for each in load_history(session.find_study(path))}
     assert states == {"complete", "waiting"}
 
 
 def test_no_time_to_confirm_is_said_and_the_next_call_goes_on(study_file) -> None:
-    path = study_file({"seconds": 0.8}, {"items": True}, search=search(trials=6))
+    path = study_file({"seconds": 0.8}, {"items": True}, search=search(trials=6), teacher=None)
     screen = io.StringIO()
     until = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
     found = run_file(path, Console(file=screen), until=until)
