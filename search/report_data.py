@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def _from_storage(folder: Path, config: StudyConfig | None, notes: Notes) -> _St
 def _readable(trials: Sequence[optuna.trial.FrozenTrial], folder: Path, notes: Notes) -> list[TrialRecord]:
     found = []
     for trial in trials:
-        found += notes.read(f"trial {trial.number} in the storage", lambda one=trial: read_records([one], folder), [])
+        found += notes.read(f"trial {trial.number} in the storage", partial(read_records, [trial], folder), [])
     return found
 
 
@@ -233,7 +234,7 @@ def _verdict(folder: Path, notes: Notes) -> tuple[Mapping[str, Any] | None, Path
     """The newest verdict and the folder of its confirmation; a confirmation without a verdict has the folder only."""
     files = sorted(folder.glob(f"confirmation-*/{VERDICT_FILE}"), key=lambda file: file.stat().st_mtime)
     for file in reversed(files):
-        found = notes.read(f"{file.parent.name}/{file.name}", lambda one=file: _whole_verdict(one))
+        found = notes.read(f"{file.parent.name}/{file.name}", partial(_whole_verdict, file))
         if found is not None:
             return found, file.parent
     places = sorted(folder.glob("confirmation-*/"), key=lambda place: place.stat().st_mtime)

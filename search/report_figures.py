@@ -22,7 +22,7 @@ VARIABLES = {
     FOURTH: "--fourth", BAD: "--bad",
 }  # fmt: skip
 STATE_COLORS = {"complete": ACCENT, "pruned": SOFT, "infeasible": BAD, "failed": BAD}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
     "font.size": 10,
     "text.parse_math": False,
@@ -114,7 +114,7 @@ def curves(found: Mapping[str, Mapping[str, Sequence[float]]], name: str, label:
     if name != "gamma":
         axis.plot([0, 1], [0, 1], color=SOFT, linewidth=0.9, linestyle=(0, (1, 2)), label="p itself: teaches nothing")
     looks = {"winner": (ACCENT, 2.4, "-"), "sft": (BASE, 1.4, "-"), "dft": (THIRD, 1.4, (0, (5, 2)))}
-    for title, curve in reversed(found.items()):
+    for title, curve in reversed(list(found.items())):
         color, width, dashes = looks.get(title, (FOURTH, 1.4, (0, (2, 1.5))))
         axis.plot(curve["p"], curve[name], color=color, linewidth=width, linestyle=dashes, label=title)
     axis.set_xlim(0, 1)
@@ -178,10 +178,10 @@ def rungs(records: Sequence[TrialRecord], results: Mapping[int, Mapping[str, Any
 def importance(shares: Mapping[str, float]) -> str:
     """How much of the score's variation each searched parameter explains."""
     drawing = Drawing("importance", "Importance of each searched parameter", 0.7 + 0.34 * len(shares))
-    for place, (name, share) in enumerate(reversed(shares.items())):
+    for place, (name, share) in enumerate(reversed(list(shares.items()))):
         (bar,) = drawing.axis.barh([place], [share], color=ACCENT, height=0.55)
         drawing.tip(bar, f"{name}: {100 * share:.0f} %")
-    drawing.axis.set_yticks(range(len(shares)), [_short(name, 34) for name in reversed(shares)])
+    drawing.axis.set_yticks(range(len(shares)), [_short(name, 34) for name in reversed(list(shares))])
     drawing.axis.tick_params(axis="y", length=0, labelcolor=INK)
     drawing.axis.grid(axis="y", visible=False)
     drawing.axis.set_xlabel("share of the score's variation")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,12 @@ def slices(sheet: Sheet, base: Sheet, facts: Mapping[str, Mapping[str, Any]] | N
         "gold answer characters": lambda problem: len(known[problem].gold),
     }
     names = sorted({name for each in (facts or {}).values() for name in each})
-    by |= {name: lambda problem, one=name: (facts or {}).get(problem, {}).get(one) for name in names}
+    by |= {name: partial(_fact, facts or {}, name) for name in names}
     return [part for name, value in by.items() for part in _by(name, common, value, sheet, base)]
+
+
+def _fact(facts: Mapping[str, Mapping[str, Any]], name: str, problem: str) -> Any:
+    return facts.get(problem, {}).get(name)
 
 
 def _by(name: str, problems: Sequence[str], value: Callable[[str], Any], sheet: Sheet, base: Sheet) -> Iterable[Slice]:

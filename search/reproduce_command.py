@@ -93,9 +93,7 @@ def _finished(folder: TrialFolder, number: int) -> tuple[TrialSpec, Mapping[str,
         spec, result = TrialSpec.model_validate_json((folder.path / "spec.json").read_bytes()), folder.result
     except (OSError, ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"trial {number} must have spec.json and result.json, but {reason}; run the study"
-        ) from None
+        raise UserError(f"trial {number} must have spec.json and result.json, but {reason}; run the study") from None
     if result is None:
         raise UserError(f"trial {number} must be finished, but {folder.path} holds no result.json; run the study on")
     return spec, result
@@ -141,7 +139,8 @@ class Repetition:
         return self._done
 
     def _listen(self, engine: RunningEngine, signals: StopSignals) -> None:
-        readable, _, _ = select.select([signals, engine], [], [], POLL_SECONDS)
+        sources: list[StopSignals | RunningEngine] = [signals, engine]
+        readable, _, _ = select.select(sources, [], [], POLL_SECONDS)
         if signals in readable:
             signals.drain()
             engine.send({"type": "stop", "number": 0})

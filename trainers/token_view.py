@@ -69,7 +69,7 @@ class TokenView:
         if spec.gamma.scope == "token":
             return {number: trust(spec, self._rows(number)) for number in numbers}
         batch = [self._rows(number) for number in numbers]
-        gamma = trust(spec, _joined(batch)).split([len(rows.label_logprobs) for rows in batch])
+        gamma = torch.split(trust(spec, _joined(batch)), [len(rows.label_logprobs) for rows in batch])
         return dict(zip(numbers, gamma, strict=True))
 
     def _rows(self, number: int) -> Rows:
