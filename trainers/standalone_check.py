@@ -118,7 +118,7 @@ class _Case:
             real_vocab=self.real_vocab,
             **self._given(self.models),
         ).loss_sum
-        return float(loss), torch.autograd.grad(loss, leaves)
+        return float(loss.detach()), torch.autograd.grad(loss, leaves)
 
     def theirs(self, module: ModuleType) -> tuple[float, tuple[Tensor, ...]]:
         """The same of the exported loss."""
@@ -126,7 +126,7 @@ class _Case:
         models = {name: module.Head(*_parts(rows)) for name, rows in self.models.items()}
         head = module.Head(*leaves, student.bias, student.softcap, student.logit_scale)
         loss = module.target_loss(head, self.labels, real_vocab=self.real_vocab, **self._given(models)).loss_sum
-        return float(loss), torch.autograd.grad(loss, leaves)
+        return float(loss.detach()), torch.autograd.grad(loss, leaves)
 
     def _leaves(self) -> tuple[HiddenHead, tuple[Tensor, Tensor]]:
         student = self.student
