@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from ..spaces.figure import FORMATS, INK, PALE
@@ -56,7 +57,7 @@ def _frame(panel: Any, found: Comparison) -> None:
     panel.set_ylim(count - 0.5, -0.5)
     panel.set_xlim(0.7, count + 0.3)
     panel.set_xticks(range(1, count + 1))
-    panel.set_yticks(range(count), [row.title for row in found.rows])
+    panel.set_yticks(range(count), [fill(row.title, 28) for row in found.rows])
     panel.set_xlabel("rank among the shared designs (1 is best), with 95 % interval")
     panel.tick_params(length=0, labelcolor=INK)
     panel.grid(axis="x", color=PALE, linewidth=0.4)
