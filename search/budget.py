@@ -18,8 +18,8 @@ from .trial import TrialFolder
 log = logging.getLogger(__name__)
 MARGIN = 1.25
 """Trials vary: a confirmation is granted so much more than its estimate."""
-AROUND_SECONDS = 5.0
-"""Stopping the search, opening the confirmation and concluding it."""
+AROUND_SECONDS = 10.0
+"""Stopping the search, opening the confirmation, concluding it and writing the report."""
 Over = Literal["deadline", "hours", "reserved"]
 """reserved: what is left is the confirmation's."""
 
