@@ -26,11 +26,11 @@ from .campaign_status import Standing, campaign_table, standing_of
 from .check import check_study
 from .config import StudyConfig
 from .config_file import write_folder
-from .launcher import engines
+from .launcher import Launch, engines
 from .session import confirm_study, listeners, parse_until, run_file
 from .session import show_status as study_status
 from .supervisor import run_study
-from .worker import Launch, StudyFailedError
+from .worker import StudyFailedError
 
 State = Literal["finished", "stopped", "failed"]
 

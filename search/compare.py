@@ -260,10 +260,9 @@ def _outcomes(pairs: Sequence[Pair], shared: Sequence[str]) -> dict[str, str]:
     better = np.array([[_p_better(pair.scores[name] - pair.scores[sft]) for pair in pairs] for name in others])
     worse = np.array([[_p_better(pair.scores[sft] - pair.scores[name]) for pair in pairs] for name in others])
     everywhere = np.array([holm(table.max(axis=1)) <= ERROR_RATE for table in (better, worse)])
-    somewhere = np.array([(holm(table.ravel()) <= ERROR_RATE).reshape(table.shape) for table in (better, worse)])
-    return {
-        name: _outcome(*everywhere[:, index], *somewhere.any(axis=2)[:, index]) for index, name in enumerate(others)
-    }
+    adjusted = [holm(table.ravel()).reshape(table.shape) for table in (better, worse)]
+    somewhere = np.array([table.min(axis=1) <= ERROR_RATE for table in adjusted])
+    return {name: _outcome(*everywhere[:, index], *somewhere[:, index]) for index, name in enumerate(others)}
 
 
 def _outcome(all_better: bool, all_worse: bool, some_better: bool, some_worse: bool) -> str:
