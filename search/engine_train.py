@@ -82,7 +82,12 @@ class Training:
             evaluate=self._on_the_way if self.problems["search"] else None,
             on_step=self._on_step,
         )
-        result = {**asdict(outcome), "steps": steps, "epochs": steps * self._batch / len(self.data)}
+        result = {
+            **asdict(outcome),
+            "ranks": PartialState().num_processes,
+            "steps": steps,
+            "epochs": steps * self._batch / len(self.data),
+        }
         if outcome.status == "finished":
             result |= {"model": str(self.out / MODEL), "report": self._report()}
             if self.main:
@@ -181,9 +186,10 @@ class Training:
 def main(path: Path, out: Path, options: Path | None) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us through the parent
-    if not torch.cuda.is_available():
+    cpu = not torch.cuda.is_available()
+    if cpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    state = PartialState(**({"timeout": LONG_WAIT} if "RANK" in os.environ else {}))
+    state = PartialState(cpu=cpu, **({"timeout": LONG_WAIT} if "RANK" in os.environ else {}))
     channel: Channel | Silent = Channel() if state.is_main_process else Silent()
     try:
         winner = load_winner(path)

@@ -148,6 +148,7 @@ def test_two_ranks_end_where_one_does(trained, monkeypatch: pytest.MonkeyPatch) 
     changes = {"run": RUN, "seed": 5}
     out = folder / "ranks"
     found = train_winner(folder / "winner.yaml", out, CONSOLE, changes=changes, training={}, ranks=2, tracking="none")
+    assert (alone["ranks"], found["ranks"]) == (1, 2)
     one, two = (AutoModelForCausalLM.from_pretrained(each["model"]) for each in (alone, found))
     for mine, other in zip(one.parameters(), two.parameters(), strict=True):
         assert (mine - other).abs().max() < 1e-4
