@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -132,17 +133,22 @@ def collate(rows: list[dict[str, Any]], pad: int = 0) -> dict[str, Tensor]:
 
 
 class Order(torch.utils.data.Sampler[int]):
-    """The data order of the search: a fresh permutation an epoch, cut into effective batches."""
+    """The data order of the search: a permutation an epoch, cut into optimiser steps, the longest first in each."""
 
-    def __init__(self, size: int, count: int, seed: int) -> None:
-        self.size, self.count, self.seed = size, count, seed
+    def __init__(self, lengths: list[int], effective_batch: int, steps: int, seed: int) -> None:
+        self.lengths, self.effective_batch, self.steps, self.seed = lengths, effective_batch, steps, seed
 
     def __len__(self) -> int:
-        return self.count
+        return self.steps * self.effective_batch
 
     def __iter__(self) -> Iterator[int]:
-        for first in range(0, self.count, self.size):
-            names = json.dumps(["data order", str(self.seed), str(first // self.size)], separators=(",", ":"))
+        stream = self._stream()
+        for _ in range(self.steps):
+            chosen = list(islice(stream, self.effective_batch))
+            yield from sorted(chosen, key=lambda index: (-self.lengths[index], index))
+
+    def _stream(self) -> Iterator[int]:
+        for epoch in count():
+            names = json.dumps(["data order", str(self.seed), str(epoch)], separators=(",", ":"))
             seed = int.from_bytes(hashlib.sha256(names.encode()).digest()[:8], "big") >> 1
-            order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed)).tolist()
-            yield from order[: self.count - first]
+            yield from torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -105,7 +105,8 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        return Order(len(rows), self.steps * self.training["effective_batch"], self.seed)
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        return Order(lengths, self.training["effective_batch"], self.steps, self.seed)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Linear rise, then a half cosine towards 0, or constant."""
