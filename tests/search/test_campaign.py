@@ -121,14 +121,17 @@ def test_a_campaign_searches_all_pairs_in_turn_and_resumes_from_its_studies(tmp_
     path = write_campaign(tmp_path, matrix, budget={"trials": 7, "slice": 2})
     first, second = load_campaign([path]).studies
     spent = run(path, quiet, hours=1e-9)
-    assert spent["state"] == "stopped" and [each["finished"] for each in spent["studies"]] == [0, 0]
+    assert spent["state"] == "stopped"
+    assert [each["finished"] for each in spent["studies"]] in ([0, 0], [1, 0]), (
+        "a trial of milliseconds may get through"
+    )
     found = run(path, quiet)
     assert found["state"] == "finished" and found["failed"] == {}
     assert [(each["finished"], each["share"]) for each in found["studies"]] == [(4, 4), (3, 3)]
     times = {config.study: [record.number for record in load_history(config)] for config in (first, second)}
     assert times == {"words.a": [0, 1, 2, 3], "words.b": [0, 1, 2]}
     attempts = [file.read_text() for file in sorted(tmp_path.glob("runs/*/trials/*/attempts"))]
-    assert len(attempts) == 7 and attempts[1:] == ["x"] * 6, "the first one was interrupted, nothing was trained twice"
+    assert len(attempts) == 7 and attempts[1:] == ["x"] * 6, "only the first may have been interrupted"
     again = run(path, quiet)
     assert [each["finished"] for each in again["studies"]] == [4, 3]
     more = run(path, quiet, trials=8)
