@@ -171,9 +171,9 @@ def an_hour_ahead() -> str:
 
 def test_a_search_ends_early_enough_for_its_confirmation(study_file) -> None:
     """In engine hours: a busy machine changes little about them. The deadline drill goes by the clock."""
-    script = {"seconds": 0.5}
+    script = {"seconds": 0.3}
     path = study_file(script, {**script, "items": True}, search=search(trials=200), teacher=None)
-    found = run_file(path, Console(file=io.StringIO()), hours=10 / 3600, until=an_hour_ahead())
+    found = run_file(path, Console(file=io.StringIO()), hours=6 / 3600, until=an_hour_ahead())
     assert found["ended"] == "reserved" and found["counts"]["complete"] >= 2
     assert len(found["confirmation"]["comparisons"]) == 1, "the best other design"
     assert found["state"] == "stopped", "the search has slots left"
