@@ -47,14 +47,12 @@ class Worker:
         self.index = index
         self._folder, self._queue, self._limits, self._launch, self._emit = folder, queue, limits, launch, emit
         self.engine: RunningEngine | None = None
-        self.inputs: Message | None = None
-        """What the engine reported when it was ready: fingerprints and counts. None: not ready."""
+        self.inputs: Message | None = None  # fingerprints and counts, as the engine reported when it was ready
         self.check_inputs: Callable[[Mapping[str, str]], None] = lambda fingerprints: None  # raises UserError
         self.task: Task | None = None
-        self._idle_deaths = 0
+        self._idle_deaths, self._last_sign = 0, time.monotonic()
         self.disk_full = -math.inf
         """When the engine last found no room on the disk, in the seconds of `time.monotonic`."""
-        self._last_sign = time.monotonic()
 
     @property
     def idle(self) -> bool:
