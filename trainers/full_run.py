@@ -25,6 +25,7 @@ from .demonstrations import Demonstrations
 from .head import base_model
 from .models import load_model
 from .packing import pack, prepare_packing
+from .ranks import is_sharded
 from .resident import ResidentModel
 from .run_settings import RunSettings
 from .settings import ModelSettings, TrainingSettings
@@ -157,11 +158,12 @@ class FullRun:
 
     def _save(self, model: nn.Module, folder: Path) -> None:
         """The whole model in `folder`, complete or not there; adapters are merged into a fresh copy of the base."""
+        apart = self.training.lora is not None or any(is_sharded(parameter) for parameter in model.parameters())
         with self.resident.gathered():
             if self.main:
                 partial = folder.with_name(f"{folder.name}.part")
                 shutil.rmtree(partial, ignore_errors=True)
-                plain = self._merged(model) if self.training.lora is not None else base_model(model)
+                plain = self._copy(model) if apart else base_model(model)
                 write_model(plain, self.resident.tokenizer, partial, self.run.shard_gigabytes)
                 if self.training.lora is not None:
                     adapted: Any = model
@@ -170,15 +172,15 @@ class FullRun:
                 partial.rename(folder)
         PartialState().wait_for_everyone()
 
-    def _merged(self, model: nn.Module) -> Any:
-        """The adapters in a base of its own: merging in place and back would round the base."""
+    def _copy(self, model: nn.Module) -> Any:
+        """The trained weights in a model of their own: merging adapters in place and back would round the base."""
         adapted: Any = load_model(self.settings, self.base, self.training.precision, self.training.lora, self.seed)
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         with torch.no_grad():
             for name, parameter in adapted.named_parameters():
                 if name in trained:
                     parameter.copy_(trained[name])
-        return adapted.merge_and_unload()
+        return adapted if self.training.lora is None else adapted.merge_and_unload()
 
 
 def recompute_activations(model: Any) -> None:
