@@ -256,7 +256,7 @@ class MlflowWriter:
 
 
 def artifact_root(uri: str, folder: Path) -> str | None:
-    """Where artifacts of an experiment lie: beside a local store, not wherever the command was called; else its choice."""
+    """Where artifacts of an experiment lie: beside a local store, not where the command was called; else its choice."""
     return (folder.resolve() / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
 
 

@@ -46,15 +46,10 @@ def run(command: dict, script: dict) -> None:
     steps = spec["training"]["steps"]
     for step in range(1, (steps if script.get("all_steps") else 1) + 1):
         send("step", number=number, step=step, steps=steps, metrics={"loss": 1.0 / step})
-    if behaviour == "save":  # leave a checkpoint, then die
+    if behaviour == "save":
         (folder / "checkpoint").mkdir(exist_ok=True)
         (folder / "checkpoint" / "state.safetensors").write_text("x" * (attempt + 1))
-    if behaviour in ("kill", "save"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if behaviour == "segfault":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if behaviour == "hang":
-        time.sleep(3600)
+    fall(behaviour)
     if behaviour in ("oom", "diverged", "disk", "bug", "user"):
         failure = {"kind": behaviour, "message": f"{behaviour} in trial", "traceback": "line 1\nline 2"}
         send("failed", number=number, failure=failure)
@@ -72,6 +67,16 @@ def run(command: dict, script: dict) -> None:
     if script.get("items"):
         write_items(folder, score)
     finish(folder, number, score, "complete")
+
+
+def fall(behaviour: str) -> None:
+    """End or hang as a real engine may, without a last word."""
+    if behaviour in ("kill", "save"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if behaviour == "hang":
+        time.sleep(3600)
 
 
 def write_items(folder: Path, score: float) -> None:

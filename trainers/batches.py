@@ -18,7 +18,6 @@ from ..spaces.errors import UserError
 from ..spaces.identity import derive_seed
 from .demonstrations import IGNORE_INDEX, Demonstration, Demonstrations
 
-
 Layout = Callable[..., "Batch"]
 """Puts sequences of one forward pass together: examples, indices, pad token id, first_sequence."""
 

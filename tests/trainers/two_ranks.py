@@ -93,7 +93,9 @@ def gathers(chunk_rows: int, share: slice) -> int:
     model = wrapped("fsdp2", chunk_rows)
     with CommDebugMode() as counter:
         gradients(model, share, 1.0, collect=False)
-    return sum(number for name, number in counter.get_comm_counts().items() if "allgather" in str(name).replace("_", ""))
+    return sum(
+        number for name, number in counter.get_comm_counts().items() if "allgather" in str(name).replace("_", "")
+    )
 
 
 def refusal(model: nn.Module) -> str:
