@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from .numerics import expectation, product
+from .numerics import expectation, log_softmax, product
 from .ranges import Searched
 from .rows import Rows
 from .settings import Settings
@@ -84,7 +84,7 @@ class Gem(Contrast):
         import torch
 
         logprobs = rows.logprobs_of("student")
-        pull = (logprobs / self.beta).softmax(-1)
+        pull = log_softmax(logprobs / self.beta).exp()
         total = torch.ones_like(rows.label_logprobs)
         if self.link == "logsigmoid":
             margin = logprobs - rows.label_logprobs[:, None]

@@ -52,12 +52,26 @@ def log_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return (numerator - denominator).nan_to_num(nan=0.0).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
+def log_softmax(scores: Tensor) -> Tensor:
+    """scores − log Σ exp(scores) over the last dimension, shape kept.
+
+    torch's own adds float32 exponentials one after another on a CPU: over 49,152 entries log p is off by 1e-4, always
+    to the same side, and so is every gradient that carries p as a factor. Its logsumexp adds pairwise.
+    """
+    if scores.is_cuda:
+        return scores.log_softmax(-1)
+    shifted = scores - scores.amax(-1, keepdim=True)  # first: large scores would swallow the logarithm
+    return shifted - shifted.logsumexp(-1, keepdim=True)
+
+
 def normalised(scores: Tensor, fallback: Tensor) -> Tensor:
     """softmax of log-scores (T, V); a row without any support takes the log-distribution of `fallback` instead."""
     import torch
 
     empty = scores.isneginf().all(-1, keepdim=True)
-    return torch.where(empty, fallback, scores).softmax(-1)
+    supported = torch.where(empty, fallback, scores)
+    weights = (supported - supported.amax(-1, keepdim=True)).exp()
+    return weights / weights.sum(-1, keepdim=True)  # summed pairwise, as in `log_softmax`
 
 
 def sequence_means(values: Tensor, sequence_ids: Tensor) -> tuple[Tensor, Tensor]:

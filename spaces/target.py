@@ -199,15 +199,20 @@ def count(spec: TargetSpec, gamma: Tensor, weight: Tensor) -> Tensor:
             return weight
         share = spec.residual.student_share if spec.residual_acts else 1.0
         return weight * (gamma + (1 - gamma) * (1 - share))
-    if spec.denominator == "kept" and drops_tokens(spec):
+    if spec.denominator == "kept" and _masks(spec):  # a mask that never closes has no γ = 0
         return (gamma != 0).to(gamma.dtype)
     return torch.ones_like(gamma)
 
 
 def drops_tokens(spec: TargetSpec) -> bool:
     """Whether a mask of γ can leave tokens without any gradient."""
+    return _masks(spec) and spec.gamma.ends()[0] == 0
+
+
+def _masks(spec: TargetSpec) -> bool:
+    """Whether γ is a mask, and nothing else teaches where it is 0."""
     teaches_anyway = spec.residual_acts or (spec.contrast_acts and spec.weight.kind != "trust")
-    return spec.gamma.masks and spec.gamma.ends()[0] == 0 and not teaches_anyway
+    return spec.gamma.masks and not teaches_anyway
 
 
 def design(spec: TargetSpec, rows: Rows, gamma: Tensor | None = None) -> Design:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..spaces.numerics import log_softmax
 from .batches import Batch
 from .cache_format import Array, CacheError, CacheKey, ShardArrays, pack_ids
 from .sources import FrozenModel
@@ -41,7 +42,7 @@ def summarise(logits: Tensor, labels: Tensor, *, k: int, tail_mass: float = 0.0,
 
     Nothing is lost to cancellation: the tail is the log-sum-exp of the entries left out, never 1 - sum(kept).
     """
-    logprobs = logits.float().log_softmax(-1)
+    logprobs = log_softmax(logits.float())
     top, ids = logprobs.topk(min(k, logprobs.shape[-1]), dim=-1)
     outside = logprobs.scatter(-1, ids, -torch.inf).logsumexp(-1)
     # left[:, n] = log of the probability outside the first n + 1 entries

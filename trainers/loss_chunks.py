@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..spaces.numerics import entropy
+from ..spaces.numerics import entropy, log_softmax
 from ..spaces.residual import Uniform
 from ..spaces.rows import LabelRows, Rows
 from ..spaces.target import Design, TargetSpec, count, design, trust
@@ -133,7 +133,7 @@ class Chunk:
     @cached_property
     def logprobs(self) -> Tensor:
         """log π, (R, V), nats."""
-        return self.logits.log_softmax(1)
+        return log_softmax(self.logits)
 
     def dense_rows(self, needs: frozenset[str]) -> Rows:
         """The rows of a part on the whole vocabulary, with the sources that `needs` names."""

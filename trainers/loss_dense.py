@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..spaces.numerics import log_softmax
 from ..spaces.rows import Rows
 from ..spaces.target import TargetSpec, design
 
@@ -123,7 +124,7 @@ def dense_rows(
         for name, other in dense.items()
         if other is not None
     }
-    logprobs = scores.log_softmax(-1)
+    logprobs = log_softmax(scores)
     return Rows(
         label_logprobs=_of_label(logprobs, chosen),
         teacher_label_logprobs=_of_label(given["teacher"], chosen) if "teacher" in given else None,
@@ -155,11 +156,11 @@ def _logprobs(
     scores = logits.detach()[valid].to(dtype)
     width = logits.shape[1]
     if width == vocab:
-        return scores.log_softmax(-1)
+        return log_softmax(scores)
     if real_vocab is None or width < real_vocab:
         raise ValueError(
             f"`{name}_logits` must have the student's {vocab} entries, but got {width}; when the heads only differ in "
             f"padding, say how many entries are real with `real_vocab` (both heads must have them)"
         )
-    logprobs = scores[:, :real_vocab].log_softmax(-1)
+    logprobs = log_softmax(scores[:, :real_vocab])
     return torch.nn.functional.pad(logprobs, (0, vocab - real_vocab), value=-torch.inf)

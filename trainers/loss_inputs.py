@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..spaces.numerics import log_softmax
 from ..spaces.rows import LabelRows
 from ..spaces.target import TargetSpec
 from .loss_dense import IGNORE_INDEX
@@ -146,7 +147,7 @@ class Distribution:
         if self.entries is not None:
             return widen(self.entries.select(chunk), student_logprobs)
         assert logits is not None
-        return logits.log_softmax(1)
+        return log_softmax(logits)
 
     def label_logprobs(self, chunk: slice, labels: Tensor, vocab: int) -> Tensor:
         """log r(y), shape (R,), nats; `labels` (R,)."""

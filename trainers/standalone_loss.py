@@ -194,7 +194,8 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 def _log_softmax(logits: Tensor) -> Tensor:
     """As torch's, but with the sum over the vocabulary taken pairwise: in float32 on a CPU three times as exact."""
-    return logits - logits.logsumexp(-1, keepdim=True)
+    shifted = logits - logits.amax(-1, keepdim=True)
+    return shifted - shifted.logsumexp(-1, keepdim=True)
 
 
 @dataclass(frozen=True, eq=False)
