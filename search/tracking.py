@@ -191,12 +191,18 @@ class MlflowWriter:
         summary = flatten(entry.data["summary"])
         for name in ("winner.score", "winner.standard_error", "sft.score", "seconds"):
             if name in summary:
-                self._log_metrics(run, [(f"study/{name}", summary[name], entry.milliseconds, 0)])
+                self._log_ending(run, f"study/{name}", summary[name], entry.milliseconds)
         for name in ("winner.number", "winner.title"):
             if name in summary:
                 self._client.set_tag(run, f"qtarget.{name}", str(summary[name])[:_TAG_LIMIT])
         status = {"finished": "FINISHED", "stopped": "KILLED"}.get(entry.data["state"], "FAILED")
         self._client.set_terminated(run, status, entry.milliseconds)
+
+    def _log_ending(self, run: str, name: str, value: float, milliseconds: int) -> None:
+        """One point for each call that ended the study, also when it is delivered twice."""
+        past = self._client.get_metric_history(run, name)
+        if all(each.timestamp != milliseconds for each in past):
+            self._log_metrics(run, [(name, value, milliseconds, len(past))])
 
     def _log_params(self, run: str, values: Mapping[str, Any]) -> None:
         """Parameters are immutable in MLflow: those already there stay as they were first written."""
