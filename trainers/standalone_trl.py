@@ -214,7 +214,8 @@ def build(
     winner = yaml.safe_load((folder / "winner.yaml").read_text("utf-8"))
     training, base = winner["training"], base or Path(winner["base"])
     steps = steps or training["steps"]
-    ranks, lora = PartialState().num_processes, training.get("lora")
+    on_cpu = not torch.accelerator.is_available()  # unsaid, ranks on CPUs would each train alone
+    ranks, lora = PartialState(cpu=on_cpu).num_processes, training.get("lora")
     accumulation, left = divmod(training["effective_batch"], training["micro_batch"] * ranks)
     if left:
         raise ValueError(
@@ -225,6 +226,7 @@ def build(
     pad = next(each for each in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if each is not None)
     arguments: dict[str, Any] = {
         "output_dir": str(out),
+        "use_cpu": on_cpu,
         "max_steps": steps,
         "per_device_train_batch_size": training["micro_batch"],
         "gradient_accumulation_steps": accumulation,

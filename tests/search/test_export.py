@@ -15,6 +15,7 @@ import pytest
 import yaml
 from imports import ROOT
 from rich.console import Console
+from safetensors.torch import load_file
 from scripted_study import scripted
 from small_study import small_config, write_small_study
 
@@ -193,3 +194,22 @@ def test_the_exported_loss_works_inside_ddp_and_fsdp(exported) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found.keys() == {"ddp", "fsdp1", "fsdp2"} and max(found.values()) < 1e-5
+
+
+def test_the_trl_script_trains_the_same_weights_on_two_ranks(exported, tmp_path) -> None:
+    folder = Path(exported[1]["directory"])
+    copy = tmp_path / "export"
+    shutil.copytree(folder, copy)
+    winner = yaml.safe_load((copy / "winner.yaml").read_text())
+    winner["training"] |= {"micro_batch": 2, "effective_batch": 4}
+    (copy / "winner.yaml").write_text(yaml.safe_dump(winner))
+    weights = []
+    for ranks in ("1", "2"):
+        out = tmp_path / ranks
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks]
+        command = [*launch, str(copy / "train_trl.py"), "--out", str(out), "--steps", "2"]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        weights.append(load_file(out / "model.safetensors"))
+    one, two = weights
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
