@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..spaces.numerics import log_softmax
 from ..spaces.target import TargetSpec
 from .batches import Batch
 from .cache import TeacherCache
@@ -59,8 +60,8 @@ class _Rows:
     def divergences(self, cached: CachedSlice) -> Tensor:
         """Sums over the tokens of KL(r || q) and KL(r || student), (2,) nats."""
         teacher = OutputHead(self.exact.weight, self.exact.bias, self.exact.softcap, self.exact.logit_scale)
-        truth = teacher.logits(self.exact.hidden).float().log_softmax(-1)
-        student = self.head.logits(self.hidden)[:, : truth.shape[1]].float().log_softmax(-1)
+        truth = log_softmax(teacher.logits(self.exact.hidden).float())
+        student = log_softmax(self.head.logits(self.hidden)[:, : truth.shape[1]].float())
         found = widen(top_entries(cached, self.labels, torch.float32), student)
         return torch.stack([(truth.exp() * (truth - other)).sum(dtype=torch.float64) for other in (found, student)])
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from ..spaces.numerics import log_softmax
 from ..spaces.rows import LabelRows, Rows
 from ..spaces.target import TargetSpec, design, trust
 from .batches import collate
@@ -78,7 +79,7 @@ class TokenView:
         labels = batch.flat_labels
         logits = output_head(self.model).logits(batch.select(hidden_states(self.model, batch.inputs)))
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        student = logits.log_softmax(-1)
+        student = log_softmax(logits)
         given = {
             name: _dense(source.rows(batch), labels, student)
             for name, source in self.sources.items()
