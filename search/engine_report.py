@@ -15,7 +15,7 @@ from typing import Any
 from ..spaces import TargetSpec
 from ..spaces.curves import curves
 from ..spaces.errors import UserError
-from ..trainers.checkpoint import load_weights
+from ..trainers.checkpoint import checkpoint_of, load_weights
 from ..trainers.token_view import TokenView
 from .config import StudyConfig
 from .engine import Engine, classify
@@ -52,7 +52,7 @@ def tokens(config: StudyConfig, target: TargetSpec, checkpoints: list[str]) -> d
     resident = engine.resident
     model = resident.fresh(config.training.lora, seed=0)
     view = TokenView(model, engine.tokenizer, engine.data, target, _sources(engine, target), resident.real_vocab)
-    trained = next((path for path in map(Path, checkpoints) if path.is_file()), None)
+    trained = next(filter(None, (checkpoint_of(Path(folder)) for folder in checkpoints)), None)
     stages: dict[str, list[list[dict[str, Any]]]] = {}
     if trained is not None:
         load_weights(model, trained)

@@ -17,8 +17,6 @@ from .report_data import StudyData
 from .tables import decisive
 from .trial import write_json
 
-CHECKPOINT = Path("checkpoint", "state.safetensors")
-"""In a trial's folder; only the best trial of a study keeps it."""
 FILE = "pictures-{}.json"
 """In the study's folder; named after the designs, so that another winner is another file."""
 
@@ -60,7 +58,7 @@ def _checkpoints(data: StudyData) -> list[Path]:
     confirmed = data.confirmation.records if data.confirmation is not None else ()
     named = decisive(data.verdict)["title"] if data.verdict is not None else None
     trained = [data.winner, *(record for record in confirmed if record.title == named)]
-    return [record.folder / CHECKPOINT for record in trained if record is not None]
+    return [record.folder for record in trained if record is not None]
 
 
 def _computed(request: Mapping[str, Any], console: Console) -> dict[str, Any]:

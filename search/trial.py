@@ -99,8 +99,13 @@ class TrialFolder:
 
     def progress(self) -> str:
         """Changes whenever something was saved that a next attempt need not do again."""
-        checkpoints = (self.path / "checkpoint").glob("*.safetensors")
-        kept = [*checkpoints, self.items, *(self.path / "rungs").glob("*.jsonl")]
+        saved = self.path / "checkpoint"  # of one process, or of ranks that each wrote a share
+        kept = [
+            *saved.glob("*.safetensors"),
+            *saved.glob("step-*/manifest.json"),
+            self.items,
+            *(self.path / "rungs").glob("*.jsonl"),
+        ]
         found = ((path, path.stat()) for path in sorted(kept) if path.exists())
         return content_id([[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in found])
 

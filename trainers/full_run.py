@@ -25,7 +25,7 @@ from .demonstrations import Demonstrations
 from .head import base_model
 from .models import load_model
 from .packing import pack, prepare_packing
-from .ranks import is_sharded
+from .ranks import is_sharded, whole
 from .resident import ResidentModel
 from .run_settings import RunSettings
 from .settings import ModelSettings, TrainingSettings
@@ -159,28 +159,34 @@ class FullRun:
     def _save(self, model: nn.Module, folder: Path) -> None:
         """The whole model in `folder`, complete or not there; adapters are merged into a fresh copy of the base."""
         apart = self.training.lora is not None or any(is_sharded(parameter) for parameter in model.parameters())
-        with self.resident.gathered():
-            if self.main:
-                partial = folder.with_name(f"{folder.name}.part")
-                shutil.rmtree(partial, ignore_errors=True)
-                plain = self._copy(model) if apart else base_model(model)
-                write_model(plain, self.resident.tokenizer, partial, self.run.shard_gigabytes)
-                if self.training.lora is not None:
-                    adapted: Any = model
-                    adapted.save_pretrained(partial / "adapter")
-                shutil.rmtree(folder, ignore_errors=True)
-                partial.rename(folder)
+        plain = self._copy(model) if apart else base_model(model)
+        if self.main:
+            partial = folder.with_name(f"{folder.name}.part")
+            shutil.rmtree(partial, ignore_errors=True)
+            write_model(plain, self.resident.tokenizer, partial, self.run.shard_gigabytes)
+            if self.training.lora is not None:
+                adapted: Any = model
+                adapted.save_pretrained(partial / "adapter")
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
         PartialState().wait_for_everyone()
 
+    @torch.no_grad()
     def _copy(self, model: nn.Module) -> Any:
-        """The trained weights in a model of their own: merging adapters in place and back would round the base."""
-        adapted: Any = load_model(self.settings, self.base, self.training.precision, self.training.lora, self.seed)
-        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        with torch.no_grad():
-            for name, parameter in adapted.named_parameters():
-                if name in trained:
-                    parameter.copy_(trained[name])
-        return adapted if self.training.lora is None else adapted.merge_and_unload()
+        """The trained weights in a model of their own, in host memory of rank 0; all ranks give their shares.
+
+        One weight is whole on a device at a time. Merging adapters in place and back would round the base.
+        """
+        copied: Any = None
+        if self.main:
+            copied = load_model(self.settings, self.base, self.training.precision, self.training.lora, self.seed)
+        into = dict(copied.named_parameters()) if self.main else {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                trained = whole(parameter.detach())
+                if self.main:
+                    into[name].copy_(trained)
+        return copied if copied is None or self.training.lora is None else copied.merge_and_unload()
 
 
 def recompute_activations(model: Any) -> None:

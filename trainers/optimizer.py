@@ -13,7 +13,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from .ranks import is_sharded, local, share_of, whole
+from .ranks import is_sharded, local, share_of, spread
 from .settings import TrainingSettings
 
 REDUCE_ELEMENTS = 2**24
@@ -133,28 +133,35 @@ class Optimizer:
                 local(parameter).copy_(self.masters[name])
 
     def weights(self) -> dict[str, Tensor]:
-        """The masters by name, whole; of a sharded model on rank 0 alone, though all ranks must ask."""
-        return {name: self._whole(name, master) for name, master in self.masters.items()}
+        """The masters by name, those of a sharded model as DTensors."""
+        return {name: self._spread(name, master) for name, master in self.masters.items()}
 
     @torch.no_grad()
     def set_weights(self, weights: dict[str, Tensor]) -> None:
-        """Continue from what `weights` gave."""
+        """Continue from what `weights` gave, here or on other ranks: whole tensors are shared out."""
         for name, master in self.masters.items():
             master.copy_(self._share(name, weights[name]))
         self.publish()
 
-    def _whole(self, name: str, tensor: Tensor) -> Tensor:
-        parted = name in self.sharded and tensor.ndim > 0  # AdamW counts its steps in a scalar
-        return whole(tensor, self.parameters[name]) if parted else tensor
+    def room(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory for a checkpoint's tensor of a weight: this rank's share on its device, or all of it."""
+        if not self._parted(name, len(shape)):
+            return torch.empty(shape, dtype=dtype)
+        return spread(torch.empty_like(self.masters[name], dtype=dtype), self.parameters[name])
+
+    def _parted(self, name: str, dims: int) -> bool:
+        return name in self.sharded and dims > 0  # AdamW counts its steps in a scalar
+
+    def _spread(self, name: str, tensor: Tensor) -> Tensor:
+        return spread(tensor, self.parameters[name]) if self._parted(name, tensor.ndim) else tensor
 
     def _share(self, name: str, tensor: Tensor) -> Tensor:
-        parted = name in self.sharded and tensor.ndim > 0
-        return share_of(tensor, self.parameters[name]) if parted else tensor
+        return share_of(tensor, self.parameters[name]) if self._parted(name, tensor.ndim) else tensor
 
     def moments(self) -> dict[str, Tensor]:
-        """AdamW's state by the name of the weight, `NAME/KEY`, whole as `weights`; empty before the first step."""
+        """AdamW's state by the name of the weight, `NAME/KEY`, spread as `weights`; empty before the first step."""
         return {
-            f"{name}/{key}": self._whole(name, value)
+            f"{name}/{key}": self._spread(name, value)
             for name, master in self.masters.items()
             for key, value in self.adamw.state.get(master, {}).items()
         }
@@ -166,7 +173,8 @@ class Optimizer:
             master = self.masters[name]
             beside = self.fused or kind != "step"  # an AdamW that is not fused counts its steps on the CPU
             device = master.device if beside else "cpu"
-            self.adamw.state[master][kind] = self._share(name, value).to(device, copy=True)
+            copy = not is_sharded(value)  # whose memory is the checkpoint's own
+            self.adamw.state[master][kind] = self._share(name, value).to(device, copy=copy)
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:

@@ -58,18 +58,26 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(share: Tensor, like: Tensor) -> Tensor:
-    """The tensor whose shares the ranks hold as they hold `like`, on the CPU of rank 0; empty elsewhere."""
-    assert isinstance(like, DTensor)
-    spread = DTensor.from_local(
-        share.detach(), like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
-    )
-    full = spread.full_tensor()
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor that ranks hold shares of, on the CPU of rank 0, empty elsewhere; all ranks must ask."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    full = tensor.full_tensor()
     return full.cpu() if dist.get_rank() == 0 else full.new_empty(0, device="cpu")
 
 
+def spread(share: Tensor, like: Tensor) -> Tensor:
+    """The tensor whose shares the ranks hold as they hold `like`; nothing moves."""
+    assert isinstance(like, DTensor)
+    return DTensor.from_local(
+        share.detach(), like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
 def share_of(tensor: Tensor, like: Tensor) -> Tensor:
-    """This rank's share of a whole tensor, which every rank has, as `like` is spread."""
+    """This rank's share of a tensor: spread already, or whole on every rank and to be spread as `like` is."""
+    if isinstance(tensor, DTensor):
+        return tensor.to_local()
     assert isinstance(like, DTensor)
     on_device = tensor.to(like.device)
     return local(distribute_tensor(on_device, like.device_mesh, like.placements, src_data_rank=None))

@@ -248,11 +248,7 @@ class _Run:
     def _save(self) -> None:
         if self.folder is None:
             return
-        main = self.accelerator.is_main_process
-        state = self._state() if main or self.optimizer.sharded else {}  # shares are gathered by all ranks
-        if main:
-            save_checkpoint(self.folder, Checkpoint(self.identity, self.step, self.tokens, self.seconds, state))
-        self.accelerator.wait_for_everyone()
+        save_checkpoint(self.folder, Checkpoint(self.identity, self.step, self.tokens, self.seconds, self._state()))
 
     def _state(self) -> dict[str, Tensor]:
         parts = {"weight": self.optimizer.weights()}
@@ -262,11 +258,14 @@ class _Run:
             parts["previous"] = {} if self.previous is None else self.previous.state()
         return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
+    def _room(self, key: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        part, _, name = key.partition("/")
+        return self.optimizer.room(name if part == "weight" else name.rpartition("/")[0], shape, dtype)
+
     def _resume(self) -> None:
         if self.folder is None:
             return
-        with self.accelerator.main_process_first():  # which sets aside what cannot be read
-            checkpoint = load_checkpoint(self.folder, self.identity)
+        checkpoint = load_checkpoint(self.folder, self.identity, self._room)
         if checkpoint is None:
             return
         parts: dict[str, dict[str, Tensor]] = {"weight": {}, "moment": {}, "old": {}, "previous": {}}

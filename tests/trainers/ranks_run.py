@@ -79,7 +79,7 @@ class Runs:
 
     def save(self, model: torch.nn.Module, name: str) -> None:
         trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-        weights = {n: whole(p.to_local(), p) if is_sharded(p) else p for n, p in trained.items()}
+        weights = {n: whole(p) for n, p in trained.items()}
         if self.rank == 0:
             save_file({n: p.contiguous() for n, p in weights.items()}, self.folder / f"{name}.safetensors")
 
