@@ -21,7 +21,7 @@ from rich.console import Console
 from ..spaces.errors import UserError
 from .budget import is_confirmed
 from .campaign_budget import SharedBudget
-from .campaign_config import Campaign, is_campaign, load_campaign
+from .campaign_config import Campaign, is_campaign, load_campaign, shares
 from .campaign_status import Standing, campaign_table, standing_of
 from .check import check_study
 from .config import StudyConfig
@@ -75,20 +75,6 @@ def run_campaign(
     campaign = load_campaign(paths)
     run = CampaignRun(campaign, console, workers, parse_until(until), hours or campaign.budget.hours)
     return run.through(shares(campaign, trials))
-
-
-def shares(campaign: Campaign, trials: int | None = None) -> dict[str, int]:
-    """Slots of each study: its own `search.trials`, or an equal part of `trials` or the budget's, the first ones more.
-
-    Raises UserError when there are fewer trials than studies.
-    """
-    total = trials or campaign.budget.trials
-    if total is None:
-        return {config.study: config.search.trials for config in campaign.studies}
-    count = len(campaign.studies)
-    if total < count:
-        raise UserError(f"`budget.trials` must be at least one a study, but got {total} for {count} studies; raise it")
-    return {config.study: total // count + (index < total % count) for index, config in enumerate(campaign.studies)}
 
 
 def rounds(shares: Mapping[str, int], slice_: int) -> Iterator[dict[str, int]]:

@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError
 from ..spaces.errors import UserError
 from ..spaces.settings import Settings
 from .config import StudyConfig
-from .config_file import parse_study, read_yaml, refusal, with_base
+from .config_file import parse_study, read_folder, read_yaml, refusal, with_base
 
 Entry = dict[str, Any]
 
@@ -65,8 +65,27 @@ def is_campaign(path: Path) -> bool:
     return path.is_file() and "matrix" in read_yaml(path)
 
 
+def is_single(paths: Sequence[Path]) -> bool:
+    """Whether `paths` name one study, and no campaign."""
+    return len(paths) == 1 and not is_campaign(paths[0])
+
+
+def shares(campaign: Campaign, trials: int | None = None) -> dict[str, int]:
+    """Slots of each study: its own `search.trials`, or an equal part of `trials` or the budget's, the first ones more.
+
+    Raises UserError when there are fewer trials than studies.
+    """
+    total = trials or campaign.budget.trials
+    if total is None:
+        return {config.study: config.search.trials for config in campaign.studies}
+    count = len(campaign.studies)
+    if total < count:
+        raise UserError(f"`budget.trials` must be at least one a study, but got {total} for {count} studies; raise it")
+    return {config.study: total // count + (index < total % count) for index, config in enumerate(campaign.studies)}
+
+
 def load_campaign(paths: Sequence[Path]) -> Campaign:
-    """One campaign file, or the studies of several files (each may be a campaign file itself).
+    """One campaign file, or the studies of several files and folders (a file may be a campaign's itself).
 
     Raises UserError with the path in the file for every fault, and for two studies of one name or folder.
     """
@@ -76,12 +95,15 @@ def load_campaign(paths: Sequence[Path]) -> Campaign:
     else:
         studies = tuple(study for each in found for study in each.studies)
         campaign = Campaign(" + ".join(each.name for each in found), studies, CampaignBudget())
-    _refuse_twice("study", (study.study for study in campaign.studies))
-    _refuse_twice("folder", (str(study.study_folder) for study in campaign.studies))
+    refuse_twice("study", (study.study for study in campaign.studies))
+    refuse_twice("folder", (str(study.study_folder) for study in campaign.studies))
     return campaign
 
 
 def _read(path: Path) -> Campaign:
+    if path.is_dir():
+        study = read_folder(path)
+        return Campaign(study.study, (study,), CampaignBudget())
     read = with_base(read_yaml(path.absolute()), path.absolute())
     if "matrix" not in read:
         study = parse_study(read, source=str(path))
@@ -136,7 +158,8 @@ def _names(entry: Any, field: str | None) -> bool:
     return field is not None and field.split(".")[0].split("[")[0] in entry
 
 
-def _refuse_twice(what: str, names: Iterable[str]) -> None:
+def refuse_twice(what: str, names: Iterable[str]) -> None:
+    """Raise UserError when two of `names` are the same."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -9,49 +9,23 @@ Each score comes from one training seed, whose noise no interval here contains; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..evaluation.stats import bootstrap_interval, holm, sign_flip_test
 from ..spaces import presets
 from ..spaces.errors import UserError
 from ..spaces.identity import canonical_id, derive_seed
-from .campaign_config import load_campaign
-from .config import StudyConfig
-from .config_file import FOLDER_FILE, read_folder
-from .confirm import problem_scores, stored_verdict
-from .history import TrialRecord, load_history
+from .compare_pairs import Array, Pair, read_pairs
 
-Array = NDArray[np.float64]
 ERROR_RATE = 0.05
 RESAMPLES = 10_000
 BETTER, WORSE = "better than SFT in every pair", "worse in every pair"
 MIXED, OPEN = "better in some pairs, worse in others", "not settled"
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """One study as a comparison sees it."""
-
-    study: str
-    designs: Mapping[str, TrialRecord]
-    """The best complete trial of each design, by canonical id."""
-    scores: Mapping[str, Array]
-    """Score of every search problem (problems,), by canonical id; problems in one order."""
-    verdict: Mapping[str, Any] | None
-    """Of the study's newest confirmation."""
-
-    @property
-    def problems(self) -> int:
-        return len(next(iter(self.scores.values())))
-
-    def best(self) -> str:
-        return max(self.designs, key=lambda name: (self.designs[name].score or 0.0, -self.designs[name].number))
 
 
 @dataclass(frozen=True)
@@ -118,16 +92,20 @@ class Comparison:
 
     @property
     def short_names(self) -> list[str]:
-        """Names of the studies without the parts before a dot that all begin with: `worlds.a, worlds.b` is `a, b`."""
-        parts = [name.split(".") for name in self.studies]
-        same = 0
-        while all(len(each) > same + 1 and each[same] == parts[0][same] for each in parts):
-            same += 1
-        return [".".join(each[same:]) for each in parts]
+        return short_names(self.studies)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
+
+
+def short_names(studies: Sequence[str]) -> list[str]:
+    """Names of studies without the parts before a dot that all begin with: `worlds.a, worlds.b` is `a, b`."""
+    parts = [name.split(".") for name in studies]
+    same = 0
+    while all(len(each) > same + 1 and each[same] == parts[0][same] for each in parts):
+        same += 1
+    return [".".join(each[same:]) for each in parts]
 
 
 def compare_studies(paths: Sequence[Path]) -> Comparison:
@@ -135,10 +113,10 @@ def compare_studies(paths: Sequence[Path]) -> Comparison:
 
     Raises UserError when there are fewer than two, one was not run, or they share no design.
     """
-    configs = [config for path in paths for config in _configs(path)]
-    if len(configs) < 2:
-        raise UserError(f"a comparison needs at least 2 studies, but got {len(configs)}; name more of them")
-    return compare([_pair(config) for config in configs])
+    pairs = read_pairs(paths)
+    if len(pairs) < 2:
+        raise UserError(f"a comparison needs at least 2 studies, but got {len(pairs)}; name more of them")
+    return compare(pairs)
 
 
 def compare(pairs: Sequence[Pair]) -> Comparison:
@@ -180,27 +158,6 @@ def _titles(pairs: Sequence[Pair], shared: Sequence[str]) -> dict[str, str]:
         name: lines[name] if preset is None else f"{preset}: {lines[name]}" if preset in several else preset
         for name, preset in presets.items()
     }
-
-
-def _configs(path: Path) -> tuple[StudyConfig, ...]:
-    return (read_folder(path),) if path.is_dir() else load_campaign([path]).studies
-
-
-def _pair(config: StudyConfig) -> Pair:
-    if not (config.study_folder / FOLDER_FILE).is_file():
-        raise UserError(f"compared studies must have been run, but {config.study!r} has no folder yet; run it first")
-    designs: dict[str, TrialRecord] = {}
-    for record in load_history(config):
-        if record.state == "complete" and record.target is not None and (record.folder / "items.jsonl").is_file():
-            name = canonical_id(record.target)
-            if name not in designs or (record.score or 0.0) > (designs[name].score or 0.0):
-                designs[name] = record
-    if not designs:
-        raise UserError(f"compared studies must have complete trials, but {config.study!r} has none; run it on")
-    found = {name: problem_scores(record.folder / "items.jsonl") for name, record in designs.items()}
-    order = sorted(set.intersection(*(set(each) for each in found.values())))
-    scores = {name: np.array([each[problem] for problem in order]) for name, each in found.items()}
-    return Pair(config.study, designs, scores, stored_verdict(config))
 
 
 def _means(pair: Pair, names: Sequence[str]) -> Array:

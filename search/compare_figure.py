@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -13,7 +15,24 @@ COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0
 """Okabe and Ito's, told apart by colour-blind readers too."""
 MARKERS = "osv^DPX"
 
-__all__ = ["FORMATS", "draw_ranks"]
+__all__ = ["FORMATS", "Look", "draw_ranks", "paint_ranks"]
+
+Tip = Callable[[Any, str], None]
+"""Takes a drawn thing and what to say when the pointer rests on it."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What differs between a picture in a file and one in a page."""
+
+    ink: str = INK
+    pale: str = PALE
+    stripe: str = "#f4f4f4"
+    columns: int = 4
+    """Of the legend."""
+    label: int = 28
+    """Characters in a line of a design's name."""
+    axis: str = "rank among the shared designs (1 is best), with 95 % interval"
 
 
 def draw_ranks(found: Comparison, path: Path) -> None:
@@ -22,17 +41,28 @@ def draw_ranks(found: Comparison, path: Path) -> None:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    height = 0.16 * len(found.rows) * (len(found.studies) + 2) + 1.2
-    figure = Figure(figsize=(8.5, height), layout=ConstrainedLayoutEngine())
-    panel = figure.subplots()
-    for row, design in enumerate(found.rows):
-        panel.axhspan(row - 0.5, row + 0.5, color="#f4f4f4" if row % 2 else "white", zorder=0)
-        for index, place in enumerate(design.places):
-            _interval(panel, row, index, place, len(found.studies))
-        _mean(panel, row, design, len(found.studies))
-    _frame(panel, found)
-    _legend(figure, panel, found)
+    figure = Figure(figsize=(8.5, height(found)), layout=ConstrainedLayoutEngine())
+    paint_ranks(figure.subplots(), found, Look())
     figure.savefig(path, dpi=150)
+
+
+def height(found: Comparison) -> float:
+    """Of the figure, in inches."""
+    return 0.16 * len(found.rows) * (len(found.studies) + 2) + 1.2
+
+
+def paint_ranks(panel: Any, found: Comparison, look: Look, tip: Tip = lambda artist, text: None) -> None:
+    """Draw each design's rank in each pair and on average."""
+    for row, design in enumerate(found.rows):
+        if row % 2:
+            panel.axhspan(row - 0.5, row + 0.5, color=look.stripe, zorder=0)
+        for index, (place, name) in enumerate(zip(design.places, found.short_names, strict=True)):
+            dot = _interval(panel, row, index, place, len(found.studies))
+            tip(dot, f"{design.title} in {name}: score {place.score:.3f}, rank {place.rank:g}")
+        dot = _mean(panel, row, design, len(found.studies), look)
+        tip(dot, f"{design.title}: mean rank {design.mean_rank:.1f}, {design.low:.1f} to {design.high:.1f}")
+    _frame(panel, found, look)
+    _legend(panel.figure, found, look)
 
 
 def _height(row: int, index: int, count: int) -> float:
@@ -40,36 +70,39 @@ def _height(row: int, index: int, count: int) -> float:
     return row - 0.36 + 0.72 * (index + 1) / count
 
 
-def _interval(panel: Any, row: int, index: int, place: Any, count: int) -> None:
+def _interval(panel: Any, row: int, index: int, place: Any, count: int) -> Any:
     y, color = _height(row, index, count), COLORS[index % len(COLORS)]
     panel.plot([place.low, place.high], [y, y], color=color, linewidth=1.6, solid_capstyle="butt")
-    panel.plot([place.rank], [y], color=color, marker=MARKERS[index % len(MARKERS)], markersize=5, linestyle="none")
+    marker = MARKERS[index % len(MARKERS)]
+    return panel.plot([place.rank], [y], color=color, marker=marker, markersize=5, linestyle="none")[0]
 
 
-def _mean(panel: Any, row: int, design: Any, count: int) -> None:
+def _mean(panel: Any, row: int, design: Any, count: int, look: Look) -> Any:
     y = _height(row, -1, count)
-    panel.plot([design.low, design.high], [y, y], color=INK, linewidth=2.2, solid_capstyle="butt")
-    panel.plot([design.mean_rank], [y], color=INK, marker="d", markersize=7, linestyle="none")
+    panel.plot([design.low, design.high], [y, y], color=look.ink, linewidth=2.2, solid_capstyle="butt")
+    return panel.plot([design.mean_rank], [y], color=look.ink, marker="d", markersize=7, linestyle="none")[0]
 
 
-def _frame(panel: Any, found: Comparison) -> None:
+def _frame(panel: Any, found: Comparison, look: Look) -> None:
     count = len(found.rows)
     panel.set_ylim(count - 0.5, -0.5)
     panel.set_xlim(0.7, count + 0.3)
     panel.set_xticks(range(1, count + 1))
-    panel.set_yticks(range(count), [fill(row.title, 28) for row in found.rows])
-    panel.set_xlabel("rank among the shared designs (1 is best), with 95 % interval")
-    panel.tick_params(length=0, labelcolor=INK)
-    panel.grid(axis="x", color=PALE, linewidth=0.4)
+    panel.set_yticks(range(count), [fill(row.title, look.label) for row in found.rows])
+    panel.set_xlabel(look.axis)
+    panel.tick_params(length=0, labelcolor=look.ink)
+    panel.grid(axis="y", visible=False)
+    panel.grid(axis="x", color=look.pale, linewidth=0.4)
     panel.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _legend(figure: Any, panel: Any, found: Comparison) -> None:
+def _legend(figure: Any, found: Comparison, look: Look) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=INK, marker="d", linewidth=2.2, label="mean of the pairs")]
+    handles = [Line2D([], [], color=look.ink, marker="d", linewidth=2.2, label="mean of the pairs")]
     handles += [
         Line2D([], [], color=COLORS[index % len(COLORS)], marker=MARKERS[index % len(MARKERS)], label=study)
         for index, study in enumerate(found.short_names)
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)), frameon=False)
+    columns = min(look.columns, len(handles))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)

@@ -71,7 +71,7 @@ def comparison_table(found: Comparison) -> Table:
 
 def sentences(found: Comparison) -> list[str]:
     """What holds across pairs, who wins where, and what these numbers do not contain."""
-    said = [_held(found)]
+    said = [held(found)]
     for winner in found.winners:
         gain = "" if winner.shared else (
             f", {100 * winner.gain:+.1f} points [{100 * winner.low:+.1f}, {100 * winner.high:+.1f}] above the best "
@@ -88,7 +88,8 @@ def sentences(found: Comparison) -> list[str]:
     return said
 
 
-def _held(found: Comparison) -> str:
+def held(found: Comparison) -> str:
+    """What each shared design is against plain SFT across the pairs, in one sentence."""
     if all(row.outcome is None for row in found.rows):
         return "Plain SFT is not among the shared designs, so nothing is said against it."
     named = {

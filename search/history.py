@@ -41,7 +41,8 @@ class TrialRecord:
     parameters: Mapping[str, Any]
     """What the sampler sees."""
     score: float | None
-    """Average@k on the search problems, or on the first of them at the last rung of a pruned trial."""
+    """Average@k on the search problems, or on the first of them at the last rung of a pruned trial; an infeasible trial
+    has one when it was scored and forgot too much."""
     standard_error: float | None
     seconds: float | None
     """Wall time over all attempts."""
@@ -139,8 +140,10 @@ def _item_scores(record: TrialRecord) -> list[float] | None:
 
 
 def plain_sft(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The best complete trial of the plain SFT baseline: what a winner is compared with."""
-    return best(record for record in records if record.baseline == "sft")
+    """The best trial of the plain SFT baseline, what a winner is compared with: even one that forgot too much."""
+    own = [record for record in records if record.baseline == "sft"]
+    scored = [record for record in own if record.state == "infeasible" and record.score is not None]
+    return best(own) or max(scored, key=lambda record: (record.score or 0.0, -record.number), default=None)
 
 
 def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
@@ -157,7 +160,7 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         baseline=facts.get("baseline"),
         training=facts.get("training", {}),
         parameters=trial.params,
-        score=trial.values[0] if trial.values and state in ("complete", "pruned") else None,
+        score=trial.values[0] if trial.values and _has_score(state, facts) else None,
         standard_error=facts.get("standard_error"),
         seconds=facts.get("seconds"),
         verdicts=facts.get("verdicts", {}),
@@ -171,6 +174,11 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         race=facts.get("race"),
         retention=facts.get("retention"),
     )
+
+
+def _has_score(state: State, facts: Mapping[str, Any]) -> bool:
+    """A trial that ran out of memory or diverged is told a value that nothing has measured."""
+    return state in ("complete", "pruned") or (state == "infeasible" and "retention" in facts)
 
 
 def end_state(trial: FrozenTrial) -> EndState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,29 @@ def write_report(
     yet of the demonstrations. `price`: of an engine hour, for the costs.
     Raises UserError for a path without a study, or an `out` that is no .html file.
     """
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"`--out` must be an HTML file, but got {out}; name it report.html")
+    check_out(out)
     data = gather(path)
     html = (out or data.folder / "report.html").absolute()
     page = {**describe(data, pictures(data, console, compute=compute), str(path)), "price": price}
-    files = {"html": html, "markdown": html.with_suffix(".md")}
-    for kind, file in files.items():
-        write_atomic(file, render(kind, page))
+    files = write_pages(page, html)
     console.print(
         f"{page['verdict']}\nReport written to {html}, and as Markdown beside it", soft_wrap=True, markup=False
     )
+    return files
+
+
+def write_pages(page: Mapping[str, Any], html: Path, name: str = "report") -> dict[str, str]:
+    """Write a `report` or a `campaign` as HTML, and as Markdown beside it; returns the files by kind."""
+    files = {"html": html, "markdown": html.with_suffix(".md")}
+    for kind, file in files.items():
+        write_atomic(file, render(kind, page, name))
     return {kind: str(file) for kind, file in files.items()}
+
+
+def check_out(out: Path | None) -> None:
+    """Raise UserError for an `--out` that is no HTML file."""
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"`--out` must be an HTML file, but got {out}; name it report.html")
 
 
 def describe(data: StudyData, shown: Any, path: str) -> dict[str, Any]:
@@ -57,18 +68,22 @@ def describe(data: StudyData, shown: Any, path: str) -> dict[str, Any]:
     if data.winner is None and data.records:
         missing.append("No trial has finished yet, so there is no winner.")
     if data.winner is not None and data.sft is None:
-        missing.append("Plain SFT has not finished, so there is nothing to compare the winner with.")
+        missing.append("Plain SFT has no score, so there is nothing to compare the winner with.")
+    if data.winner is None and any(record.state == "infeasible" for record in data.records):
+        missing.append("Some trials are infeasible: each says why under its number.")
     if data.winner is not None and "missing" in shown:
         missing.append(f"The demonstrations cannot be shown: {shown['missing']}.")
     tone, verdict = _verdict(data)
     return {
         "data": data,
         "path": path,
+        "up": None,
         "tone": tone,
         "verdict": verdict,
         "missing": missing,
         "confirmed": data.verdict,
         "decisive": decisive(data.verdict) if data.verdict is not None else None,
+        "forgotten": _forgotten(data.verdict or {}),
         "published": _published(data, sheets),
         "winner": data.winner,
         "demonstrations": _scaled(shown.get("demonstrations", [])),
@@ -163,18 +178,34 @@ def _settings(data: StudyData) -> str | None:
 
 
 def _retention(data: StudyData) -> dict[str, Any] | None:
-    """Score and what was forgotten of each trial that has both: (record, forgotten, its error, on the Pareto front)."""
+    """Score and what was forgotten of each trial that has both, and the most that is allowed."""
     found = [record for record in data.records if record.score is not None and record.retention is not None]
     if not found:
         return None
     unbeaten = {record.number for record in front(found)}
     kept = [(record, record.retention or {}) for record in found]
     rows = [
-        (record, float(facts["forgotten"]), facts.get("forgotten_standard_error"), record.number in unbeaten)
+        figures.Kept(
+            record,
+            float(facts["forgotten"]),
+            facts.get("forgotten_standard_error"),
+            record.number in unbeaten,
+        )
         for record, facts in kept
     ]
     first = kept[0][1]
-    return {"name": f"forgotten ({first['name']})", "unit": str(first["unit"]), "rows": rows}
+    return {
+        "name": f"forgotten ({first['name']})",
+        "unit": str(first["unit"]),
+        "limit": first.get("limit"),
+        "rows": sorted(rows, key=lambda row: (row.forgotten, row.record.number)),
+    }
+
+
+def _forgotten(verdict: Mapping[str, Any]) -> dict[str, float]:
+    """What each confirmed design forgot, mean over seeds, by its title; empty where it is not measured."""
+    kept = {str(each["title"]): each.get("retention") for each in verdict.get("candidates", [])}
+    return {title: float(found["forgotten"]) for title, found in kept.items() if found}
 
 
 def _plots(data: StudyData, shown: Any, parts: Sequence[Any]) -> dict[str, str]:
@@ -199,6 +230,5 @@ def _plots(data: StudyData, shown: Any, parts: Sequence[Any]) -> dict[str, str]:
         found["slices"] = figures.slices(parts)
     kept = _retention(data)
     if kept is not None:
-        points = [(record, value, front) for record, value, _, front in kept["rows"]]
-        found["pareto"] = figures.pareto(points, kept["name"])
+        found["pareto"] = figures.pareto(kept["rows"], kept["name"], kept["unit"], kept["limit"])
     return {name: svg for name, svg in found.items() if svg is not None}

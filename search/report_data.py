@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
@@ -49,11 +50,15 @@ class StudyData:
     """What the storage says about the study itself: version, fingerprints."""
     missing: tuple[str, ...] = ()
     """Sentences about what is not there or cannot be read."""
+    damaged: bool = False
+    """Whether something that was written cannot be read."""
 
     @property
     def winner(self) -> TrialRecord | None:
         """The trial whose design the verdict rests on; without a verdict, the best of the search."""
-        found = decisive(self.verdict)["title"] if self.verdict is not None else None
+        if self.verdict is None:
+            return best(self.records)
+        found = decisive(self.verdict)["title"]
         named = (record for record in self.records if f"trial {record.number}: {record.title}" == found)
         published = best(record for record in self.records if record.baseline == found)
         return next(named, None) or published or best(self.records)
@@ -66,6 +71,8 @@ class StudyData:
 class Notes(list[str]):
     """Sentences about what could not be read."""
 
+    damaged = False
+
     def read(self, what: str, reader: Callable[[], Any], default: Any = None) -> Any:
         """What `reader` finds; `default`, and a sentence, where the file is damaged."""
         try:
@@ -73,6 +80,7 @@ class Notes(list[str]):
         except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:  # json, pydantic: ValueErrors
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             self.append(f"{what} cannot be read ({reason}); it is left out.")
+            self.damaged = True
             return default
 
 
@@ -86,6 +94,14 @@ def gather(path: Path) -> StudyData:
     if not folder.is_dir():
         raise UserError(f"a report needs a study's folder, but there is no {folder}; run the study, or check the path")
     return _gather(folder, config, notes)
+
+
+def gather_pair(config: StudyConfig) -> StudyData:
+    """The study that a campaign's file describes; one that was never started is empty, and says so."""
+    if not config.study_folder.is_dir():
+        note = f"The pair was never started: there is no {config.study_folder}."
+        return StudyData(config.study_folder, config.study, config, missing=(note,))
+    return _gather(config.study_folder, config, Notes())
 
 
 def locate(path: Path) -> StudyConfig:
@@ -137,6 +153,7 @@ def _gather(folder: Path, config: StudyConfig | None, notes: Notes) -> StudyData
         confirmation=_gather(place, _config_of(place, notes), notes) if place is not None else None,
         attributes=stored.attributes if stored is not None else {},
         missing=tuple(dict.fromkeys(notes)),
+        damaged=notes.damaged or (stored is None and bool(records)),
     )
 
 
@@ -180,8 +197,10 @@ def _importances(study: optuna.Study) -> dict[str, float]:
     """Optuna's parameter importances, largest first; empty where too few trials differ."""
     try:
         score = (lambda trial: trial.values[0]) if len(study.directions) > 1 else None
-        found = optuna.importance.get_param_importances(study, target=score)
-    except (ValueError, RuntimeError, ZeroDivisionError):  # each evaluator refuses small studies in its own way
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # "too small to compute importances": all would be equal
+            found = optuna.importance.get_param_importances(study, target=score)
+    except (ValueError, RuntimeError, ZeroDivisionError, UserWarning):  # each evaluator refuses in its own way
         return {}
     return {name: share for name, share in sorted(found.items(), key=lambda pair: -pair[1]) if share == share}
 

@@ -1,91 +1,41 @@
-"""The pictures of a report, drawn by matplotlib as inline SVG whose colours follow the page's light or dark scheme."""
+"""The pictures of a report, one function each: pairs and designs against SFT, curves, history, importance, slices."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from .compare import Comparison
+from .compare_figure import Look, height, paint_ranks
 from .history import TrialRecord
+from .report_drawing import ACCENT, BAD, BASE, FOURTH, INK, RULE, SOFT, STYLE, THIRD, WASH, Drawing
 from .report_items import Slice
 
-INK, SOFT, RULE, ACCENT, BASE, THIRD, FOURTH, BAD = (f"#0{number}0f0e" for number in range(1, 9))
-"""Stand-ins that no drawing uses by chance; the page's stylesheet has the colours."""
-VARIABLES = {
-    INK: "--ink", SOFT: "--soft", RULE: "--rule", ACCENT: "--accent", BASE: "--base", THIRD: "--third",
-    FOURTH: "--fourth", BAD: "--bad",
-}  # fmt: skip
 STATE_COLORS = {"complete": ACCENT, "pruned": SOFT, "infeasible": BAD, "failed": BAD}
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
-    "font.size": 10,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.labelcolor": SOFT,
-    "axes.edgecolor": RULE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.5,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": SOFT,
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "legend.labelcolor": INK,
-}
-WIDTH = 4.8
-"""Inches: at this width text keeps its size on a telephone and three figures fit on a wide screen."""
 
 
-class Drawing:
-    """One figure with one panel or several; its functions are called within the style."""
+@dataclass(frozen=True)
+class Kept:
+    """A trial whose retention was measured."""
 
-    def __init__(self, name: str, label: str, height: float = 3.0, panels: tuple[int, int] = (1, 1)) -> None:
-        self._name, self._label = name, label
-        self._tips: dict[str, str] = {}
-        self.figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        self.axes = self.figure.subplots(*panels, squeeze=False).flatten()
-        self.axis = self.axes[0]
-
-    def tip(self, artist: Any, text: str) -> None:
-        """Show `text` when the pointer rests on `artist`."""
-        key = f"tip{len(self._tips)}"
-        artist.set_gid(key)
-        self._tips[key] = text
-
-    def svg(self) -> str:
-        """The figure as an SVG element for a page that has the colours."""
-        file = io.StringIO()
-        with matplotlib.rc_context({"svg.hashsalt": self._name}):
-            self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        text = file.getvalue()
-        text = text[text.index("<svg") :]
-        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-        text = re.sub(r'<svg .*?viewBox="([^"]+)"[^>]*>', self._opening, text, count=1, flags=re.DOTALL)
-        text = re.sub(r'<g id="(tip\d+)">', lambda found: f"<g><title>{escape(self._tips[found[1]])}</title>", text)
-        text = re.sub(r'<g id="[^"]*">', "<g>", text)
-        for color, variable in VARIABLES.items():
-            text = text.replace(color, f"var({variable})")
-        return text
-
-    def _opening(self, found: re.Match[str]) -> str:
-        return f'<svg viewBox="{found[1]}" role="img" aria-label="{escape(self._label)}" class="plot">'
+    record: TrialRecord
+    forgotten: float
+    error: float | None
+    """Standard error of `forgotten`."""
+    unbeaten: bool
+    """Whether no other trial is better in both."""
 
 
 @matplotlib.rc_context(STYLE)
 def effects(rows: Sequence[Mapping[str, Any]], label: str) -> str:
-    """Points above plain SFT with intervals; a row has `title`, and `effect`, `low`, `high` as score differences."""
+    """Points above plain SFT with intervals; a row has `title`, and `effect`, `low`, `high` as score differences.
+
+    `hollow`: whether the row is of the search only.
+    """
     drawing = Drawing("effects", label, 0.75 + 0.42 * len(rows))
     axis = drawing.axis
     axis.axvline(0, color=INK, linewidth=0.8)
@@ -93,7 +43,8 @@ def effects(rows: Sequence[Mapping[str, Any]], label: str) -> str:
         low, effect, high = (100 * float(row[name]) for name in ("low", "effect", "high"))
         color = ACCENT if low > 0 else BAD if high < 0 else SOFT
         (line,) = axis.plot([low, high], [place, place], color=color, linewidth=2.2, solid_capstyle="round")
-        (dot,) = axis.plot([effect], [place], "o", color=color, markersize=6)
+        fill = "none" if row.get("hollow") else color
+        (dot,) = axis.plot([effect], [place], "o", color=color, markerfacecolor=fill, markersize=6)
         for artist in (line, dot):
             drawing.tip(artist, f"{row['title']}: {effect:+.1f} points, interval {low:+.1f} to {high:+.1f}")
     names = [str(row["title"]).split(":")[0] for row in reversed(rows)]  # trial 7: its formula stands in the table
@@ -242,16 +193,42 @@ def slices(parts: Sequence[Slice]) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def pareto(points: Sequence[tuple[TrialRecord, float, bool]], name: str) -> str:
-    """Score over retention, one dot a trial; the third entry says whether no other trial beats it in both."""
-    drawing = Drawing("pareto", f"Score and {name} of each trial")
-    for record, retention, front in points:
-        color = BASE if record.baseline else ACCENT if front else SOFT
-        fill = color if front else "none"
-        (dot,) = drawing.axis.plot([retention], [record.score], "o", color=color, markerfacecolor=fill, markersize=6)
-        drawing.tip(dot, f"trial {record.number}: {name} {retention:.4g}, score {record.score:.3f}  {record.title}")
-    drawing.axis.set_xlabel(f"{name} (filled: no other trial is better in both)")
-    drawing.axis.set_ylabel("score")
+def pareto(points: Sequence[Kept], name: str, unit: str, limit: float | None) -> str:
+    """Score over what was forgotten, one dot a trial with its standard errors; `limit`: the most that is allowed."""
+    drawing = Drawing("pareto", f"Score and {name} of each trial", 3.3)
+    axis = drawing.axis
+    if limit is not None:
+        axis.axvline(limit, color=BAD, linewidth=1, linestyle=(0, (4, 3)))
+        place = axis.get_xaxis_transform()
+        axis.annotate("allowed", (limit, 1), xycoords=place, xytext=(-4, 4), textcoords="offset points",
+                      color=BAD, fontsize=9, ha="right", annotation_clip=False)  # fmt: skip
+    front = sorted((each.forgotten, each.record.score) for each in points if each.unbeaten)
+    axis.step(*zip(*front, strict=True), where="post", color=ACCENT, linewidth=1, alpha=0.6) if front else None
+    for each in points:
+        record = each.record
+        infeasible = record.state == "infeasible"
+        color = BAD if infeasible else BASE if record.baseline else ACCENT if each.unbeaten else SOFT
+        spread = {"xerr": each.error, "yerr": record.standard_error}
+        axis.errorbar([each.forgotten], [record.score], **spread, color=color, elinewidth=0.7, alpha=0.5)
+        (dot,) = axis.plot([each.forgotten], [record.score], "o", color=color, markersize=6,
+                           markerfacecolor=color if each.unbeaten else "none")  # fmt: skip
+        drawing.tip(dot, f"trial {record.number}, {record.state}: {name} {each.forgotten:.3g} {unit}, "
+                         f"score {record.score:.3f}  {record.title}")  # fmt: skip
+    axis.set_xlabel(f"{name}, {unit}\n(filled: no other trial is better in both)")
+    axis.set_ylabel("score")
+    return drawing.svg()
+
+
+@matplotlib.rc_context(STYLE)
+def ranks(found: Comparison) -> str:
+    """Where each design that all pairs share ranks in each of them, and on average."""
+    drawing = Drawing("ranks", "Ranks of the shared designs in each pair", max(3.0, height(found)))
+    paint_ranks(
+        drawing.axis,
+        found,
+        Look(ink=INK, pale=RULE, stripe=WASH, columns=2, label=18, axis="rank, 95 % interval"),
+        drawing.tip,
+    )
     return drawing.svg()
 
 

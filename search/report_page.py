@@ -16,7 +16,7 @@ from .tables import duration
 
 LONGEST = 1200
 """Characters of a completion or prompt that are shown; the rest is in items.jsonl."""
-TEMPLATES = {"html": "report.html.jinja", "markdown": "report.md.jinja"}
+TEMPLATES = {"html": "{}.html.jinja", "markdown": "{}.md.jinja"}
 
 
 @cache
@@ -41,8 +41,8 @@ def _environment() -> Environment:
     return found
 
 
-def render(kind: str, page: Mapping[str, Any]) -> str:
-    """The report as `html` or `markdown`."""
+def render(kind: str, page: Mapping[str, Any], name: str = "report") -> str:
+    """The `report` of a study or of a `campaign` as `html` or `markdown`."""
     script, style = (_source(name) for name in ("report.js", "report.css"))
     values = {
         **page,
@@ -51,7 +51,7 @@ def render(kind: str, page: Mapping[str, Any]) -> str:
         "style": Markup(style),
         "policy": policy(script),
     }
-    return _environment().get_template(TEMPLATES[kind]).render(values)
+    return _environment().get_template(TEMPLATES[kind].format(name)).render(values)
 
 
 def _source(name: str) -> str:

@@ -92,12 +92,13 @@ def winner_sentence(winner: TrialRecord | None, sft: TrialRecord | None) -> str:
         return "No trial has finished yet."
     found = f"Best on the search problems: trial {winner.number}, {winner.title}, {score_text(winner)}"
     if sft is None:
-        return f"{found}. Plain SFT has not finished, so there is nothing to compare it with."
+        return f"{found}. Plain SFT has no score, so there is nothing to compare it with."
     if sft.number == winner.number:
         return f"{found}. That is plain SFT: no other target did better."
     points = 100 * ((winner.score or 0.0) - (sft.score or 0.0))
+    forgot = " (it forgets more than is allowed)" if sft.state == "infeasible" else ""
     return (
-        f"{found}; plain SFT {score_text(sft)}: {points:+.1f} points. "
+        f"{found}; plain SFT {score_text(sft)}{forgot}: {points:+.1f} points. "
         "The best of many is partly luck; only a confirmation says how much of the gap is real."
     )
 

@@ -8,24 +8,30 @@ from typing import Annotated
 
 import typer
 
+StudyPaths = Annotated[
+    list[Path], typer.Argument(help="Study file or folder, campaign file, or several of them.", metavar="STUDY...")
+]
 StudyPath = Annotated[Path, typer.Argument(help="Study file (YAML), or a study's folder.", metavar="STUDY")]
 Number = Annotated[int, typer.Argument(help="Its number.", metavar="TRIAL")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def report(
-    study: StudyPath,
-    out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the study's folder.")] = None,
+    study: StudyPaths,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="HTML file; default: report.html in the study's folder, <campaign>-report/index.html."),
+    ] = None,
     models: Annotated[bool, typer.Option(help="Load the models for demonstrations that are not kept yet.")] = True,
     price: Annotated[float | None, typer.Option(min=0, help="Price of an engine hour, for the costs.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Everything a study found, as one HTML file that works offline, and as Markdown."""
+    """Everything a study or a campaign found, as HTML that works offline, and as Markdown."""
     from rich.console import Console
 
-    from .report import write_report
+    from .campaign_report import write_reports
 
-    files = write_report(study, Console(stderr=as_json), out=out, compute=models, price=price)
+    files = write_reports(study, Console(stderr=as_json), out=out, compute=models, price=price)
     if as_json:
         print(json.dumps(files, indent=2))
 

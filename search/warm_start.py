@@ -66,7 +66,7 @@ def _finished(config: StudyConfig, name: str, field: str) -> tuple[StudyConfig, 
 
 def _ranked(records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, float]]:
     """Trials best first with their ranks in [0, 1]: complete ones by score, then pruned, then infeasible ones."""
-    keys = [(ORDER.index(record.state), record.score or 0.0) for record in records]
+    keys = [(ORDER.index(each.state), (each.score or 0.0) * (each.state != "infeasible")) for each in records]
     below = [sum(other < key for other in keys) + 0.5 * (keys.count(key) - 1) for key in keys]
     ranks = [count / max(1, len(keys) - 1) for count in below]
     return sorted(zip(records, ranks, strict=True), key=lambda pair: (-pair[1], pair[0].number))

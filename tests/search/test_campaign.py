@@ -15,9 +15,9 @@ from scripted_study import scripted
 from small_study import small_config
 
 from qtarget.search.budget import AROUND_SECONDS, confirmation_cost
-from qtarget.search.campaign import CampaignRun, campaign_status, rounds, shares
+from qtarget.search.campaign import CampaignRun, campaign_status, rounds
 from qtarget.search.campaign_budget import Limits, SharedBudget
-from qtarget.search.campaign_config import is_campaign, load_campaign
+from qtarget.search.campaign_config import is_campaign, load_campaign, shares
 from qtarget.search.campaign_status import standing_of
 from qtarget.search.config import StudyConfig
 from qtarget.search.config_file import load_study

@@ -14,7 +14,8 @@ from rich.console import Console
 from scipy.stats import rankdata
 from scripted_study import scripted
 
-from qtarget.search.compare import BETTER, MIXED, OPEN, WORSE, Pair, compare, compare_studies
+from qtarget.search.compare import BETTER, MIXED, OPEN, WORSE, compare, compare_studies
+from qtarget.search.compare_pairs import Pair
 from qtarget.search.compare_tables import compare_and_show, markdown
 from qtarget.search.config import StudyConfig
 from qtarget.search.history import TrialRecord, load_history

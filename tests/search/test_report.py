@@ -147,7 +147,7 @@ def test_an_unconfirmed_study_does_not_claim_a_winner(tmp_path: Path) -> None:
     html, markdown = report(config.study_folder)
     assert "there is nothing to compare it with" in html.text
     assert "The winner has not been confirmed" in html.text and "has not been confirmed" in markdown
-    assert "Plain SFT has not finished" in html.text
+    assert "Plain SFT has no score" in html.text
 
 
 def test_slices_are_those_of_the_confirmation(page: tuple[Page, str]) -> None:
@@ -174,13 +174,13 @@ def test_accuracy_and_retention_have_a_front(study: Path) -> None:
     kept = {"name": "text", "unit": "nats", "forgotten_standard_error": 0.01}
     records = [replace(each, retention={**kept, "forgotten": forgotten[each.number]}) for each in found.records]
     page = {**describe(replace(found, records=tuple(records)), {}, "study"), "price": None}
-    assert {record.number: front for record, _, _, front in page["retention"]["rows"]} == {
+    assert {row.record.number: row.unbeaten for row in page["retention"]["rows"]} == {
         0: True,
         1: True,
         2: True,
         3: False,
     }
-    assert "trial 3: forgotten (text) 0.4, score 0.500" in page["plots"]["pareto"]
+    assert "trial 3, complete: forgotten (text) 0.4 nats, score 0.500" in page["plots"]["pareto"]
     markdown = render("markdown", page)
     assert "| 2 | 0.750 | 0.3 ± 0.01 nats | yes |" in markdown and "| 3 | 0.500 | 0.4 ± 0.01 nats |  |" in markdown
     assert "Accuracy and retention." in Page(render("html", page)).text

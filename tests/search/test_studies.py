@@ -8,8 +8,7 @@ import jinja2
 import pytest
 
 from qtarget.evaluation.suites import resolve
-from qtarget.search.campaign import shares
-from qtarget.search.campaign_config import load_campaign
+from qtarget.search.campaign_config import load_campaign, shares
 from qtarget.search.plan import first_slots
 
 STUDIES = Path(__file__).parents[2] / "studies"
