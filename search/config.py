@@ -227,6 +227,12 @@ class StudyConfig(Settings):
                 "change one of them",
                 field="training.effective_batch",
             )
+        if self.evaluation.backend == "vllm" and ranks > 1:
+            raise UserError(
+                f"`evaluation.backend` must be another than vllm with `engine.ranks` above 1, but got {ranks} ranks; "
+                "use transformers, whose answers all ranks share out",
+                field="evaluation.backend",
+            )
         return self
 
     def _check_baseline(self, baseline: BaselineSettings, field: str) -> None:

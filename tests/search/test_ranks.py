@@ -93,6 +93,13 @@ def test_an_effective_batch_that_ranks_cannot_share_is_refused() -> None:
         parse_study(small_config(engine={"ranks": 3}))
 
 
+def test_vllm_which_needs_its_process_to_itself_is_refused_on_ranks() -> None:
+    evaluation = {**small_config()["evaluation"], "backend": "vllm"}
+    assert parse_study(small_config(evaluation=evaluation)).engine.ranks == 1
+    with pytest.raises(UserError, match=r"another than vllm with .engine.ranks. above 1, but got 2 ranks"):
+        parse_study(small_config(evaluation=evaluation, engine={"ranks": 2}))
+
+
 RANK = """
 import json, os, sys
 rank = os.environ["RANK"]
