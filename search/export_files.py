@@ -33,14 +33,12 @@ SFT_FILE = "sft.yaml"
 ONE_GPU = {
     "compute_environment": "LOCAL_MACHINE",
     "distributed_type": "NO",
-    "mixed_precision": "no",
     "num_machines": 1,
     "num_processes": 1,
 }
 FSDP = {
     "compute_environment": "LOCAL_MACHINE",
     "distributed_type": "FSDP",
-    "mixed_precision": "bf16",
     "num_machines": 1,
     "num_processes": 8,
     "fsdp_config": {
@@ -89,10 +87,17 @@ def write_files(
     write_atomic(folder / "target_loss.py", loss_source(winner.target))
     for name, copy in COPIED.items():
         shutil.copyfile(FRAME.with_name(name), folder / copy)
-    write_atomic(folder / "one_gpu.yaml", yaml.safe_dump(ONE_GPU, sort_keys=False))
-    write_atomic(folder / "fsdp_8gpu.yaml", yaml.safe_dump(FSDP, sort_keys=False))
+    for name, text in accelerate_files(winner.training.precision).items():
+        write_atomic(folder / name, text)
     write_atomic(folder / "MODEL_CARD.md", model_card(content, winner, sft))
     write_json(folder / "provenance.json", provenance)
+
+
+def accelerate_files(precision: str) -> dict[str, str]:
+    """Configurations for `accelerate launch` by file name; the Trainer computes in the precision they name."""
+    mixed = {"mixed_precision": "bf16" if precision == "bf16" else "no"}
+    files = {"one_gpu.yaml": ONE_GPU, "fsdp_8gpu.yaml": FSDP}
+    return {name: yaml.safe_dump({**settings, **mixed}, sort_keys=False) for name, settings in files.items()}
 
 
 def render(content: WinnerFile, *titles: str) -> str:

@@ -41,6 +41,20 @@ def load_model(settings: dict[str, Any], base: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **options)
 
 
+def adapters(lora: dict[str, Any]) -> Any:
+    """Low-rank adapters as the search trained them."""
+    from peft import LoraConfig
+
+    targets = lora["target_modules"]
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora["rank"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules=targets if isinstance(targets, str) else list(targets),
+    )
+
+
 def load_tokenizer(settings: dict[str, Any], base: Path) -> Any:
     name, options = source(settings, base)
     tokenizer = AutoTokenizer.from_pretrained(name, **options)

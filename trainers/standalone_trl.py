@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -21,12 +22,15 @@ import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from target_data import Order, collate, demonstrations, load_model, load_tokenizer
+from target_data import Order, adapters, collate, demonstrations, load_model, load_tokenizer
 from target_loss import BATCH_SCOPE, DENOMINATOR, IGNORE_INDEX, NEEDS, Head, joined, label_scalars, target_loss, trust
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
 HERE = Path(__file__).parent
+NAMES = {field.name for field in fields(SFTConfig)}
+RECOMPUTE = "activation_checkpointing" if "activation_checkpointing" in NAMES else "gradient_checkpointing"
+"""The argument's name, which transformers changed in version 5."""
 
 
 # --- the loss inside the model
@@ -87,6 +91,7 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
     def __init__(self, winner: dict[str, Any], base: Path, steps: int, **options: Any) -> None:
         super().__init__(**options)
         self.model_accepts_loss_kwargs = True  # the loss divides by `num_items_in_batch`
+        add_up_in_float32(self.accelerator)
         self.training, self.seed, self.steps = winner["training"], winner["seed"], steps
         put_loss_inside(base_of(self.model))
         self.frozen: dict[str, Any] = {}
@@ -197,6 +202,18 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
                     parameter.copy_(current[name])
 
 
+def add_up_in_float32(accelerator: Any) -> None:
+    """Under FSDP 2 and bf16, accelerate would round loss, divisor and the sum of the ranks' gradients to bf16."""
+    policy = getattr(_fsdp(accelerator), "mixed_precision_policy", None)
+    if hasattr(policy, "output_dtype"):
+        float32 = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
+        accelerator.state.fsdp_plugin.mixed_precision_policy = float32
+
+
+def _fsdp(accelerator: Any) -> Any:
+    return getattr(accelerator.state, "fsdp_plugin", None)
+
+
 def _next(values: Tensor, fill: int) -> Tensor:
     """What belongs to the token that each position predicts, one row a token."""
     return torch.cat([values[:, 1:], values.new_full((len(values), 1), fill)], 1).flatten()
@@ -236,7 +253,7 @@ def build(
         "adam_beta2": training["adam_betas"][1],
         "max_grad_norm": training["clip_norm"] or 0.0,
         "bf16": training["precision"] == "bf16",
-        "gradient_checkpointing": False,
+        RECOMPUTE: False,
         "save_steps": training["checkpoint_every"],
         "save_total_limit": 2,
         "seed": winner["seed"] % 2**32,
@@ -257,20 +274,6 @@ def build(
     )
 
 
-def adapters(lora: dict[str, Any]) -> Any:
-    """Low-rank adapters as the search trained them."""
-    from peft import LoraConfig
-
-    targets = lora["target_modules"]
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora["rank"],
-        lora_alpha=lora["alpha"],
-        lora_dropout=lora["dropout"],
-        target_modules=targets if isinstance(targets, str) else list(targets),
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "model", help="folder of checkpoints and final weights")
@@ -279,8 +282,11 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations instead of keeping them")
     given = parser.parse_args()
-    trainer = build(HERE, given.out, steps=given.steps, base=given.base, gradient_checkpointing=given.checkpointing)
+    recompute = {RECOMPUTE: given.checkpointing}
+    trainer = build(HERE, given.out, steps=given.steps, base=given.base, **recompute)
     trainer.train(resume_from_checkpoint=given.resume or None)
+    if (sharded := _fsdp(trainer.accelerator)) is not None:  # as its checkpoints; without this no model is written
+        sharded.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(given.out))
     if trainer.accelerator.is_main_process:
         trainer.processing_class.save_pretrained(str(given.out))

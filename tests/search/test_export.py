@@ -23,6 +23,7 @@ from qtarget.evaluation.confirmation import confirm
 from qtarget.search.config import StudyConfig
 from qtarget.search.config_file import load_study
 from qtarget.search.export import choose, export_winner
+from qtarget.search.export_files import accelerate_files
 from qtarget.search.history import load_history
 from qtarget.search.supervisor import run_study
 from qtarget.search.trial import write_json
@@ -196,20 +197,55 @@ def test_the_exported_loss_works_inside_ddp_and_fsdp(exported) -> None:
     assert found.keys() == {"ddp", "fsdp1", "fsdp2"} and max(found.values()) < 1e-5
 
 
-def test_the_trl_script_trains_the_same_weights_on_two_ranks(exported, tmp_path) -> None:
+def test_the_trl_script_trains_the_same_weights_on_two_ranks_replicated_and_sharded(exported, tmp_path) -> None:
     folder = Path(exported[1]["directory"])
     copy = tmp_path / "export"
     shutil.copytree(folder, copy)
     winner = yaml.safe_load((copy / "winner.yaml").read_text())
-    winner["training"] |= {"micro_batch": 2, "effective_batch": 4}
+    winner["training"] |= {"micro_batch": 1, "effective_batch": 4}
     (copy / "winner.yaml").write_text(yaml.safe_dump(winner))
-    weights = []
-    for ranks in ("1", "2"):
-        out = tmp_path / ranks
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks]
-        command = [*launch, str(copy / "train_trl.py"), "--out", str(out), "--steps", "2"]
-        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    sharded = yaml.safe_load((copy / "fsdp_8gpu.yaml").read_text()) | {"num_processes": 2}
+    (copy / "fsdp.yaml").write_text(yaml.safe_dump(sharded))
+    accelerate = ["-m", "accelerate.commands.launch", "--config_file", str(copy / "fsdp.yaml")]
+    launches = {
+        "one": [],
+        "ddp": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+        "fsdp": [*accelerate, "--main_process_port", "0", str(ROOT / "tests" / "fsdp_on_cpu.py")],
+    }
+    weights = {}
+    for name, launch in launches.items():
+        script = [str(copy / "train_trl.py"), "--out", str(tmp_path / name), "--steps", "2"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, *launch, *script], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
-        weights.append(load_file(out / "model.safetensors"))
-    one, two = weights
-    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
+        assert "FutureWarning" not in done.stderr
+        weights[name] = load_file(tmp_path / name / "model.safetensors")
+    assert (tmp_path / "fsdp" / "checkpoint-2" / "pytorch_model_fsdp_0").is_dir(), "accelerate has sharded the model"
+    for other in ("ddp", "fsdp"):
+        assert weights["one"].keys() == weights[other].keys()
+        assert max(float((weights["one"][key] - weights[other][key]).abs().max()) for key in weights["one"]) < 3e-6
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_accelerate_reads_its_configurations_as_meant(tmp_path, monkeypatch, precision) -> None:
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    read = {}
+    for name, text in accelerate_files(precision).items():
+        (tmp_path / name).write_text(text)
+        parser = launch_command_parser()
+        known = {option.removeprefix("--") for option in parser._option_string_actions}
+        assert yaml.safe_load(text).get("fsdp_config", {}).keys() <= known, "accelerate takes any key and ignores it"
+        given = ["--config_file", str(tmp_path / name), "train_trl.py"]
+        read[name], _, from_file = _validate_launch_command(parser.parse_args(given))
+        assert from_file and read[name].mixed_precision == ("no" if precision == "fp32" else "bf16")
+    assert (read["one_gpu.yaml"].num_processes, read["one_gpu.yaml"].use_fsdp) == (1, False)
+    assert (read["fsdp_8gpu.yaml"].num_processes, read["fsdp_8gpu.yaml"].use_fsdp) == (8, True)
+    for key, value in prepare_multi_gpu_env(read["fsdp_8gpu.yaml"]).items():
+        monkeypatch.setenv(key, value)
+    plugin = FullyShardedDataParallelPlugin()
+    assert (plugin.fsdp_version, plugin.reshard_after_forward, plugin.cpu_ram_efficient_loading) == (2, True, False)
+    assert plugin.auto_wrap_policy.__name__ == "transformer_auto_wrap_policy"
+    assert plugin.state_dict_type.name == "SHARDED_STATE_DICT" and not plugin.activation_checkpointing
