@@ -19,13 +19,11 @@ from typing import Any, Literal
 from rich.console import Console
 
 from ..spaces.errors import UserError
-from .budget import is_confirmed
-from .campaign_budget import SharedBudget
-from .campaign_config import Campaign, is_campaign, load_campaign, shares
+from .budget import AROUND_SECONDS, is_confirmed
+from .campaign_budget import SharedBudget, due_confirmation
+from .campaign_config import Campaign, is_single, load_campaign, shares
 from .campaign_status import Standing, campaign_table, standing_of
-from .check import check_study
 from .config import StudyConfig
-from .config_file import write_folder
 from .launcher import Launch, engines
 from .session import confirm_study, listeners, parse_until, run_file
 from .session import show_status as study_status
@@ -37,25 +35,12 @@ State = Literal["finished", "stopped", "failed"]
 
 def run_files(paths: Sequence[Path], console: Console, **options: Any) -> dict[str, Any]:
     """Create or resume the study of one file, or a campaign: that of a file with `matrix`, or of several files."""
-    single = len(paths) == 1 and not is_campaign(paths[0])
-    return run_file(paths[0], console, **options) if single else run_campaign(paths, console, **options)
+    return run_file(paths[0], console, **options) if is_single(paths) else run_campaign(paths, console, **options)
 
 
-def check_files(path: Path, console: Console) -> dict[str, Any]:
-    """What `qtarget check` says of a study, or of every study of a campaign."""
-    if not is_campaign(path):
-        return check_study(path, console)
-    campaign, facts = load_campaign([path]), []
-    for config in campaign.studies:
-        console.rule(config.study, align="left")
-        write_folder(config.with_trials(shares(campaign)[config.study]))
-        facts.append(check_study(config.study_folder, console))
-    return {"campaign": campaign.name, "studies": facts}
-
-
-def show_status(path: Path, console: Console) -> dict[str, Any]:
+def show_status(paths: Sequence[Path], console: Console) -> dict[str, Any]:
     """Print how far a study is, or every study of a campaign; returns the same as data."""
-    return campaign_status([path], console) if is_campaign(path) else study_status(path, console)
+    return study_status(paths[0], console) if is_single(paths) else campaign_status(paths, console)
 
 
 def run_campaign(
@@ -74,7 +59,20 @@ def run_campaign(
     """
     campaign = load_campaign(paths)
     run = CampaignRun(campaign, console, workers, parse_until(until), hours or campaign.budget.hours)
-    return run.through(shares(campaign, trials))
+    found = run.through(shares(campaign, trials))
+    if run.has_time:
+        _report(paths, console)
+    return found
+
+
+def _report(paths: Sequence[Path], console: Console) -> None:
+    """Write the campaign's page, without loading the models once more."""
+    from .campaign_report import write_reports  # matplotlib takes a second to import
+
+    try:
+        write_reports(paths, console, compute=False)
+    except Exception as error:  # the studies are searched and their verdicts written, whatever becomes of a page
+        console.print(f"The report could not be written: {error}", markup=False, soft_wrap=True)
 
 
 def rounds(shares: Mapping[str, int], slice_: int) -> Iterator[dict[str, int]]:
@@ -101,6 +99,12 @@ class CampaignRun:
     def __post_init__(self) -> None:
         self._budget = SharedBudget(self.campaign.studies, self.until, self.hours, self.workers)
 
+    @property
+    def has_time(self) -> bool:
+        """Whether the deadline leaves room for a page of a few seconds."""
+        left = None if self.until is None else self.until - datetime.now(self.until.tzinfo)
+        return not self.signalled and (left is None or left.total_seconds() > AROUND_SECONDS)
+
     def through(self, shares: Mapping[str, int]) -> dict[str, Any]:
         """All rounds and confirmations, as far as budget and deadline allow; the summary."""
         begun = time.monotonic()
@@ -108,20 +112,37 @@ class CampaignRun:
         confirmed = (searched or self._budget.kept_back) and not self.signalled and self._confirmations()
         state: State = "stopped" if not (searched and confirmed) else "failed" if self.failed else "finished"
         standings = [standing_of(config, shares[config.study]) for config in self.campaign.studies]
+        left = [said for standing in standings if (said := self._left(standing)) is not None]
         self.console.print(campaign_table(self.campaign.name, standings, self.failed))
+        for sentence in left:
+            self.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
         if state == "stopped":
             self.console.print("Stopped; nothing is lost. The same command goes on with every study where it is.")
         return {
             "campaign": self.campaign.name,
             "state": state,
             "studies": [standing.as_dict() for standing in standings],
+            "left": left,
             "failed": self.failed,
             "seconds": time.monotonic() - begun,
         }
 
+    def _left(self, standing: Standing) -> str | None:
+        """What of a study did not fit, in a sentence; None when nothing is left of it."""
+        config = next(each for each in self.campaign.studies if each.study == standing.study)
+        cost = due_confirmation(config)
+        parts = [f"{standing.share - standing.finished} of {standing.share} trials"] * (
+            standing.finished < standing.share
+        )
+        if cost is not None:
+            parts.append(f"its confirmation ({cost.shown(engines(config.engine.ranks, self.workers))})")
+        return f"{standing.study}: left are {' and '.join(parts)}." if parts else None
+
     def _round(self, goals: Mapping[str, int]) -> bool:
         """Bring every study to its goal; False when the budget or the deadline ended, or a signal came."""
-        return all(self._slice(config, goals[config.study]) for config in self._working())
+        done = all(self._slice(config, goals[config.study]) for config in self._working())
+        self._budget.all_begun = self._budget.all_begun or done
+        return done
 
     def _slice(self, config: StudyConfig, goal: int) -> bool:
         standing = standing_of(config)

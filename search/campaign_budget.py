@@ -1,19 +1,21 @@
 """One deadline and one number of hours for all studies of a campaign, and what of them their confirmations need.
 
-Once all confirmations would fit into what is left, their time is kept back from the searches, so that a night that is
-too short for all trials still ends with verdicts. While they do not fit, they take nothing from the searches.
+Once every study has had its first turn and all confirmations would fit into what is left, their time is kept back from
+the searches, so that a night that is too short for all trials still ends with verdicts. While they do not fit, they
+take nothing from the searches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from .budget import AROUND_SECONDS, Cost, confirmation_cost, is_confirmed
 from .campaign_status import records_of
 from .config import StudyConfig
 from .config_file import FOLDER_FILE, read_folder
+from .confirm import VERDICT_FILE, candidates, confirmation_config
 from .launcher import engines
 
 
@@ -36,6 +38,8 @@ class SharedBudget:
     ) -> None:
         self._studies, self._until, self._hours, self._workers = studies, until, hours, workers
         self._fits = False
+        self.all_begun = False
+        """Whether every study has had its first turn, so that what all confirmations need can be known."""
 
     @property
     def kept_back(self) -> bool:
@@ -44,6 +48,8 @@ class SharedBudget:
 
     def for_search(self, config: StudyConfig) -> Limits:
         """Limits of a slice of `config`: what is left, less what the confirmations need if they have ever fitted."""
+        if not self.all_begun:
+            return self._limits(config, self._until, self._hours)
         wall, used = self._confirmations()
         until = None if self._until is None else self._until - wall
         limits = self._limits(config, until, None if self._hours is None else self._hours - used)
@@ -76,10 +82,21 @@ class SharedBudget:
         return timedelta(seconds=wall), hours
 
     def _costs(self) -> list[tuple[StudyConfig, Cost]]:
-        costs = (
-            (config, confirmation_cost(config, records_of(config))) for config in self._studies if is_confirmed(config)
-        )
+        costs = ((config, due_confirmation(config)) for config in self._studies)
         return [(config, cost) for config, cost in costs if cost is not None]
+
+
+def due_confirmation(config: StudyConfig) -> Cost | None:
+    """What confirming the best designs of a study will take; None when none follows, or it is done already."""
+    records = records_of(config)
+    cost = confirmation_cost(config, records) if is_confirmed(config) else None
+    if cost is None:
+        return None
+    confirmation = confirmation_config(config, candidates(config, records))
+    if (confirmation.study_folder / VERDICT_FILE).is_file():
+        return None
+    done = sum(record.finished for record in records_of(confirmation))
+    return replace(cost, runs=cost.runs - done)
 
 
 def _search_hours(config: StudyConfig) -> float:

@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from ..spaces import presets
+from .budget import is_confirmed
 from .cache_commands import show_bias
 from .config import StudyConfig
 from .config_file import find_study
@@ -26,6 +28,7 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         "study": config.study,
         "trials": config.search.trials,
         "estimate_seconds": estimate_seconds(config, facts),
+        "confirmation_seconds": confirmation_seconds(config, facts),
     }
     for name, line in facts["inputs"].items():
         console.print(f"{name:<10} {line}", soft_wrap=True)
@@ -47,8 +50,11 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     verdicts = ", ".join(f"{count} {name}" for name, count in facts["verdicts"].items() if count)
     error = f" (first error: {facts['first_error']})" if facts["first_error"] else ""
     console.print(f"verdicts   of the untrained model: {verdicts}{error}", soft_wrap=True)
+    after = f", its confirmation {spoken_time(facts['confirmation_seconds'])}" if facts["confirmation_seconds"] else ""
     console.print(
-        f"The study takes {_hours(facts['estimate_seconds'])} at most, if every step is a worst case. All is well."
+        f"The study takes {spoken_time(facts['estimate_seconds'])} at most, if every step is a worst case{after}. "
+        "All is well.",
+        soft_wrap=True,
     )
     return facts
 
@@ -77,13 +83,27 @@ def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
-    """Upper estimate of the whole study: every step and every problem of every trial, nothing pruned, in seconds."""
+    """Upper estimate of the whole search: every step and every problem of every trial, nothing pruned, in seconds."""
+    return config.search.trials * _trial_seconds(config, facts, config.evaluation.problems)
+
+
+def confirmation_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
+    """Upper estimate of the confirmation after the search, in seconds; 0 when none follows."""
+    if not is_confirmed(config):
+        return 0.0
+    published = presets.get("target_sft").needs <= config.inputs
+    designs = config.confirmation.designs + 1 + published  # plain SFT, and published Target-SFT where it can be had
+    trial = _trial_seconds(config, facts, config.evaluation.report_problems)
+    return designs * config.confirmation.seeds * trial
+
+
+def _trial_seconds(config: StudyConfig, facts: Mapping[str, Any], problems: int) -> float:
     step = max(worst["seconds"] for worst in facts["worst_steps"].values())
-    problem = facts["seconds_per_problem"]
-    answers = config.evaluation.problems * config.evaluation.samples
     kept = facts.get("retention") or {"seconds": 0.0}
-    return float(config.search.trials * (config.training.steps * step + answers * problem + kept["seconds"]))
+    answers = problems * config.evaluation.samples * facts["seconds_per_problem"]
+    return float(config.training.steps * step + answers + kept["seconds"])
 
 
-def _hours(seconds: float) -> str:
+def spoken_time(seconds: float) -> str:
+    """Hours, or minutes when they are few."""
     return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"

@@ -85,9 +85,9 @@ def presets(
 
 
 @app.command()
-def check(study: StudyFile, as_json: AsJson = False) -> None:
+def check(study: StudyFiles, as_json: AsJson = False) -> None:
     """Validate a study and run its worst-case step: what would fail in the night fails now."""
-    from .campaign import check_files
+    from .campaign_check import check_files
 
     facts = check_files(study, _console(as_json))
     if as_json:
@@ -153,19 +153,19 @@ def _finish(summary: dict[str, Any], as_json: bool) -> None:
 
 @app.command()
 def status(
-    study: StudyFile,
+    study: StudyFiles,
     picture: Annotated[Path | None, typer.Option(help="Also draw what is printed into this SVG file.")] = None,
-    live: Annotated[bool, typer.Option("--live", "--follow", help="Follow a study until it ends.")] = False,
+    live: Annotated[bool, typer.Option("--live", "--follow", help="Follow a study or a campaign to its end.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Every trial of a study, the best so far, and what is left; every study of a campaign."""
     from .campaign import show_status
-    from .live import follow
+    from .campaign_live import follow_all
 
     console = _console(as_json, record=picture is not None)
-    facts = (follow if live else show_status)(study, console)
+    facts = (follow_all if live else show_status)(study, console)
     if picture is not None:
-        console.save_svg(str(picture), title=f"qtarget status {study.name}")
+        console.save_svg(str(picture), title=f"qtarget status {' '.join(path.name for path in study)}")
     if as_json:
         _print_json(facts)
 

@@ -64,7 +64,10 @@ def _published_target_sft(config: StudyConfig, records: Sequence[TrialRecord]) -
     target = presets.get("target_sft")
     if not target.needs <= config.inputs:
         return None
-    same = [record for record in records if record.target == target and record.state == "complete"]
+    tried = [record for record in records if record.target == target]
+    same = [record for record in tried if record.state == "complete"]
+    if not same and any(record.state == "infeasible" for record in tried):
+        return None  # it must not win: it forgets more than the study allows, or cannot be trained here
     best = max(same, key=lambda record: record.score or 0.0, default=None)
     return Candidate(title="target_sft", target=target, training=dict(best.training) if best else {})
 

@@ -144,22 +144,28 @@ def standing(found: Snapshot) -> list[RenderableType]:
 
 
 def _running_table(found: Snapshot) -> Table:
-    table = _table("Running", "#", "target", "attempt", "steps", "", "loss", "scored", "training left")
+    table = plain_table("Running", "#", "target", "attempt", "steps", "", "loss", "scored", "training left")
     for each in found.running:
-        table.add_row(
-            str(each.number),
-            escape(each.title),
-            str(each.attempt),
-            f"{each.step}/{each.steps}",
-            ProgressBar(total=each.steps, completed=each.step, width=20),
-            "" if each.loss is None else f"{each.loss:.3f}",
-            str(each.answered) if each.answered else "",
-            duration(each.left_seconds),
-        )
+        table.add_row(*running_cells(each))
     return table
 
 
-def _table(title: str, *columns: str) -> Table:
+def running_cells(each: Running) -> tuple[RenderableType, ...]:
+    """A trial at work as a row of a table."""
+    return (
+        str(each.number),
+        escape(each.title),
+        str(each.attempt),
+        f"{each.step}/{each.steps}",
+        ProgressBar(total=each.steps, completed=each.step, width=20),
+        "" if each.loss is None else f"{each.loss:.3f}",
+        str(each.answered) if each.answered else "",
+        duration(each.left_seconds),
+    )
+
+
+def plain_table(title: str, *columns: str) -> Table:
+    """A table without lines."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold")
@@ -167,23 +173,23 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _faults(records: Sequence[TrialRecord]) -> Table:
-    table = Table(
-        title="Failures and repeated attempts", title_justify="left", header_style="bold", box=None, pad_edge=False
-    )
-    for name in ("#", "state", "attempts", "how they ended"):
-        table.add_column(name, overflow="fold")
+    table = plain_table("Failures and repeated attempts", "#", "state", "attempts", "how they ended")
     for record in records:
-        ends = [f"{link['why']} {link['at'][11:16]}" for link in record.chain]
-        ends += (
-            [f"{record.failure['kind']}: {record.failure['message'].splitlines()[0][:80]}"] if record.failure else []
-        )
-        state = f"[{STATE_STYLE.get(record.state, 'dim')}]{record.state}[/]"
-        table.add_row(str(record.number), state, str(record.attempts), escape(", ".join(ends)))
+        table.add_row(*fault_cells(record))
     return table
 
 
+def fault_cells(record: TrialRecord) -> tuple[str, ...]:
+    """A trial that went wrong as a row of a table."""
+    ends = [f"{link['why']} {link['at'][11:16]}" for link in record.chain]
+    if record.failure:
+        ends.append(f"{record.failure['kind']}: {record.failure['message'].splitlines()[0][:80]}")
+    state = f"[{STATE_STYLE.get(record.state, 'dim')}]{record.state}[/]"
+    return str(record.number), state, str(record.attempts), escape(", ".join(ends))
+
+
 def _best(records: Sequence[TrialRecord]) -> Table:
-    table = _table("Best so far", "#", "target", "score ± s.e.")
+    table = plain_table("Best so far", "#", "target", "score ± s.e.")
     complete = [record for record in records if record.state == "complete" and record.score is not None]
     for record in sorted(complete, key=lambda each: (-(each.score or 0.0), each.number))[:SHOWN]:
         table.add_row(str(record.number), escape(record.title), score_text(record))

@@ -10,11 +10,12 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-INK, SOFT, RULE, ACCENT, BASE, THIRD, FOURTH, BAD, WASH = (f"#0{number}0f0e" for number in range(1, 10))
+INK, SOFT, RULE, ACCENT, BASE, THIRD, FOURTH, BAD, WASH, PAPER = (f"#{number:02x}0f0e" for number in range(1, 11))
 """Stand-ins that no drawing uses by chance; the page's stylesheet has the colours."""
 VARIABLES = {
     INK: "--ink", SOFT: "--soft", RULE: "--rule", ACCENT: "--accent", BASE: "--base", THIRD: "--third",
     FOURTH: "--fourth", BAD: "--bad", WASH: "--wash",
+    PAPER: "--paper",
 }  # fmt: skip
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: selectable, and in the page's font

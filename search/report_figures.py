@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from .compare import Comparison
 from .compare_figure import Look, height, paint_ranks
 from .history import TrialRecord
-from .report_drawing import ACCENT, BAD, BASE, FOURTH, INK, RULE, SOFT, STYLE, THIRD, WASH, Drawing
+from .report_drawing import ACCENT, BAD, BASE, FOURTH, INK, PAPER, RULE, SOFT, STYLE, THIRD, WASH, Drawing
 from .report_items import Slice
 
 STATE_COLORS = {"complete": ACCENT, "pruned": SOFT, "infeasible": BAD, "failed": BAD}
@@ -85,16 +85,17 @@ def history(records: Sequence[TrialRecord]) -> str:
     for record in records:
         if record.score is None:
             continue
-        hollow = record.state != "complete"
-        color = BASE if record.baseline else STATE_COLORS.get(record.state, SOFT)
-        fill = "none" if hollow else color
+        color = BASE if record.baseline and record.state != "infeasible" else STATE_COLORS.get(record.state, SOFT)
+        fill = color if record.state == "complete" else PAPER
         (dot,) = axis.plot([record.number], [record.score], "o", color=color, markerfacecolor=fill, markersize=5.5)
         drawing.tip(dot, f"trial {record.number}, {record.state}: {record.score:.3f}  {record.title}")
         if record.state == "complete":
             best = max(best, record.score)
             line.append((record.number, best))
-    axis.step(*zip(*line, strict=True), where="post", color=ACCENT, linewidth=1.2, alpha=0.7) if line else None
-    axis.set_xlabel("trial (grey-blue: published baselines; hollow: pruned)")
+    if line:
+        steps = [*line, (max(record.number for record in records if record.score is not None), best)]
+        axis.step(*zip(*steps, strict=True), where="post", color=ACCENT, linewidth=1.2, alpha=0.7, zorder=1)
+    axis.set_xlabel("trial (grey-blue: published baselines;\nhollow: pruned, red: infeasible)")
     axis.set_ylabel("score")
     axis.xaxis.get_major_locator().set_params(integer=True)
     return drawing.svg()
@@ -157,9 +158,8 @@ def parameters(records: Sequence[TrialRecord], names: Sequence[str]) -> str | No
     drawing = Drawing("parameters", "Score over each searched parameter", 0.3 + 1.9 * rows, (rows, 2))
     for axis, (name, found) in zip(drawing.axes, shown.items(), strict=False):
         for value, record in found:
-            hollow = record.state != "complete"
-            color = BASE if record.baseline else SOFT if hollow else ACCENT
-            fill = "none" if hollow else color
+            color = BAD if record.state == "infeasible" else BASE if record.baseline else ACCENT
+            fill = color if record.state == "complete" else PAPER
             (dot,) = axis.plot([value], [record.score], "o", color=color, markerfacecolor=fill, markersize=4)
             drawing.tip(dot, f"trial {record.number}: {name} {value:.3g}, score {record.score:.3f}")
         axis.set_title(_short(".".join(name.split(".")[-2:]), 26), fontsize=9, loc="left", color=SOFT)
@@ -209,9 +209,9 @@ def pareto(points: Sequence[Kept], name: str, unit: str, limit: float | None) ->
         infeasible = record.state == "infeasible"
         color = BAD if infeasible else BASE if record.baseline else ACCENT if each.unbeaten else SOFT
         spread = {"xerr": each.error, "yerr": record.standard_error}
-        axis.errorbar([each.forgotten], [record.score], **spread, color=color, elinewidth=0.7, alpha=0.5)
+        axis.errorbar([each.forgotten], [record.score], **spread, color=color, elinewidth=0.8, alpha=0.6, zorder=1)
         (dot,) = axis.plot([each.forgotten], [record.score], "o", color=color, markersize=6,
-                           markerfacecolor=color if each.unbeaten else "none")  # fmt: skip
+                           markerfacecolor=color if each.unbeaten else PAPER)  # fmt: skip
         drawing.tip(dot, f"trial {record.number}, {record.state}: {name} {each.forgotten:.3g} {unit}, "
                          f"score {record.score:.3f}  {record.title}")  # fmt: skip
     axis.set_xlabel(f"{name}, {unit}\n(filled: no other trial is better in both)")

@@ -1,9 +1,10 @@
-"""`qtarget ui`: optuna-dashboard and the MLflow UI of a study, on free ports of this machine, until Ctrl-C."""
+"""`qtarget ui`: optuna-dashboard and the MLflow UI of a study or a campaign, on free local ports, until Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import select
 import signal
@@ -13,21 +14,26 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from ..spaces.errors import UserError
+from .campaign_config import is_single, load_campaign
 from .config import StudyConfig
+from .config_file import FOLDER_FILE
 from .report_data import locate
 from .session import tracking_uri
 from .signals import StopSignals
 from .storage import open_storage
 from .study import storage_url
+from .ui_dashboard import VARIABLE
 
 HOST = "127.0.0.1"
+MOST_STORES = 4
+"""MLflow servers, of some 200 MB each; `tracking.uri` in a campaign's common part needs only one."""
 START_SECONDS = 120.0
 """MLflow imports for up to half a minute on a slow machine."""
 
@@ -65,19 +71,18 @@ class Server:
             self.process.wait()
 
 
-def show_ui(path: Path, console: Console) -> None:
-    """Start the servers of a study, print their links, and stop them on Ctrl-C or SIGTERM.
+def show_ui(paths: Sequence[Path], console: Console) -> None:
+    """Start the servers of a study or of all studies of a campaign, print their links, stop them on Ctrl-C or SIGTERM.
 
     Raises UserError when there is no study, or the extra `ui` is not installed.
     """
-    config = locate(path)
-    number = _study_number(config)
+    configs, page = _shown(paths, console)
     if not _is_installed("optuna_dashboard"):
         raise UserError("`qtarget ui` needs optuna-dashboard, which is not installed; pip install 'qtarget[ui]'")
     with StopSignals() as signals:
         servers: list[Server] = []
         try:
-            servers += start(config, number)
+            servers += start(configs, page, console)
             _wait(servers, signals, console)
             if not signals.count:
                 console.print("Ctrl-C stops them.")
@@ -87,6 +92,21 @@ def show_ui(path: Path, console: Console) -> None:
                 server.stop()
 
 
+def _shown(paths: Sequence[Path], console: Console) -> tuple[list[StudyConfig], str]:
+    """The studies to show, and the dashboard's page of them; pairs that were never started are named and left out."""
+    if is_single(paths):
+        config = locate(paths[0])
+        return [config], f"/studies/{_study_number(config)}"
+    studies = load_campaign(paths).studies
+    started = [study for study in studies if (study.study_folder / FOLDER_FILE).is_file()]
+    if not started:
+        raise UserError("a campaign must have been run to be shown, but none of its studies was; run it first")
+    for study in studies:
+        if study not in started:
+            console.print(f"{study.study} was never started, so there is nothing to show of it", soft_wrap=True)
+    return started, ""
+
+
 def _is_installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
@@ -94,36 +114,42 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def start(config: StudyConfig, number: int) -> list[Server]:
-    """The servers of a study, starting."""
-    dashboard, mlflow = free_ports(2)
-    folder = config.study_folder
-    servers = [
-        _launch(
-            "optuna-dashboard",
-            f"http://{HOST}:{dashboard}/dashboard/studies/{number}",
-            ["optuna_dashboard._cli", storage_url(config), "--host", HOST, "--port", str(dashboard)],
-            folder / "optuna-dashboard.log",
-        )
+def start(configs: Sequence[StudyConfig], page: str, console: Console) -> list[Server]:
+    """The servers of some studies, starting: one dashboard over all storages, and an MLflow UI for each store."""
+    urls = list(dict.fromkeys(storage_url(config) for config in configs))
+    stores = _stores(configs)
+    for name in list(stores)[MOST_STORES:]:
+        console.print(f"Not started, to save memory: mlflow ui --backend-store-uri {stores.pop(name)}", soft_wrap=True)
+    ports = free_ports(1 + len(stores))
+    folder = configs[0].study_folder
+    dashboard = _launch(
+        "optuna-dashboard",
+        f"http://{HOST}:{ports[0]}/dashboard{page}",
+        ["qtarget.search.ui_dashboard", HOST, str(ports[0])],
+        folder / "optuna-dashboard.log",
+        {VARIABLE: json.dumps(urls)},
+    )
+    return [
+        dashboard,
+        *(_mlflow(name, uri, port, folder) for (name, uri), port in zip(stores.items(), ports[1:], strict=True)),
     ]
-    uri = tracking_uri(config)
-    if uri.startswith(("http://", "https://")):
-        return servers  # it has a server already
-    if uri != "none":
-        arguments = [
-            "mlflow",
-            "ui",
-            "--backend-store-uri",
-            uri,
-            "--host",
-            HOST,
-            "--port",
-            str(mlflow),
-            "--workers",
-            "1",
-        ]
-        servers.append(_launch("MLflow", f"http://{HOST}:{mlflow}/#/experiments", arguments, folder / "mlflow-ui.log"))
-    return servers
+
+
+def _stores(configs: Sequence[StudyConfig]) -> dict[str, str]:
+    """MLflow's stores that have no server yet, each once, by the name of the first study in it."""
+    found: dict[str, str] = {}
+    for config in configs:
+        uri = tracking_uri(config)
+        if uri != "none" and uri not in found.values() and not uri.startswith(("http://", "https://")):
+            found[config.study] = uri
+    return {"" if len(found) == 1 else name: uri for name, uri in found.items()}
+
+
+def _mlflow(name: str, uri: str, port: int, folder: Path) -> Server:
+    log = f"mlflow-ui-{name}.log" if name else "mlflow-ui.log"
+    arguments = ["mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
+    link = f"http://{HOST}:{port}/#/experiments"
+    return _launch(f"MLflow {name}".rstrip(), link, arguments, folder / log, {"MLFLOW_BACKEND_STORE_URI": uri})
 
 
 def free_ports(count: int) -> list[int]:
@@ -135,13 +161,15 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _launch(name: str, link: str, module: Sequence[str], log: Path) -> Server:
+def _launch(name: str, link: str, module: Sequence[str], log: Path, environment: Mapping[str, str]) -> Server:
+    """Start a server; what may hold a password comes by the environment, which other users cannot read."""
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", *module],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
+            env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C is for us: we end them in order
         )
     return Server(name, link, process, log)

@@ -49,7 +49,7 @@ def reproduce(study: StudyPath, trial: Number, as_json: AsJson = False) -> None:
         raise SystemExit(130)
 
 
-def ui(study: StudyPath) -> None:
+def ui(study: StudyPaths) -> None:
     """Optuna's dashboard and the MLflow UI on local ports, until Ctrl-C."""
     from rich.console import Console
 

@@ -182,12 +182,15 @@ def test_time_for_confirmations_is_kept_back_once_it_fits(tmp_path: Path) -> Non
     now = datetime.now().astimezone()
     late, soon = now + timedelta(hours=1), now + timedelta(seconds=4)
     budget = SharedBudget([config, other], late, None, 1)
+    assert budget.for_search(other) == Limits(late, None), "the other's turn comes first: what it will need is unknown"
+    budget.all_begun = True
     limits = budget.for_search(config)
     cost = confirmation_cost(config, load_history(config))
     assert cost is not None and cost.runs == 9, "plain SFT, DFT and published Target-SFT, three seeds each"
     assert limits.until == late - timedelta(seconds=cost.wall_seconds(1) + AROUND_SECONDS) and not limits.over
     assert budget.kept_back and budget.for_confirmation(config).until == late
     too_soon = SharedBudget([config, other], soon, None, 1)
+    too_soon.all_begun = True
     assert too_soon.for_search(config) == Limits(soon, None), "what never fits takes nothing from the search"
     assert not too_soon.kept_back
     assert SharedBudget([other], late, None, 1).for_search(other) == Limits(late, None), "nothing to confirm yet"
@@ -200,6 +203,7 @@ def test_hours_are_shared_and_a_confirmation_has_its_part(tmp_path: Path) -> Non
     cost = confirmation_cost(config, load_history(config))
     assert cost is not None and used > 0.6 / 3600
     budget = SharedBudget([config, other], None, 1.0, 1)
+    budget.all_begun = True
     kept = 1.0 - cost.engine_seconds / 3600
     assert budget.for_search(config).hours == pytest.approx(kept), "over all its trials, those before included"
     assert budget.for_search(other).hours == pytest.approx(kept - used), "what the other has left"

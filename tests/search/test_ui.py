@@ -41,12 +41,12 @@ def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     config = searched(tmp_path)
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
     with pytest.raises(UserError, match=r"pip install 'qtarget\[ui\]'"):
-        show_ui(config.study_folder, Console())
+        show_ui([config.study_folder], Console())
 
 
 def test_a_study_that_never_ran_has_no_dashboard(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"must hold study\.json"):
-        show_ui(tmp_path, Console())
+        show_ui([tmp_path], Console())
 
 
 def test_ports_are_free_and_different() -> None:
