@@ -32,6 +32,8 @@ from ..trainers.sft import StepReport
 from ..trainers.sources import Source
 from .engine import classify, training_prompts
 from .engine_channel import Channel, die_with_parent
+from .engine_ranks import lost_contact
+from .failures import LOST_CONTACT
 from .trial import write_json
 from .winner_file import WinnerFile, load_winner
 
@@ -198,6 +200,8 @@ def main(path: Path, out: Path, options: Path | None) -> None:
         result = Training(winner, out, channel).finish()
         channel.send("trained", result=result)
     except Exception as error:
+        if state.num_processes > 1 and lost_contact(error):
+            os._exit(LOST_CONTACT)  # the launcher tells how the other one ended
         channel.send("failed", failure=classify(error).model_dump())
         if state.num_processes > 1:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")

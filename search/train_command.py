@@ -120,6 +120,8 @@ class _Listener:
             words = errors.read()[-3000:]
         if last.get("type") != "trained":
             self._end("FAILED")
+            if last.get("failure", {}).get("kind") != "user":
+                self.console.print("The training ended early; the same command goes on from its last checkpoint.")
             raise_fault(MODULE, process.returncode or 1, last, words)
         self._end("FINISHED" if last["result"]["status"] == "finished" else "KILLED")
         return dict(last["result"])

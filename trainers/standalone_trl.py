@@ -233,20 +233,21 @@ def build(
     steps = steps or training["steps"]
     on_cpu = not torch.accelerator.is_available()  # unsaid, ranks on CPUs would each train alone
     ranks, lora = PartialState(cpu=on_cpu).num_processes, training.get("lora")
-    accumulation, left = divmod(training["effective_batch"], training["micro_batch"] * ranks)
+    share, left = divmod(training["effective_batch"], ranks)
     if left:
         raise ValueError(
-            f"effective_batch={training['effective_batch']} must be a multiple of micro_batch="
-            f"{training['micro_batch']} times {ranks} ranks; change `training` in winner.yaml"
+            f"`effective_batch` must be a multiple of the number of ranks, but got {training['effective_batch']} for "
+            f"{ranks}; start another number, or change `training` in winner.yaml"
         )
+    micro_batch = max(size for size in range(1, training["micro_batch"] + 1) if share % size == 0)
     tokenizer = load_tokenizer(winner["model"], base)
     pad = next(each for each in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if each is not None)
     arguments: dict[str, Any] = {
         "output_dir": str(out),
         "use_cpu": on_cpu,
         "max_steps": steps,
-        "per_device_train_batch_size": training["micro_batch"],
-        "gradient_accumulation_steps": accumulation,
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": share // micro_batch,
         "learning_rate": training["learning_rate"],
         "weight_decay": training["weight_decay"],
         "adam_beta1": training["adam_betas"][0],

@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import yaml
 from rich.console import Console
 from small_study import small_config, write_small_study
 from transformers import AutoModelForCausalLM
 
+from qtarget.search.export_files import accelerate_files
 from qtarget.search.train_command import launcher, train_winner
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
@@ -142,14 +145,34 @@ def test_several_ranks_and_accelerate_start_the_same_module(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="gloo on the loopback device")
-def test_two_ranks_end_where_one_does(trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ranks_of_which_one_is_killed_go_on_sharded_and_end_where_one_does(trained, monkeypatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     folder, alone = trained
+    out, winner, fsdp = folder / "ranks", folder / "winner.yaml", folder / "fsdp.yaml"
+    kill_rank_1(winner, out)
+    fsdp.write_text(yaml.safe_dump(yaml.safe_load(accelerate_files("fp32")["fsdp_8gpu.yaml"]) | {"num_processes": 2}))
     changes = {"run": RUN, "seed": 5}
-    out = folder / "ranks"
-    found = train_winner(folder / "winner.yaml", out, CONSOLE, changes=changes, training={}, ranks=2, tracking="none")
+    found = train_winner(winner, out, CONSOLE, changes=changes, training={}, launch=fsdp, tracking="none")
     assert (alone["ranks"], found["ranks"]) == (1, 2)
+    assert [path.name for path in (out / "checkpoint").iterdir()] == ["step-000005"]
     one, two = (AutoModelForCausalLM.from_pretrained(each["model"]) for each in (alone, found))
     for mine, other in zip(one.parameters(), two.parameters(), strict=True):
         assert (mine - other).abs().max() < 1e-4
     assert abs(alone["report"]["score"] - found["report"]["score"]) < 0.2
+
+
+def kill_rank_1(winner: Path, out: Path) -> None:
+    """`qtarget train` on two replicas, of which one dies after the second step."""
+    command = [sys.executable, "-m", "qtarget.search.cli", "train", str(winner), "--out", str(out), "--ranks", "2"]
+    for name, value in (RUN | {"seed": 5}).items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "--tracking", "none"], stdout=pipe, stderr=pipe, text=True) as process:
+        wait_for(out / "metrics.jsonl", 1, process)
+        ranks = psutil.Process(process.pid).children(recursive=True)
+        doomed = next(each for each in ranks if each.environ().get("RANK") == "1")
+        wait_for(out / "metrics.jsonl", 2, process)
+        doomed.kill()
+        said, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "goes on from its last checkpoint" in said
+    assert "exitcode  : -9" in errors, "who died first, not who noticed"
