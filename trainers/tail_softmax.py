@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .loss_head import LOWEST_LOGIT, Head
 
-BLOCK_BYTES = 2**20
-"""Logits that plain torch takes through all its passes at once: with a copy of them, what a core's cache holds."""
+BLOCK_BYTES = 2**21
+"""Logits that plain torch takes through all its passes at once: few enough to stay, with a copy, in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,8 @@ def _block_(logits: Tensor, ids: Tensor, head: Head, spare: Tensor) -> tuple[Ten
     top = logits.gather(1, ids)
     logits.scatter_(1, ids, LOWEST_LOGIT)
     highest = logits.amax(1)
-    shape = torch.softmax(logits, 1, out=spare[: len(logits)])
+    shape = spare[: len(logits)].copy_(logits)  # softmax itself would copy rows that do not follow each other
+    torch.softmax(shape, 1, out=shape)
     log_mass = highest - shape.amax(1).log()
     if head.softcap is None:
         mean = logits.mul_(shape).sum(1)
