@@ -1,7 +1,8 @@
 """The computing half of `qtarget train`: one winner trained in full, on one device or on all ranks of a launcher.
 
-Started as `python -m qtarget.search.engine_train WINNER.yaml OUT [OPTIONS.json]`, or once a rank by torchrun or
-`accelerate launch`. Rank 0 speaks JSON lines; the others compute along. FSDP follows accelerate's configuration.
+`qtarget train` starts it as `python -m qtarget.search.engine_train WINNER.yaml OUT [OPTIONS.json]`, or once a rank by
+torchrun or `accelerate launch`. Rank 0 speaks JSON lines and leaves when its standard input ends; the others compute
+along. FSDP follows accelerate's configuration.
 """
 
 from __future__ import annotations

@@ -37,12 +37,14 @@ def train_winner(
     training: Mapping[str, Any],
     ranks: int = 1,
     launch: Path | None = None,
+    machine_rank: int = 0,
     tracking: str | None = None,
 ) -> dict[str, Any]:
     """Train the winner at `path` into `out`; the same command resumes it.
 
     `changes`: top-level keys of the file to replace; those of `run`, and `training`, join its own. `ranks`: processes
     on this host, started by torchrun; `launch`: an accelerate configuration that says how many and whether FSDP.
+    `machine_rank`: number of this host among several that `launch` names; all but the first compute along in silence.
     `tracking`: MLflow store; default an SQLite file in `out`, `none` switches it off.
 
     Raises UserError for a winner, a folder or data that cannot be used.
@@ -61,7 +63,9 @@ def train_winner(
         options = Path(scratch) / "options.json"
         options.write_text(json.dumps(merged), encoding="utf-8")
         file = path / "winner.yaml" if path.is_dir() else path
-        command = [*launcher(ranks, launch), "-m", MODULE, str(file), str(out.absolute()), str(options)]
+        command = [*launcher(ranks, launch, machine_rank), "-m", MODULE, str(file), str(out.absolute()), str(options)]
+        if machine_rank:
+            return _follow(command)
         found = _Listener(out, winner, console, tracking).listen(command)
     if found["status"] == "stopped":
         console.print(f"Stopped after step {found['step']}; the same command goes on from there.")
@@ -75,15 +79,26 @@ def train_winner(
     return found
 
 
-def launcher(ranks: int, launch: Path | None) -> list[str]:
+def launcher(ranks: int, launch: Path | None, machine_rank: int = 0) -> list[str]:
     """What starts the processes: python itself, torchrun, or accelerate with a configuration."""
     if launch is not None:
         if not launch.is_file():
             raise UserError(f"`--launch` must be an accelerate configuration, but there is no file {launch}")
-        return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(launch)]
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(launch)]
+        return [*command, "--machine_rank", str(machine_rank)] if machine_rank else command
+    if machine_rank:
+        raise UserError("`--machine-rank` counts the hosts of an accelerate configuration; give it with `--launch`")
     if ranks > 1:
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
     return [sys.executable]
+
+
+def _follow(command: Sequence[str]) -> dict[str, Any]:
+    """Run the ranks of another host than the first to their end; the first one tells them when to stop."""
+    with StopSignals(), subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        code = process.wait()
+    raise_fault(MODULE, code, {}, "see above")
+    return {"status": "finished"}
 
 
 def _changed(winner: WinnerFile, changes: Mapping[str, Any]) -> WinnerFile:

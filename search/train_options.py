@@ -22,6 +22,7 @@ Packing = Annotated[bool | None, typer.Option(help="Pack the sequences of a forw
 Checkpointing = Annotated[bool | None, typer.Option(help="Recompute activations instead of keeping them.")]
 Ranks = Annotated[int, typer.Option(min=1, help="Processes of this host that train together (DDP).")]
 Launch = Annotated[Path | None, typer.Option(help="accelerate configuration, e.g. the export's fsdp_8gpu.yaml.")]
+Machine = Annotated[int, typer.Option(min=0, help="Number of this host among those of --launch; 0 shows and tracks.")]
 Tracking = Annotated[str | None, typer.Option(help="MLflow store; `none` for none. Default: a file in --out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -41,6 +42,7 @@ def train(
     activation_checkpointing: Checkpointing = None,
     ranks: Ranks = 1,
     launch: Launch = None,
+    machine_rank: Machine = 0,
     tracking: Tracking = None,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +66,7 @@ def train(
         training["lora"] = {"rank": lora} if lora else None
     found = train_winner(
         winner, out, Console(stderr=as_json), changes=changes, training=training, ranks=ranks, launch=launch,
-        tracking=tracking,
+        machine_rank=machine_rank, tracking=tracking,
     )  # fmt: skip
     if as_json:
         print(json.dumps(found, indent=2))

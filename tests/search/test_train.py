@@ -142,6 +142,10 @@ def test_several_ranks_and_accelerate_start_the_same_module(tmp_path: Path) -> N
     assert launcher(4, None)[-2:] == ["--nproc_per_node", "4"]
     with pytest.raises(UserError, match="no file"):
         launcher(1, tmp_path / "fsdp.yaml")
+    with pytest.raises(UserError, match="give it with `--launch`"):
+        launcher(1, None, machine_rank=1)
+    (tmp_path / "fsdp.yaml").touch()
+    assert launcher(1, tmp_path / "fsdp.yaml", machine_rank=1)[-2:] == ["--machine_rank", "1"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="gloo on the loopback device")
