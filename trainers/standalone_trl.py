@@ -25,6 +25,7 @@ from accelerate.utils import gather_object
 from target_data import Order, adapters, collate, demonstrations, load_model, load_tokenizer
 from target_loss import BATCH_SCOPE, DENOMINATOR, IGNORE_INDEX, NEEDS, Head, joined, label_scalars, target_loss, trust
 from torch import Tensor, nn
+from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
 HERE = Path(__file__).parent
@@ -46,6 +47,8 @@ class Request:
 def head_of(model: Any, hidden: Tensor) -> Head:
     """Hidden states (sequences, positions, H) with the head of the model, one row a token."""
     layer, config = model.get_output_embeddings(), model.config
+    if hasattr(layer, "unshard"):  # FSDP 2 gathers a layer's weights when the layer is called, which the head is not
+        layer.unshard()
     scale = 1 / config.logits_scaling if getattr(config, "logits_scaling", None) else 1.0
     for name in ("logit_scale", "lm_head_multiplier"):
         scale = float(getattr(config, name, None) or scale)
@@ -240,6 +243,7 @@ def build(
             f"{ranks}; start another number, or change `training` in winner.yaml"
         )
     micro_batch = max(size for size in range(1, training["micro_batch"] + 1) if share % size == 0)
+    set_seed(winner["seed"] % 2**32)  # new adapters are drawn before the Trainer sets its seed
     tokenizer = load_tokenizer(winner["model"], base)
     pad = next(each for each in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if each is not None)
     arguments: dict[str, Any] = {
@@ -283,8 +287,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations instead of keeping them")
     given = parser.parse_args()
-    recompute = {RECOMPUTE: given.checkpointing}
-    trainer = build(HERE, given.out, steps=given.steps, base=given.base, **recompute)
+    trainer = build(HERE, given.out, steps=given.steps, base=given.base, **{RECOMPUTE: given.checkpointing})
     trainer.train(resume_from_checkpoint=given.resume or None)
     if (sharded := _fsdp(trainer.accelerator)) is not None:  # as its checkpoints; without this no model is written
         sharded.set_state_dict_type("FULL_STATE_DICT")

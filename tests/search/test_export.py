@@ -194,7 +194,7 @@ def test_the_exported_loss_works_inside_ddp_and_fsdp(exported) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found.keys() == {"ddp", "fsdp1", "fsdp2"} and max(found.values()) < 1e-5
+    assert found.keys() == {"ddp", "fsdp1", "fsdp2", "fsdp2, head alone"} and max(found.values()) < 1e-5
 
 
 def test_the_trl_script_trains_the_same_weights_on_two_ranks_replicated_and_sharded(exported, tmp_path) -> None:
