@@ -18,7 +18,7 @@ from ..spaces.residual import Uniform
 from ..spaces.rows import LabelRows, Rows
 from ..spaces.target import Design, TargetSpec, count, design, trust
 from .loss_gradients import Gradients, NoGradients
-from .loss_head import WORKSPACE, Head, compute_dtype
+from .loss_head import WORKSPACE, Head, compute_dtype, padded
 from .loss_inputs import ValidTokens
 from .residual_source import CoarseColumns
 from .row_form import CoarseRows, Plan, logit_gradient, row_form
@@ -50,7 +50,8 @@ class Call:
 
     def chunks(self, plan: Plan, max_bytes: int) -> Iterator[slice]:
         """Slices of nearly equal length whose tensors stay below `max_bytes`."""
-        row_bytes = self._buffers(plan) * self.head.vocab * self.dtype.itemsize
+        width = self.head.vocab if self.hidden.is_cuda else padded(self.head.vocab, self.dtype.itemsize)
+        row_bytes = self._buffers(plan) * width * self.dtype.itemsize
         rows = max_bytes // row_bytes
         if rows < 1:
             raise ValueError(

@@ -17,7 +17,7 @@ from qtarget.trainers.loss import (
     fused_target_loss,
     fused_target_losses,
 )
-from qtarget.trainers.loss_head import WORKSPACE
+from qtarget.trainers.loss_head import LINE_BYTES, PAGE_BYTES, WORKSPACE, padded
 from qtarget.trainers.loss_inputs import poisoned_labels
 from qtarget.trainers.row_form import Plan
 
@@ -123,6 +123,44 @@ def test_a_call_leaves_the_results_of_the_one_before_alone() -> None:
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(first.p_label, expected.p_label)
     torch.testing.assert_close(first.entropy, expected.entropy)
+
+
+@pytest.mark.parametrize(("vocab", "softcap"), [(16_384, None), (20_001, None), (16_384, 5.0)])
+@pytest.mark.parametrize("name", ["sft", "target_sft", "gem"])  # row form, row form with entries, dense
+def test_rows_that_lie_apart_in_memory_give_the_same(name: str, vocab: int, softcap: float | None) -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(5, 4, generator=generator, requires_grad=True)
+    weight = torch.randn(vocab, 4, generator=generator, requires_grad=True)
+    labels = torch.randint(vocab, (5,), generator=generator)
+    logprobs = torch.randn(5, vocab, generator=generator).log_softmax(-1)
+    top, ids = logprobs.topk(vocab)  # all of them: the cached teacher is exact
+    given = (
+        {"teacher": CachedSlice(ids, top, logprobs.gather(1, labels[:, None])[:, 0])} if name == "target_sft" else {}
+    )
+    found = fused_target_loss(
+        hidden, weight, labels, presets.get(name), softcap=softcap, max_chunk_bytes=2**28, **given
+    )
+    leaves = [hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()]
+    logits = leaves[0] @ leaves[1].T
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    dense = {f"{key}_logits": logprobs.double() for key in given}
+    expected = dense_target_loss(logits, labels, presets.get(name), **dense)
+    torch.testing.assert_close(found.loss_sum.double(), expected, rtol=1e-6, atol=0.0)
+    grads = zip(
+        torch.autograd.grad(found.loss_sum, (hidden, weight)), torch.autograd.grad(expected, leaves), strict=True
+    )
+    for grad, wanted in grads:
+        torch.testing.assert_close(grad.double(), wanted, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+@pytest.mark.parametrize("vocab", [16_384, 32_000, 32_768, 49_152, 50_257, 128_256, 151_936, 262_144])
+def test_long_rows_lie_an_odd_number_of_pages_and_a_line_apart(vocab: int, itemsize: int) -> None:
+    width = padded(vocab, itemsize) * itemsize
+    assert width - LINE_BYTES >= vocab * itemsize
+    assert (width - LINE_BYTES) % (2 * PAGE_BYTES) == PAGE_BYTES
+    assert width <= 1.13 * vocab * itemsize
+    assert padded(1000, itemsize) == 1000
 
 
 def test_without_a_valid_token_the_loss_is_zero_and_still_supports_backward() -> None:
