@@ -18,9 +18,12 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+from pydantic import Field
+
 from ..spaces.errors import UserError
 from ..spaces.identity import canonical_json, derive_seed
 from ..spaces.settings import Settings
+from .problem_facts import Fact, facts_of
 from .settings import Kind, TaskSettings
 from .verify_pool import shared_pool
 
@@ -58,6 +61,8 @@ class GymItem(Settings):
     """Every digit counts, whatever the tolerance."""
     solution: str | None = None
     """Worked solution, for tasks that carry one."""
+    facts: dict[str, Fact] = Field(default_factory=dict)
+    """What the task's metadata say of it, e.g. how many terms a sum has."""
 
 
 def stream(task: TaskSettings, seed: int) -> Iterator[GymItem]:
@@ -159,6 +164,7 @@ def _item(entry: GymEntry) -> GymItem:
         entry=entry if own else None,
         exact=entry.task in _EVERY_DIGIT,
         solution=None if solution is None else str(solution),
+        facts=facts_of(item["metadata"], {"answer_cot"}),
     )
 
 

@@ -8,12 +8,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from ..spaces.errors import UserError
 from ..spaces.identity import derive_seed
 from ..spaces.settings import Settings
 from .gym_tasks import stream
 from .numeric import DEFAULT_TOLERANCE
-from .prompting import check_template, gold_of, message, question_of
+from .problem_facts import Fact, facts_of
+from .prompting import asked_columns, check_template, gold_of, message, question_of
 from .settings import EvaluationSettings, Kind, TaskSettings
 from .splits import allot, content_hash, is_for_search, is_for_training
 from .suites import resolve
@@ -43,6 +46,8 @@ class Problem(Settings):
     """The reasoning-gym item whose own scorer judges."""
     chat: bool = True
     tolerance: float = DEFAULT_TOLERANCE
+    facts: dict[str, Fact] = Field(default_factory=dict)
+    """What else is known of it, by name: a report slices by these."""
 
     def claim(self, completion: str, *, truncated: bool = False) -> Claim:
         """A completion of this problem, to be judged by `verify.judge`."""
@@ -185,7 +190,8 @@ def _file_problems(task: TaskSettings, base: Path) -> Iterator[Problem]:
         place = f"row {number} of {task.path}"
         gold = gold_of(task, row, place)
         _check_gold(task, gold, place)
-        yield _problem(task, question_of(task, row), message(task, row), gold, task.kind, None)
+        facts = facts_of(row, asked_columns(task))
+        yield _problem(task, question_of(task, row), message(task, row), gold, task.kind, None, facts)
 
 
 def _check_gold(task: TaskSettings, gold: str, place: str) -> None:
@@ -204,11 +210,17 @@ def _gym_problems(task: TaskSettings, seed: int) -> Iterator[Problem]:
             prompt = message(task, {"question": item.question})
             entry = item.entry.model_dump() if item.entry is not None else None
             exacter = task.model_copy(update={"tolerance": 0.0}) if item.exact else task
-            yield _problem(exacter, item.question, prompt, item.gold, item.kind, entry)
+            yield _problem(exacter, item.question, prompt, item.gold, item.kind, entry, item.facts)
 
 
 def _problem(
-    task: TaskSettings, question: str, prompt: str, gold: str, kind: Kind, entry: dict[str, Any] | None
+    task: TaskSettings,
+    question: str,
+    prompt: str,
+    gold: str,
+    kind: Kind,
+    entry: dict[str, Any] | None,
+    facts: dict[str, Fact],
 ) -> Problem:
     question_hash = content_hash(question)
     return Problem(
@@ -222,4 +234,5 @@ def _problem(
         entry=entry,
         chat=task.chat,
         tolerance=task.tolerance,
+        facts=facts,
     )

@@ -16,9 +16,7 @@ _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.]*)\}")
 
 def check_template(task: TaskSettings, row: Row) -> None:
     """Raise UserError when the template or the task names a column that `row` lacks, or shows the gold answer."""
-    columns = [task.question_column, task.answer_column]
-    if task.choices_column is not None:
-        columns += [task.choices_column] if isinstance(task.choices_column, str) else task.choices_column
+    columns = asked_columns(task)
     named = {match[1] for match in _PLACEHOLDER.finditer(task.template) if match[1]}
     for column in (*columns, *sorted(named - {"question", "choices"})):
         require_column(row, column, task.path)
@@ -29,6 +27,14 @@ def check_template(task: TaskSettings, row: Row) -> None:
         )
     if "choices" in named and not options(task, row):
         raise UserError("`template` names {choices}, but the task has neither `choices` nor `choices_column`")
+
+
+def asked_columns(task: TaskSettings) -> list[str]:
+    """The columns that hold question, answer and choices."""
+    columns = [task.question_column, task.answer_column]
+    if task.choices_column is not None:
+        columns += [task.choices_column] if isinstance(task.choices_column, str) else task.choices_column
+    return columns
 
 
 def message(task: TaskSettings, row: Row) -> str:

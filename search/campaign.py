@@ -108,8 +108,12 @@ class CampaignRun:
     def through(self, shares: Mapping[str, int]) -> dict[str, Any]:
         """All rounds and confirmations, as far as budget and deadline allow; the summary."""
         begun = time.monotonic()
-        searched = all(self._round(goals) for goals in rounds(shares, self.campaign.budget.slice))
-        confirmed = (searched or self._budget.kept_back) and not self.signalled and self._confirmations()
+        searched = self._rounds(shares)
+        confirmed = (searched or self._budget.kept_back) and self._confirmations()
+        if confirmed and not searched:  # they took less than was kept back for them
+            self._budget.confirmed = True
+            searched = self._rounds(shares)
+            confirmed = searched and self._confirmations()
         state: State = "stopped" if not (searched and confirmed) else "failed" if self.failed else "finished"
         standings = [standing_of(config, shares[config.study]) for config in self.campaign.studies]
         left = [said for standing in standings if (said := self._left(standing)) is not None]
@@ -137,6 +141,10 @@ class CampaignRun:
         if cost is not None:
             parts.append(f"its confirmation ({cost.shown(engines(config.engine.ranks, self.workers))})")
         return f"{standing.study}: left are {' and '.join(parts)}." if parts else None
+
+    def _rounds(self, shares: Mapping[str, int]) -> bool:
+        """Search all studies to the end of their shares; False when budget or deadline ended it, or a signal."""
+        return all(self._round(goals) for goals in rounds(shares, self.campaign.budget.slice))
 
     def _round(self, goals: Mapping[str, int]) -> bool:
         """Bring every study to its goal; False when the budget or the deadline ended, or a signal came."""
@@ -169,7 +177,9 @@ class CampaignRun:
 
     def _confirmations(self) -> bool:
         """Confirm every study that keeps problems for it and has plain SFT; False when one was stopped."""
-        return all(self._guarded(config, partial(self._confirm, config)) for config in self._working())
+        return not self.signalled and all(
+            self._guarded(config, partial(self._confirm, config)) for config in self._working()
+        )
 
     def _confirm(self, config: StudyConfig) -> bool:
         if not (is_confirmed(config) and standing_of(config).sft):

@@ -40,6 +40,8 @@ class SharedBudget:
         self._fits = False
         self.all_begun = False
         """Whether every study has had its first turn, so that what all confirmations need can be known."""
+        self.confirmed = False
+        """Whether this call has confirmed: what is left of it is for searching."""
 
     @property
     def kept_back(self) -> bool:
@@ -48,7 +50,7 @@ class SharedBudget:
 
     def for_search(self, config: StudyConfig) -> Limits:
         """Limits of a slice of `config`: what is left, less what the confirmations need if they have ever fitted."""
-        if not self.all_begun:
+        if not self.all_begun or self.confirmed:
             return self._limits(config, self._until, self._hours)
         wall, used = self._confirmations()
         until = None if self._until is None else self._until - wall

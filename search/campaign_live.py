@@ -19,13 +19,16 @@ from rich.text import Text
 from ..spaces.errors import UserError
 from .campaign_budget import due_confirmation
 from .campaign_config import is_single, load_campaign, shares
-from .campaign_status import Standing, confirmed_text, records_of, standing_of
+from .campaign_status import Standing, records_of, standing_of
 from .compare import short_names
 from .config import StudyConfig
 from .config_file import FOLDER_FILE, read_folder
 from .confirm import VERDICT_FILE
 from .live import SHOWN, Snapshot, fault_cells, follow, plain_table, running_cells, snapshot
 from .tables import duration, score_text
+
+IDLE = 9.0
+"""Times as long as a look takes it rests before the next one: the studies need the machine more."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ def _pairs(pairs: Sequence[PairNow]) -> Table:
             "" if best is None else score_text(best),
             "" if sft is None else score_text(sft),
             duration(pair.spent_seconds),
-            confirmed_text(found),
+            "" if found.verdict is None else str(found.verdict["outcome"]),
         )
     return table
 
@@ -239,8 +242,9 @@ def follow_all(paths: Sequence[Path], console: Console, *, every: float = 2.0) -
         return follow(paths[0], console, every=every)
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
+            begun = time.monotonic()
             now = campaign_now(paths)
             live.update(view(now), refresh=True)
             if all(pair.over for pair in now.pairs):
                 return now.as_dict()
-            time.sleep(every)
+            time.sleep(max(every, IDLE * (time.monotonic() - begun)))

@@ -78,7 +78,7 @@ def campaign_table(name: str, standings: Sequence[Standing], failed: Mapping[str
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for standing in standings:
         why = (failed or {}).get(standing.study)
-        table.add_row(*_row(standing), f"[red]cannot go on: {escape(why)}[/]" if why else confirmed_text(standing))
+        table.add_row(*_row(standing), f"[red]cannot go on: {escape(why)}[/]" if why else _confirmed(standing))
     return table
 
 
@@ -93,8 +93,7 @@ def _row(standing: Standing) -> tuple[str, ...]:
     )
 
 
-def confirmed_text(standing: Standing) -> str:
-    """What its confirmation says, empty without one."""
+def _confirmed(standing: Standing) -> str:
     if standing.verdict is None:
         return ""
     winner = standing.verdict.get("winner")

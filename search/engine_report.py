@@ -70,7 +70,7 @@ def tokens(config: StudyConfig, target: TargetSpec, checkpoints: list[str]) -> d
         for place, number in enumerate(numbers)
     ]
     problems = [problem for split in engine.problems.values() for problem in split]
-    facts = {problem.id: known for problem in problems if (known := _facts(problem.entry))}
+    facts = {problem.id: problem.facts for problem in problems if problem.facts}
     return {"demonstrations": shown, "problems": facts, "fingerprint": engine.data.fingerprint}
 
 
@@ -80,14 +80,6 @@ def _sources(engine: Engine, target: TargetSpec) -> dict[str, Any]:
     if found["teacher"] is None and engine.resident.teacher is not None:
         found["teacher"] = engine.resident.teacher
     return found
-
-
-def _facts(entry: dict[str, Any] | None) -> dict[str, Any]:
-    """Scalars in the metadata of a generated problem, one level deep."""
-    metadata = (entry or {}).get("metadata", {})
-    nested = {f"{outer}.{name}": value for outer, each in metadata.items() if isinstance(each, dict)
-              for name, value in each.items()}  # fmt: skip
-    return {name: value for name, value in {**metadata, **nested}.items() if isinstance(value, int | float | str)}
 
 
 def main(path: Path) -> None:

@@ -16,6 +16,11 @@ from ..spaces.identity import derive_seed
 
 PARTS = 3
 """Slices of a number, e.g. the length of the prompt: thirds."""
+MOST = 0.5
+"""Share of the problems that must have a fact to be sliced by it (gym tasks give the names in a text, too), and of those
+whose answer it may repeat."""
+FEWEST = 5
+"""Problems in each slice of a number; where a value has fewer, values are joined in parts."""
 MOST_VALUES = 8
 """A property with more values than this is cut into parts when it is a number, and left out when it is not."""
 
@@ -125,9 +130,27 @@ def slices(sheet: Sheet, base: Sheet, facts: Mapping[str, Mapping[str, Any]] | N
         "prompt characters": lambda problem: len(known[problem].prompt),
         "gold answer characters": lambda problem: len(known[problem].gold),
     }
-    names = sorted({name for each in (facts or {}).values() for name in each})
-    by |= {name: partial(_fact, facts or {}, name) for name in names}
+    golds = {problem: known[problem].gold for problem in common}
+    by |= {name: partial(_fact, facts or {}, name) for name in _telling(facts or {}, golds)}
     return [part for name, value in by.items() for part in _by(name, common, value, sheet, base)]
+
+
+def _telling(facts: Mapping[str, Mapping[str, Any]], golds: Mapping[str, str]) -> list[str]:
+    """Names of facts that most problems have, and that do not just repeat the answer."""
+    found: dict[str, list[bool]] = {}
+    for problem, gold in golds.items():
+        for name, value in facts.get(problem, {}).items():
+            found.setdefault(name, []).append(_repeats(value, gold))
+    return sorted(
+        name for name, same in found.items() if len(same) >= MOST * len(golds) and sum(same) < MOST * len(same)
+    )
+
+
+def _repeats(value: Any, gold: str) -> bool:
+    try:
+        return float(value) == float(gold.replace(",", ""))
+    except (TypeError, ValueError):
+        return str(value) == gold
 
 
 def _fact(facts: Mapping[str, Mapping[str, Any]], name: str, problem: str) -> Any:
@@ -142,14 +165,17 @@ def _by(name: str, problems: Sequence[str], value: Callable[[str], Any], sheet: 
 
 
 def _groups(problems: Sequence[str], value: Callable[[str], Any]) -> list[tuple[str, list[str]]]:
-    """Problems by value: each value where they are few, thirds of a number where they are many, else nothing."""
+    """Problems by value: each value where they are few, thirds of a number where they are many or rare."""
     found = {problem: each for problem in problems if (each := value(problem)) is not None}
     values = sorted(set(found.values()), key=lambda each: (isinstance(each, str), each))
     if len(values) < 2:
         return []
-    if len(values) <= MOST_VALUES:
-        return [(str(each), [problem for problem in found if found[problem] == each]) for each in values]
-    if any(isinstance(each, str) for each in values):
+    by_value = [(str(each), [problem for problem in found if found[problem] == each]) for each in values]
+    is_label = any(isinstance(each, str) for each in values)
+    rare = len(values) > PARTS and min(len(group) for _, group in by_value) < FEWEST
+    if len(values) <= MOST_VALUES and (is_label or not rare):
+        return by_value
+    if is_label:
         return []
     edges = np.quantile(list(found.values()), np.linspace(0, 1, PARTS + 1))
     place = {problem: min(PARTS - 1, int(np.searchsorted(edges[1:], each))) for problem, each in found.items()}

@@ -4,7 +4,8 @@
         [--max-lines N] [--seed N]
 
 FOLDER/demonstrations.jsonl has the columns prompt and completion: the worked solution where the task carries one
-(gsm_symbolic: the working, then `#### answer`), else `#### answer` alone. FOLDER/problems.jsonl: question and answer.
+(gsm_symbolic: the working, then `#### answer`), else `#### answer` alone. FOLDER/problems.jsonl: question and answer,
+and what the task says of the problem (chain_sum: num_terms, num_digits), by which a report slices.
 Which side a question belongs to is decided by the hash of its text, so another seed or size never moves it across; a
 worked solution that does not end in the item's own answer is left out. Needs the `gym` extra.
 """
@@ -14,6 +15,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from qtarget.evaluation import Verdict, verify
 from qtarget.evaluation.gym_tasks import GymItem, stream
@@ -53,7 +55,13 @@ def is_usable(item: GymItem, max_characters: int) -> bool:
     return short and verify(completion(item), item.gold, item.kind) is Verdict.CORRECT
 
 
-def write(path: Path, rows: Iterable[dict[str, str]]) -> None:
+def problem(item: GymItem) -> dict[str, Any]:
+    """A row of problems.jsonl; of the facts, those that all items of a task share in form."""
+    facts = {name: value for name, value in item.facts.items() if "." not in name}
+    return {**facts, "question": item.question, "answer": item.gold}
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
@@ -81,7 +89,7 @@ def main() -> int:
         arguments.folder / "demonstrations.jsonl",
         ({"prompt": item.question, "completion": completion(item)} for item in training),
     )
-    write(arguments.folder / "problems.jsonl", ({"question": item.question, "answer": item.gold} for item in held_out))
+    write(arguments.folder / "problems.jsonl", map(problem, held_out))
     print(f"{len(training)} demonstrations, {len(held_out)} problems; {left_out} wrong or long solutions left out")
     return 0
 

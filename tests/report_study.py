@@ -55,18 +55,29 @@ def searched(root: Path, script: dict[str, Any] | None = None, **changes: Any) -
     evaluation = {**small_config()["evaluation"], "report_problems": 16}
     settings = {"tracking": {"uri": "none"}, "evaluation": evaluation, **changes}
     config = parse_study(small_config(**settings) | {"base": str(root)})
+    search(config, script)
+    return config
+
+
+def search(config: StudyConfig, script: dict[str, Any] | None = None, trials: int | None = None) -> None:
+    """Run the search of a study, and write its answers."""
     config.study_folder.mkdir(parents=True, exist_ok=True)
     (config.study_folder / "script.json").write_text(json.dumps({"scores": SCORES, **(script or {})}))
-    run_study(config, launch=scripted)
+    run_study(config, launch=scripted, trials=trials)
     for record in load_history(config):
         if record.score is not None and record.same_as is None:
             write_answers(record.folder / "items.jsonl", record.score)
-    return config
 
 
 def confirmed(root: Path) -> StudyConfig:
     """The same, with a finished confirmation in which the best design wins."""
     config = searched(root)
+    confirm(config)
+    return config
+
+
+def confirm(config: StudyConfig) -> None:
+    """Run the confirmation of a searched study; trial 2 wins."""
     confirmation = confirmation_config(config, candidates(config, load_history(config)))
     run_study(confirmation, launch=scripted)
     generator = random.Random("replicates")
@@ -76,4 +87,3 @@ def confirmed(root: Path) -> StudyConfig:
         noise = generator.choice([-1, 0, 1]) / PROBLEMS
         write_answers(record.folder / "items.jsonl", share + noise, prefix="report")
     conclude(confirmation)
-    return config
