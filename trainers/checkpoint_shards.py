@@ -17,12 +17,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import safe_open
 from torch import Tensor
-from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from ..spaces.errors import UserError
 
@@ -46,9 +48,9 @@ def save_shards(folder: Path, header: Mapping[str, Any], tensors: Mapping[str, T
     PartialState().wait_for_everyone()
     try:
         with _first_failure():
-            dcp.save(
+            save(
                 dict(tensors),
-                storage_writer=dcp.HuggingFaceStorageWriter(
+                storage_writer=HuggingFaceStorageWriter(
                     str(partial), fqn_to_index_mapping=_files(tensors), save_distributed=True
                 ),
             )
@@ -88,9 +90,9 @@ def load_shards(folder: Path, room: Room, prefix: str = "") -> dict[str, Tensor]
     }
     with _first_failure(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # it is, and that is fine
-        dcp.load(
+        load(
             dict(tensors),
-            storage_reader=dcp.HuggingFaceStorageReader(str(folder)),
+            storage_reader=HuggingFaceStorageReader(str(folder)),
             no_dist=not dist.is_initialized(),
         )
     return tensors

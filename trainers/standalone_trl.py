@@ -207,7 +207,7 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
 
 def add_up_in_float32(accelerator: Any) -> None:
     """Under FSDP 2 and bf16, accelerate would round loss, divisor and the sum of the ranks' gradients to bf16."""
-    policy = getattr(_fsdp(accelerator), "mixed_precision_policy", None)
+    policy: Any = getattr(_fsdp(accelerator), "mixed_precision_policy", None)
     if hasattr(policy, "output_dtype"):
         float32 = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
         accelerator.state.fsdp_plugin.mixed_precision_policy = float32
