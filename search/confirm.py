@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.confirmation import Confirmation, confirm
+from ..evaluation.confirmation import Confirmation, Outcome, confirm
 from ..spaces import presets
 from ..spaces.errors import UserError
 from ..spaces.identity import canonical_id, content_id, derive_seed
@@ -103,15 +103,30 @@ def confirmation_config(config: StudyConfig, chosen: tuple[Candidate, ...]) -> S
     return config.model_copy(update=changes)
 
 
-def conclude(config: StudyConfig) -> dict[str, Any]:
-    """Decide a finished confirmation from its trial folders, write the verdict beside them, and return it."""
+def conclude(config: StudyConfig, limit: float | None = None) -> dict[str, Any]:
+    """Decide a finished confirmation from its trial folders, write the verdict beside them, and return it.
+
+    `limit`: the most that the study allows a design to forget; one that forgets more over the fresh seeds wins only
+    where no other is better than plain SFT.
+    """
     scores = replicate_scores(config)
     titles = [candidate.title for candidate in config.candidates if candidate.title != SFT]
     generator = np.random.default_rng(derive_seed("confirmation", config.study))
     found: Confirmation = confirm(scores[SFT], {title: scores[title] for title in titles}, generator)
-    verdict = {"study": config.study, "candidates": _described(config, scores), **found.as_dict()}
+    described = _described(config, scores)
+    winner = winner_within(found, described, limit)
+    verdict = {"study": config.study, "candidates": described, **found.as_dict(), "winner": winner, "limit": limit}
     write_json(config.study_folder / VERDICT_FILE, verdict)
     return verdict
+
+
+def winner_within(found: Confirmation, candidates: Sequence[Mapping[str, Any]], limit: float | None) -> str | None:
+    """The design with the largest shrunken effect among those better than SFT that keep within `limit`, if any does."""
+    forgotten = {str(each["title"]): (each["retention"] or {}).get("forgotten", 0.0) for each in candidates}
+    better = [each for each in found.comparisons if each.outcome is Outcome.BETTER]
+    kept = [each for each in better if limit is None or forgotten[each.title] <= limit]
+    best = max(kept or better, key=lambda each: each.shrunken, default=None)
+    return None if best is None else best.title
 
 
 def retained(config: StudyConfig) -> dict[str, dict[str, float]]:

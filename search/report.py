@@ -84,6 +84,7 @@ def describe(data: StudyData, shown: Any, path: str) -> dict[str, Any]:
         "confirmed": data.verdict,
         "decisive": decisive(data.verdict) if data.verdict is not None else None,
         "forgotten": _forgotten(data.verdict or {}),
+        "limit": (data.verdict or {}).get("limit"),
         "published": _published(data, sheets),
         "winner": data.winner,
         "demonstrations": _scaled(shown.get("demonstrations", [])),

@@ -17,7 +17,7 @@ from ..spaces.identity import derive_seed
 PARTS = 3
 """Slices of a number, e.g. the length of the prompt: thirds."""
 MOST = 0.5
-"""Share of the problems that must have a fact to be sliced by it (gym tasks give the names in a text, too), and of those
+"""Share of the problems that must have a fact to be sliced by it (gym tasks give names in a text, too), and of those
 whose answer it may repeat."""
 FEWEST = 5
 """Problems in each slice of a number; where a value has fewer, values are joined in parts."""

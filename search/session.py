@@ -128,7 +128,8 @@ def confirm_study(
         why = "was stopped" if summary.ended == "signal" else "had no time to end"
         console.print(f"The confirmation {why}; `qtarget confirm` goes on with it.")
         return None
-    verdict = conclude(confirmation)
+    retention = config.evaluation.retention
+    verdict = conclude(confirmation, None if retention is None else retention.limit)
     console.print(confirmation_table(verdict))
     console.print(confirmation_sentence(verdict), soft_wrap=True, style="bold")
     _report(config, console, in_time=deadline is None)

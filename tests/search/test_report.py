@@ -170,6 +170,7 @@ def test_costs_are_engine_hours_times_their_price(study: Path, tmp_path: Path) -
 
 def test_accuracy_and_retention_have_a_front(study: Path) -> None:
     found = gather(study)
+    assert describe(found, {}, "study")["retention"] is None
     forgotten = {0: 0.2, 1: 0.1, 2: 0.3, 3: 0.4}  # trial 3 scores less than trial 2 and forgets more
     kept = {"name": "text", "unit": "nats", "forgotten_standard_error": 0.01}
     records = [replace(each, retention={**kept, "forgotten": forgotten[each.number]}) for each in found.records]

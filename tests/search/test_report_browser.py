@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaign_study import mixed_campaign
 from report_study import confirmed
 from rich.console import Console
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
+from qtarget.search.campaign_report import write_reports
 from qtarget.search.report import write_report
 from qtarget.search.report_data import gather
 from qtarget.search.report_pictures import FILE, designs
@@ -58,6 +60,12 @@ def page(tmp_path_factory: pytest.TempPathFactory, browser: Chrome) -> Chrome:
     files = write_report(folder, Console(file=io.StringIO()))
     browser.get(Path(files["html"]).as_uri())
     return browser
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = mixed_campaign(tmp_path_factory.mktemp("campaign"))
+    return Path(write_reports([path], Console(file=io.StringIO()), compute=False)["html"])
 
 
 def requests(browser: Chrome) -> list[str]:
@@ -132,6 +140,31 @@ def test_paper_is_white_also_from_a_dark_screen(page: Chrome) -> None:
     hidden = "return getComputedStyle(document.querySelector('.inspector')).display"
     assert page.execute_script(hidden) == "none"
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_campaign_opens_without_errors_and_its_pages_link_both_ways(
+    campaign: Path, browser: Chrome, width: int
+) -> None:
+    browser.get_log("browser"), browser.get_log("performance")
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(campaign.as_uri())
+    sticks_out = "const root = document.documentElement; return root.scrollWidth - root.clientWidth"
+    assert browser.execute_script(sticks_out) == 0
+    link = browser.find_element(By.LINK_TEXT, "done")
+    browser.execute_script("arguments[0].click()", link)
+    assert browser.title == "words.done: qtarget report" and browser.execute_script(sticks_out) == 0
+    browser.execute_script("arguments[0].click()", browser.find_element(By.CSS_SELECTOR, ".up a"))
+    assert browser.title == "words: qtarget campaign report"
+    table = browser.find_element(By.CSS_SELECTOR, "#pairs table")
+    heads = table.find_elements(By.CSS_SELECTOR, "th button")
+    browser.execute_script("arguments[0].click()", heads[5])
+    trials = column(browser, table, 5)
+    assert trials[-1] == "0 of 4" and trials[0] == "4 of 4", "most trials first"
+    assert browser.get_log("browser") == []
+    pages = [url.split("/")[-1] for url in requests(browser)]
+    assert pages == ["index.html", "words.done.html", "index.html"], "no other request"
 
 
 def contrast(one: list[int], other: list[int]) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -14,12 +16,16 @@ from rich.console import Console
 from scripted_study import Recorder
 from small_study import small_config, write_small_study
 
+from qtarget.evaluation.confirmation import confirm
 from qtarget.evaluation.retention_measure import RetentionMeasure
 from qtarget.search.config_file import load_study, parse_study
-from qtarget.search.history import TrialRecord, front, load_history
+from qtarget.search.confirm import candidates, winner_within
+from qtarget.search.history import TrialRecord, best, front, load_history, plain_sft
 from qtarget.search.session import show_status
 from qtarget.search.supervisor import run_study
+from qtarget.search.tables import winner_sentence
 from qtarget.search.tracking import flatten
+from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
 
 TEXT = "some words that the base has its own mind about\n\nand others, 1 2 3\n\nthe end of a text\n"
@@ -112,6 +118,33 @@ def test_a_trial_that_forgets_too_much_is_infeasible_for_people_and_for_the_samp
     show_status(study, console)
     shown = console.export_text()
     assert "nats per token" in shown and "allowed 0.01" in shown and "Not beaten in both" in shown
+
+
+def test_plain_sft_that_forgets_too_much_is_still_what_others_are_compared_with(constrained) -> None:
+    study, records, _ = constrained
+    sft, other = records[0], records[1]
+    assert sft.state == "infeasible" and sft.score == result(sft)["score"]
+    assert plain_sft(records) == other, "a feasible one comes first"
+    assert plain_sft([sft]) == sft and best([sft]) is None
+    assert "(it forgets more than is allowed)" in winner_sentence(other, sft)
+    published = replace(other, baseline="target_sft", target=presets.get("target_sft"), number=7)
+    config = load_study(study)
+    titles = {each.title for each in candidates(config, [sft, replace(other, baseline="dft"), published])}
+    assert "sft" in titles and any("trial 7" in title for title in titles)
+    infeasible = replace(published, state="infeasible")
+    third = replace(other, baseline="dft", target=presets.get("dft"))
+    assert {each.title for each in candidates(config, [sft, third, infeasible])} == {"sft", f"trial 1: {other.title}"}
+
+
+def test_the_winner_of_a_confirmation_keeps_within_the_limit() -> None:
+    scores = {title: np.full((20, 2), value) for title, value in (("sft", 0.0), ("more", 0.9), ("less", 0.6))}
+    for each in scores.values():
+        each[:2] = 0.5  # some problems are alike for all
+    found = confirm(scores.pop("sft"), scores, np.random.default_rng(0), resamples=50)
+    kept = [{"title": "more", "retention": {"forgotten": 0.8}}, {"title": "less", "retention": {"forgotten": 0.7}}]
+    assert [winner_within(found, kept, limit) for limit in (None, 0.9, 0.75, 0.1)] == ["more", "more", "less", "more"]
+    unmeasured = [{**each, "retention": None} for each in kept]
+    assert winner_within(found, unmeasured, None) == found.winner == "more"
 
 
 def test_accuracy_on_other_tasks_is_compared_with_the_bases_and_can_be_an_objective(tmp_path: Path) -> None:
