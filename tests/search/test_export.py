@@ -40,6 +40,7 @@ CONSOLE = Console(quiet=True)
 def private_caches(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("HF_HUB_OFFLINE", "1")  # a folder that is gone is not looked for on the hub
         patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
         yield
 
