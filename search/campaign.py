@@ -19,7 +19,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from ..spaces.errors import UserError
-from .budget import AROUND_SECONDS, is_confirmed
+from .budget import AROUND_SECONDS
 from .campaign_budget import SharedBudget, due_confirmation
 from .campaign_config import Campaign, is_single, load_campaign, shares
 from .campaign_status import Standing, campaign_table, standing_of
@@ -176,13 +176,13 @@ class CampaignRun:
         return summary.state == "finished"
 
     def _confirmations(self) -> bool:
-        """Confirm every study that keeps problems for it and has plain SFT; False when one was stopped."""
+        """Confirm every study that is to be and is not; False when one was stopped."""
         return not self.signalled and all(
             self._guarded(config, partial(self._confirm, config)) for config in self._working()
         )
 
     def _confirm(self, config: StudyConfig) -> bool:
-        if not (is_confirmed(config) and standing_of(config).sft):
+        if due_confirmation(config) is None:
             return True
         limits = self._budget.for_confirmation(config)
         self.console.rule(f"{config.study}: confirmation", align="left")

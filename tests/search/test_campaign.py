@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from report_study import confirm, search
 from rich.console import Console
 from scripted_study import scripted
 from small_study import small_config
@@ -194,6 +196,29 @@ def test_time_for_confirmations_is_kept_back_once_it_fits(tmp_path: Path) -> Non
     assert too_soon.for_search(config) == Limits(soon, None), "what never fits takes nothing from the search"
     assert not too_soon.kept_back
     assert SharedBudget([other], late, None, 1).for_search(other) == Limits(late, None), "nothing to confirm yet"
+
+
+def test_a_campaign_says_what_did_not_fit_and_confirms_once(tmp_path: Path) -> None:
+    evaluation = small_config()["evaluation"] | {"report_problems": 16}
+    path = write_campaign(
+        tmp_path, {"data": {"a": {}, "b": {}}}, evaluation=evaluation, budget={"trials": 8, "slice": 2}
+    )
+    console = Console(record=True, width=200, file=io.StringIO())
+    stopped = run(path, console, hours=1e-9)
+    assert stopped["state"] == "stopped" and [said.split(": ")[0] for said in stopped["left"]] == ["words.a", "words.b"]
+    assert all("of 4 trials" in said for said in stopped["left"])
+    for config in load_campaign([path]).studies:
+        search(config)
+    left = run(path, console, hours=1e-9)["left"]
+    assert all(
+        re.fullmatch(r"words\.[ab]: left are its confirmation \(about .* on 1 engine\(s\)\)\.", said) for said in left
+    )
+    for config in load_campaign([path]).studies:
+        confirm(config)
+    console = Console(record=True, width=200, file=io.StringIO())
+    found = run(path, console)
+    assert (found["state"], found["left"]) == ("finished", [])
+    assert "confirmation ─" not in console.export_text(), "what is confirmed is not confirmed again"
 
 
 def test_hours_are_shared_and_a_confirmation_has_its_part(tmp_path: Path) -> None:
