@@ -1,14 +1,15 @@
 """How much faster batched generation is than the model's own generate(), with the same answers.
 
     python benchmarks/generation.py MODEL [--problems 48] [--tokens 256] [--batch 32] [--one 48] [--precision fp32]
-        [--repeats 3] [--clock cpu]
+        [--repeats 3] [--clock cpu] [--vllm]
 
-MODEL is a folder or hub id of a chat model; the problems are reasoning-gym's `gsm_symbolic`. Three arms, greedy, in
-turn within every repeat:
+MODEL is a folder or hub id of a chat model; the problems are reasoning-gym's `gsm_symbolic`. The arms, greedy, in turn
+within every repeat:
 
     ours      qtarget's loop: length-sorted, sequences retired and replaced as they end
     one       generate() one problem at a time, the first --one of them (it is slow, and its speed needs no more)
     fixed     generate() on fixed batches in the given order, left-padded
+    vllm      qtarget's vLLM backend, handing over the weights included, its start not (--vllm)
 
 Useful tokens only: those up to and with the end token. Reported are the medians of the ratios within a repeat, and how
 many completions equal those of `one`, token for token. On a machine that does other work, measure one thread
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,6 +74,15 @@ def fixed_batches(model: Any, requests: Sequence[Request], sampling: Sampling) -
     return found
 
 
+def vllm_arm(model: Any, tokenizer: Any, requests: Sequence[Request], sampling: Sampling) -> Arm:
+    """vLLM started on `model`, which stays in this process and hands its weights over before every call."""
+    from qtarget.evaluation.vllm_backend import VllmBackend
+
+    with tempfile.TemporaryDirectory() as folder:
+        backend = VllmBackend(model, tokenizer, Path(folder))
+    return lambda: {c.index: c.tokens for c in backend.generate(requests, sampling)}
+
+
 def measure(
     arms: dict[str, Arm], repeats: int, clock: Callable[[], float]
 ) -> tuple[dict[str, list[float]], dict[str, Tokens]]:
@@ -95,11 +106,13 @@ def report(speeds: dict[str, list[float]], outputs: dict[str, Tokens]) -> dict[s
         "tokens_per_second": {name: round(statistics.median(values), 1) for name, values in speeds.items()},
         "ours_over": {
             name: round(statistics.median(a / b for a, b in zip(speeds["ours"], speeds[name], strict=True)), 2)
-            for name in ("one", "fixed")
+            for name in speeds
+            if name != "ours"
         },
         "equal_to_one": {
             name: f"{sum(outputs[name][i] == tokens for i, tokens in outputs['one'].items())} of {len(outputs['one'])}"
-            for name in ("ours", "fixed")
+            for name in outputs
+            if name != "one"
         },
         "completion_tokens": {"shortest": lengths[0], "median": statistics.median(lengths), "longest": lengths[-1]},
     }
@@ -115,6 +128,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--vllm", action="store_true")
     arguments = parser.parse_args()
 
     settings = ModelSettings(path=arguments.model)
@@ -130,6 +144,8 @@ def main() -> None:
         "one": lambda: {c.index: c.tokens for c in plain.generate(requests[: arguments.one], sampling)},
         "fixed": lambda: fixed_batches(model, requests, sampling),
     }
+    if arguments.vllm:
+        arms["vllm"] = vllm_arm(model, tokenizer, requests, sampling)
     speeds, outputs = measure(arms, arguments.repeats, CLOCKS[arguments.clock])
     print(json.dumps(report(speeds, outputs), indent=2))
 
