@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 
 from ..spaces.errors import UserError
-from .generate import Completion, Request, Sampling, evaluation_mode, finished, generate
+from .completions import Completion, Request, Sampling, finished
+from .generate import evaluation_mode, generate
 
 
 class Backend(Protocol):

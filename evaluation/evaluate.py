@@ -16,7 +16,7 @@ from typing import Any
 from ..spaces.errors import UserError
 from ..spaces.identity import content_id
 from .backends import Backend, TransformersBackend
-from .generate import Completion, Request, Sampling
+from .completions import Completion, Request, Sampling
 from .items import Item, ItemLog
 from .problems import Problem
 from .prompts import encode, end_tokens, render

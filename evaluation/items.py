@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ..spaces.errors import UserError
 from ..spaces.settings import Settings
-from .generate import Finish
+from .completions import Finish
 from .verify import Verdict
 
 

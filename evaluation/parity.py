@@ -13,7 +13,8 @@ import torch
 
 from ..spaces.errors import UserError
 from .backends import Backend, PlainBackend, TransformersBackend
-from .generate import Request, Sampling, evaluation_mode
+from .completions import Request, Sampling
+from .generate import evaluation_mode
 from .problems import Problem
 from .prompts import encode, end_tokens, render
 

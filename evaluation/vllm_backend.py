@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..spaces.errors import UserError
-from .generate import Completion, Request, Sampling, finished, out_of_memory
+from .completions import Completion, Request, Sampling, finished
+from .generate import out_of_memory
 
 _CPU_CACHE_BYTES = 2 << 30
 """Keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE (GiB) says otherwise: vLLM would take a share of the host."""

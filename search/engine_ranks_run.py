@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 
 from ..evaluation.backends import Backend, TransformersBackend
+from ..evaluation.completions import Completion, Request, Sampling
 from ..evaluation.evaluate import Evaluation, Race
-from ..evaluation.generate import Completion, Request, Sampling
 from ..evaluation.problems import Problem
 from ..trainers.sft import StepReport
 from .engine import Engine

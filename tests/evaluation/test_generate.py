@@ -10,7 +10,8 @@ from tiny_llama import tiny_llama
 from transformers import MambaConfig, MambaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from qtarget.evaluation.backends import PlainBackend
-from qtarget.evaluation.generate import Request, Sampling, cut_at, generate
+from qtarget.evaluation.completions import Request, Sampling, cut_at
+from qtarget.evaluation.generate import generate
 from qtarget.spaces.errors import UserError
 
 GREEDY = Sampling(max_new_tokens=40, end_tokens=frozenset({2}), batch_size=8)

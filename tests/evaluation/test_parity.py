@@ -10,7 +10,7 @@ from tiny_llama import tiny_llama
 from transformers import MambaConfig, MambaForCausalLM
 
 from qtarget.evaluation.backends import PlainBackend, TransformersBackend
-from qtarget.evaluation.generate import Request, Sampling
+from qtarget.evaluation.completions import Request, Sampling
 from qtarget.evaluation.parity import PROMPTS, Parity, checked, parity
 from qtarget.evaluation.problems import Problem
 from qtarget.evaluation.vllm_backend import VllmBackend, merged_weights

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_llama import tiny_llama
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from qtarget.evaluation.generate import Request, Sampling
+from qtarget.evaluation.completions import Request, Sampling
 from qtarget.evaluation.parity import Parity, backend_factory, checked, parity
 from qtarget.evaluation.problems import Problem
 from qtarget.evaluation.vllm_backend import VllmBackend

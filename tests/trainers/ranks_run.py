@@ -15,7 +15,8 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 
-from qtarget.evaluation.generate import Request, Sampling, generate
+from qtarget.evaluation.completions import Request, Sampling
+from qtarget.evaluation.generate import generate
 from qtarget.spaces import TargetSpec, presets
 from qtarget.spaces.errors import UserError
 from qtarget.spaces.gamma_confidence import Constant
