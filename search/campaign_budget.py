@@ -60,7 +60,7 @@ class SharedBudget:
 
     def for_confirmation(self, config: StudyConfig) -> Limits:
         """All that is left; `hours` are those of the confirmation, what it has used before included."""
-        own = _confirmation_hours(config)
+        own = confirmation_hours(config)
         return Limits(self._until, None if self._hours is None else self._hours - self._spent() + own)
 
     def _limits(self, config: StudyConfig, until: datetime | None, hours: float | None) -> Limits:
@@ -73,7 +73,7 @@ class SharedBudget:
 
     def _spent(self) -> float:
         """Device hours of all studies and their confirmations."""
-        return sum(_search_hours(config) + _confirmation_hours(config) for config in self._studies)
+        return sum(_search_hours(config) + confirmation_hours(config) for config in self._studies)
 
     def _confirmations(self) -> tuple[timedelta, float]:
         """(wall time, device hours) that confirming every study will take, as far as its trials tell."""
@@ -106,6 +106,7 @@ def _search_hours(config: StudyConfig) -> float:
     return config.engine.ranks * sum(record.seconds or 0.0 for record in records if record.same_as is None) / 3600
 
 
-def _confirmation_hours(config: StudyConfig) -> float:
+def confirmation_hours(config: StudyConfig) -> float:
+    """Device hours of all confirmations of a study."""
     folders = (file.parent for file in config.study_folder.glob(f"confirmation-*/{FOLDER_FILE}"))
     return sum(_search_hours(read_folder(folder)) for folder in folders)

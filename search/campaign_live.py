@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..spaces.errors import UserError
-from .campaign_budget import due_confirmation
+from .campaign_budget import confirmation_hours, due_confirmation
 from .campaign_config import is_single, load_campaign, shares
 from .campaign_status import Standing, records_of, standing_of
 from .compare import short_names
@@ -29,6 +29,8 @@ from .tables import duration, score_text
 
 IDLE = 9.0
 """Times as long as a look takes it rests before the next one: the studies need the machine more."""
+VERDICTS = {"better than SFT": "better", "worse": "worse"}
+"""In a word; anything else is the same as far as can be told."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class PairNow:
     search: Snapshot
     confirmation: Snapshot | None
     """The one that runs, or was begun and has no verdict."""
+    confirmed_seconds: float
+    """Device time of all its confirmations."""
 
     @property
     def share(self) -> int:
@@ -54,8 +58,8 @@ class PairNow:
 
     @property
     def spent_seconds(self) -> float:
-        """Engine time of all its trials and of the confirmation that is open."""
-        return self.search.spent_seconds + (0.0 if self.confirmation is None else self.confirmation.spent_seconds)
+        """Time of all its trials and confirmations."""
+        return self.search.spent_seconds + self.confirmed_seconds
 
     @property
     def state(self) -> str:
@@ -146,9 +150,8 @@ def campaign_now(paths: Sequence[Path]) -> CampaignNow:
 
 
 def _pair(config: StudyConfig, name: str, share: int) -> PairNow:
-    return PairNow(
-        name, config, standing_of(config, share), snapshot(config, records_of(config)), _open_confirmation(config)
-    )
+    found, open_ = snapshot(config, records_of(config)), _open_confirmation(config)
+    return PairNow(name, config, standing_of(config, share), found, open_, 3600 * confirmation_hours(config))
 
 
 def _open_confirmation(config: StudyConfig) -> Snapshot | None:
@@ -174,21 +177,21 @@ def view(now: CampaignNow) -> RenderableType:
 
 
 def _pairs(pairs: Sequence[PairNow]) -> Table:
-    table = plain_table("Pairs", "pair", "trials", "", "now", "best so far", "score ± s.e.", "plain SFT", "spent",
-                        "verdict")  # fmt: skip
+    table = plain_table("Pairs", "pair", "trials", "now", "best so far", "score ± s.e.", "SFT", "spent", "verdict")
+    for column in table.columns:
+        column.no_wrap = column.header != "spent"  # what makes way on a narrow terminal
     for pair in pairs:
         found = pair.standing
         best, sft = found.best, found.sft
         table.add_row(
             escape(pair.name),
             f"{found.finished}/{pair.share}",
-            ProgressBar(total=max(1, pair.share), completed=found.finished, width=10),
             pair.state,
-            "" if best is None else f"#{best.number} {escape(best.baseline or best.title)}",
+            "" if best is None else f"#{best.number} {escape(best.baseline or 'found')}",
             "" if best is None else score_text(best),
-            "" if sft is None else score_text(sft),
+            "" if sft is None or sft.score is None else f"{sft.score:.3f}",
             duration(pair.spent_seconds),
-            "" if found.verdict is None else str(found.verdict["outcome"]),
+            "" if found.verdict is None else VERDICTS.get(str(found.verdict["outcome"]), "same"),
         )
     return table
 

@@ -133,7 +133,9 @@ def test_folders_are_a_campaign_too_and_a_damaged_one_is_shown(campaign: Path, t
 
 
 def test_nothing_started_is_a_page_too(tmp_path: Path) -> None:
-    html, markdown, _ = written([write_campaign(tmp_path, ("a", "b"))])
+    hostile = "<script>alert(1)</script>"
+    html, markdown, _ = written([write_campaign(tmp_path, ("a", "b"), model={"path": hostile})])
+    assert hostile not in html and "&lt;script&gt;alert(1)&lt;/script&gt; on a.jsonl" in html
     assert "No trial of any pair has finished yet." in html and "Nothing can be compared yet." in markdown
     assert not (tmp_path / "runs" / "words.a").exists(), "a report starts nothing"
 
