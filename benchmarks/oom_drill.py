@@ -22,7 +22,7 @@ from small_study import small_config, write_small_study
 
 from qtarget.search.config_file import load_study
 from qtarget.search.history import TrialRecord, load_history
-from qtarget.search.launcher import EngineProcess
+from qtarget.search.launcher_process import EngineProcess
 from qtarget.search.supervisor import run_study
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"

@@ -24,7 +24,8 @@ from .campaign_budget import SharedBudget, due_confirmation
 from .campaign_config import Campaign, is_single, load_campaign, shares
 from .campaign_status import Standing, campaign_table, standing_of
 from .config import StudyConfig
-from .launcher import Launch, engines
+from .launcher import engines
+from .launcher_process import Launch
 from .session import confirm_study, listeners, parse_until, run_file
 from .session import show_status as study_status
 from .supervisor import run_study

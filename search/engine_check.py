@@ -18,8 +18,9 @@ from ..spaces.errors import UserError
 from ..trainers.preflight import worst_case_step
 from .config import StudyConfig
 from .config_file import find_study
-from .engine import Engine, classify
+from .engine import classify
 from .engine_channel import Channel, die_with_parent
+from .engine_inputs import Engine
 
 PROBLEMS = 2
 """Problems answered, to see that prompts, decoding and verification work."""

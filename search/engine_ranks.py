@@ -19,8 +19,9 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
-from .engine import Engine, classify, serve
+from .engine import classify, serve
 from .engine_channel import Channel, Message, die_with_parent
+from .engine_inputs import Engine
 from .engine_ranks_run import FollowerRun, LeaderRun, Talk
 from .engine_run import Run
 from .failures import LOST_CONTACT

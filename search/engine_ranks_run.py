@@ -15,8 +15,8 @@ from ..evaluation.completions import Completion, Request, Sampling
 from ..evaluation.evaluate import Evaluation, Race
 from ..evaluation.problems import Problem
 from ..trainers.sft import StepReport
-from .engine import Engine
 from .engine_channel import Channel, Message
+from .engine_inputs import Engine
 from .engine_run import Run
 
 

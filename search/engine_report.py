@@ -18,8 +18,9 @@ from ..spaces.errors import UserError
 from ..trainers.checkpoint import checkpoint_of, load_weights
 from ..trainers.token_view import TokenView
 from .config import StudyConfig
-from .engine import Engine, classify
+from .engine import classify
 from .engine_channel import Channel, die_with_parent
+from .engine_inputs import Engine
 
 EVERY = 4
 """Of the curves' points, every so many is kept."""

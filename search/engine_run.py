@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..evaluation.backends import Backend
 from ..evaluation.evaluate import Evaluation, OnBlock, Race, evaluate
@@ -15,11 +15,8 @@ from ..evaluation.racing import RaceDecision, racer
 from ..spaces.identity import derive_seed
 from ..trainers.sft import StepReport, TrainingOutcome, train
 from .engine_channel import Channel, Message
+from .engine_inputs import Engine
 from .trial import TrialFolder, TrialSpec
-
-if TYPE_CHECKING:
-    from .engine import Engine
-
 
 BLOCK = 32
 """Problems between two reports of an evaluation without racing."""

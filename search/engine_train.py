@@ -31,8 +31,9 @@ from ..trainers.resident import ResidentModel, needs_frozen_copy
 from ..trainers.settings import ModelSettings
 from ..trainers.sft import StepReport
 from ..trainers.sources import Source
-from .engine import classify, training_prompts
+from .engine import classify
 from .engine_channel import Channel, die_with_parent
+from .engine_inputs import training_prompts
 from .engine_ranks import lost_contact
 from .failures import LOST_CONTACT
 from .trial import write_json

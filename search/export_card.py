@@ -10,7 +10,7 @@ from .tables import score_text
 from .winner_file import WinnerFile
 
 if TYPE_CHECKING:
-    from .export import Winner
+    from .export_choice import Winner
 
 CARD = """\
 # {title}

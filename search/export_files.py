@@ -25,7 +25,7 @@ from .trial import write_atomic, write_json
 from .winner_file import FILE, WinnerFile
 
 if TYPE_CHECKING:
-    from .export import Winner
+    from .export_choice import Winner
 
 STACK = ("torch", "transformers", "accelerate", "datasets", "optuna", "peft", "trl")
 COPIED = {"standalone_data.py": "target_data.py", "standalone_trl.py": "train_trl.py"}

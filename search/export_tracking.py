@@ -13,7 +13,7 @@ from .tracking import artifact_root, connect
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from .export import Winner
+    from .export_choice import Winner
 
 log = logging.getLogger(__name__)
 FOLDER = "export"

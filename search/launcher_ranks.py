@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .failures import LOST_CONTACT
-from .launcher import Cause, EngineProcess, Message
+from .launcher_process import Cause, EngineProcess, Message
 
 
 class EngineRanks:

@@ -1,7 +1,8 @@
 """Engines on the nodes of a Ray cluster (extra `ray`): one a GPU, or one a node where no node has any.
 
-An actor on the node starts the engine as `launcher` does and passes its lines on. The loss of a node or an actor is the
-death of its engine, so the trial goes on elsewhere; an engine that no node has room for gives its trial back and waits.
+An actor on the node starts the engine as `launcher_local` does and passes its lines on. The loss of a node or an actor
+is the death of its engine, so the trial goes on elsewhere; an engine that no node has room for gives its trial back and
+waits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 from .. import __version__
 from ..spaces.errors import UserError
 from .failures import Failure
-from .launcher import Cause, Launch, Message, local_launch
+from .launcher_local import local_launch
+from .launcher_process import Cause, Launch, Message
 from .trial import write_atomic
 
 MARKER = ".seen-by-all-nodes"

@@ -20,7 +20,8 @@ from .config_file import write_folder
 from .events import Event, ProblemsDone, RungScored, StepDone, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from .failures import Failure
 from .history import load_history
-from .launcher import Launch, Message, RunningEngine, local_launch
+from .launcher_local import local_launch
+from .launcher_process import Launch, Message, RunningEngine
 from .progress import ProgressDisplay
 from .report_data import locate
 from .report_items import last_sheet, paired

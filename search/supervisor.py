@@ -22,7 +22,8 @@ from .config import StudyConfig
 from .disk import Disk, drop_checkpoints
 from .events import Event, Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from .history import TrialRecord, best, end_state, plain_sft, read_records
-from .launcher import Launch, RunningEngine, place
+from .launcher import place
+from .launcher_process import Launch, RunningEngine
 from .plan import Planned, Planner, first_slots
 from .queue import Claim, Queue
 from .resume import refuse_other_inputs

@@ -17,7 +17,7 @@ from .events import Event, ProblemsDone, RungScored, StepDone, TrialEnded, Trial
 from .events import TrialState as EndState
 from .failures import Failure, decide
 from .history import opponents
-from .launcher import Launch, Message, RunningEngine
+from .launcher_process import Launch, Message, RunningEngine
 from .outcome import outcome
 from .queue import Claim, LeaseLostError, Queue, Verdict
 from .task import Task

@@ -3,7 +3,7 @@
     z = cap(logit_scale·(hidden·weightᵀ + bias)),   cap(z) = softcap·tanh(z/softcap)
 
 Gemma caps, Granite and Cohere scale; everything here is exact for all of them.
-Letters: R rows of one chunk, T tokens, H width, V vocabulary.
+Letters: R rows of one chunk, T tokens, H width, V vocabulary, C entries.
 """
 
 from __future__ import annotations
@@ -86,6 +86,16 @@ class Head:
         if self.bias is not None:
             total = total + self.bias[: self.real_vocab].sum(dtype=total.dtype)
         return total * (self.logit_scale / self.real_vocab)
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """What one pass leaves of a chunk of logits."""
+
+    shape: Tensor  # (R, V) t·(slope of the logit cap), 0 at the entries
+    top: Tensor  # (R, C) logits of the entries
+    log_mass: Tensor  # (R,) logsumexp of the logits outside the entries
+    mean: Tensor  # (R,) Σ t·z over the tail
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -27,9 +27,8 @@ from ..spaces.numerics import product
 from ..spaces.residual import Geometric, Mixture, Reference, Residual, Student, Teacher, Uniform
 from ..spaces.rows import LabelRows, Rows
 from ..spaces.target import Design, TargetSpec, design
-from .loss_head import Head
+from .loss_head import Head, Tail
 from .residual_source import ABSENT, CoarseColumns, CoarseSource
-from .tail_softmax import Tail
 
 SMALLEST_SCALE = 1e-20
 """Row scales below this count as this: values/scale stays finite, and scale·t vanishes beside any gradient."""

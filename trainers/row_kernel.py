@@ -17,8 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .loss_head import LOWEST_LOGIT, Head
-from .tail_softmax import Tail
+from .loss_head import LOWEST_LOGIT, Head, Tail
 
 BLOCK = 4096
 """Entries that a program holds at once."""

@@ -10,26 +10,15 @@ Letters: R rows of a chunk, C entries, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
-from .loss_head import LOWEST_LOGIT, Head
+from .loss_head import LOWEST_LOGIT, Head, Tail
 
 BLOCK_BYTES = 2**21
 """Logits that plain torch takes through all its passes at once: few enough to stay, with a copy, in the cache."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tail:
-    """What one pass leaves of a chunk of logits."""
-
-    shape: Tensor  # (R, V) t·(slope of the logit cap), 0 at the entries
-    top: Tensor  # (R, C) logits of the entries
-    log_mass: Tensor  # (R,) logsumexp of the logits outside the entries
-    mean: Tensor  # (R,) Σ t·z over the tail
 
 
 HAS_TRITON = find_spec("triton") is not None

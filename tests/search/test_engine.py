@@ -14,7 +14,7 @@ from scripted_study import TESTS
 from small_study import small_config
 
 from qtarget.search.history import load_history
-from qtarget.search.launcher import EngineProcess
+from qtarget.search.launcher_process import EngineProcess
 from qtarget.search.supervisor import run_study
 
 CHATTER = """

@@ -22,7 +22,8 @@ from small_study import small_config, write_small_study
 from qtarget.evaluation.confirmation import confirm
 from qtarget.search.config import StudyConfig
 from qtarget.search.config_file import load_study
-from qtarget.search.export import choose, export_winner
+from qtarget.search.export import export_winner
+from qtarget.search.export_choice import choose
 from qtarget.search.export_files import accelerate_files
 from qtarget.search.history import load_history
 from qtarget.search.supervisor import run_study

@@ -18,7 +18,7 @@ from small_study import small_config, write_small_study
 from qtarget.search.config_file import load_study, parse_study
 from qtarget.search.failures import LOST_CONTACT
 from qtarget.search.history import TrialRecord, load_history
-from qtarget.search.launcher import device_group, local_launch
+from qtarget.search.launcher_local import device_group, local_launch
 from qtarget.search.launcher_ranks import EngineRanks
 from qtarget.search.supervisor import run_study
 from qtarget.spaces.errors import UserError

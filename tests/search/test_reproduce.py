@@ -16,7 +16,7 @@ from small_study import small_config, write_small_study
 
 from qtarget.search.config_file import load_study
 from qtarget.search.history import load_history
-from qtarget.search.launcher import RunningEngine
+from qtarget.search.launcher_process import RunningEngine
 from qtarget.search.report import write_report
 from qtarget.search.reproduce_command import reproduce
 from qtarget.search.supervisor import run_study
