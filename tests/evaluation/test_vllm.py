@@ -10,11 +10,13 @@ from peft import LoraConfig, get_peft_model
 from tiny_llama import tiny_llama
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from qtarget.evaluation.backends import PlainBackend
 from qtarget.evaluation.completions import Request, Sampling
 from qtarget.evaluation.parity import Parity, backend_factory, checked, parity
 from qtarget.evaluation.problems import Problem
 from qtarget.evaluation.vllm_backend import VllmBackend
 from qtarget.spaces.errors import UserError
+from qtarget.trainers.full_run import write_model
 
 pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (docs/scores.md says how)"),
@@ -110,6 +112,19 @@ def test_biases_and_a_head_of_its_own(tokenizer, tmp_path):
                 torch.nn.init.normal_(parameter)
     engine = VllmBackend(network, tokenizer, tmp_path)
     assert parity(engine, network, tokenizer, requests_of(24), GREEDY) == ALL
+
+
+def test_a_trained_model_in_shards_is_loaded_from_its_folder(model, tokenizer, tmp_path):
+    from vllm import LLM, SamplingParams
+
+    write_model(model, tokenizer, tmp_path / "model", shard_gigabytes=1e-4)
+    assert len(list((tmp_path / "model").glob("model-*.safetensors"))) > 1
+    engine = LLM(str(tmp_path / "model"), dtype="float32", enforce_eager=True, kv_cache_memory_bytes=1 << 28)
+    requests = requests_of(24)
+    prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+    outputs = engine.generate(prompts, SamplingParams(temperature=0, max_tokens=24), use_tqdm=False)
+    plain = {c.index: c.tokens for c in PlainBackend(model, tokenizer).generate(requests, GREEDY)}
+    assert [tuple(output.outputs[0].token_ids) for output in outputs] == [plain[r.index] for r in requests]
 
 
 def test_a_study_uses_it_when_it_answers_as_the_model_does(model, tokenizer):
