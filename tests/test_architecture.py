@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 from imports import FLOORS, ROOT, imported, imports_by_module
@@ -45,6 +46,16 @@ def closure(start: str, imports: dict[str, set[str]]) -> set[str]:
     return seen
 
 
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Modules of one circle of imports, lazy ones included, in order; empty where there is none."""
+    graph = {module: {name for name in names & imports.keys() if name != module} for module, names in imports.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 def torch_beside_trackers(imports: dict[str, set[str]]) -> list[str]:
     """Tracker-talking modules from which torch can be reached.
 
@@ -60,6 +71,10 @@ def torch_beside_trackers(imports: dict[str, set[str]]) -> list[str]:
 
 def test_no_import_climbs_a_floor() -> None:
     assert upward(imports_by_module()) == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circle(imports_by_module()) == []
 
 
 def test_only_search_knows_optuna_and_mlflow() -> None:
@@ -85,6 +100,7 @@ def test_spaces_imports_torch_only_inside_functions() -> None:
         ("qtarget.evaluation.planted", "import importlib\nimportlib.import_module('qtarget.search.cli')", upward),
         ("qtarget.search.planted", "import optuna\ndef late():\n    import torch", torch_beside_trackers),
         ("qtarget.search.planted", "import mlflow\nfrom .engine import main", torch_beside_trackers),
+        ("qtarget.trainers.loss_head", "def late():\n    from .row_form import RowForm", circle),
     ],
 )
 def test_a_planted_import_is_found(module: str, source: str, rule) -> None:  # type: ignore[no-untyped-def]
