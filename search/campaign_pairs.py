@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -83,9 +84,11 @@ class PairData:
         """Engine time of its trials."""
         return _seconds(self.data)
 
-    @property
+    @cached_property
     def confirmation_seconds(self) -> float:
-        return 0.0 if self.data.confirmation is None else _seconds(self.data.confirmation)
+        """Engine time of all its confirmations, those of earlier winners included."""
+        places = [place for place in self.data.folder.glob("confirmation-*") if place.is_dir()]
+        return sum(_seconds(gather(place)) for place in places)
 
     @property
     def left_seconds(self) -> float | None:
