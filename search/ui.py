@@ -178,10 +178,11 @@ def _launch(name: str, link: str, module: Sequence[str], log: Path, environment:
 def _wait(servers: Sequence[Server], signals: StopSignals, console: Console) -> None:
     """Print each link as soon as its server answers."""
     waiting, begun = list(servers), time.monotonic()
+    width = max(len(server.name) for server in servers)
     while waiting and not signals.count:
         for server in [each for each in waiting if each.answers()]:
             waiting.remove(server)
-            console.print(f"{server.name:<17} {server.link}", soft_wrap=True, highlight=False)
+            console.print(f"{server.name:<{width}} {server.link}", soft_wrap=True, highlight=False)
         if waiting and time.monotonic() - begun > START_SECONDS:
             raise RuntimeError(f"{waiting[0].name} did not answer within {START_SECONDS:.0f} s; see {waiting[0].log}")
         select.select([signals], [], [], 0.3)
