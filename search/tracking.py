@@ -276,6 +276,7 @@ def connect(uri: str, folder: Path) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # it may have been imported before
     with FileLock(folder / "tracking.tables.lock"):
         _make_tables(uri)
         client = MlflowClient(uri)
