@@ -13,6 +13,7 @@ from ..evaluation.settings import EvaluationSettings
 from ..spaces.identity import canonical, content_id
 from ..spaces.settings import Settings
 from ..spaces.target import TargetSpec
+from ..trainers.paths import flush
 from ..trainers.settings import DataSettings, ModelSettings, TrainingSettings
 
 UNDECISIVE = {
@@ -136,7 +137,7 @@ def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
+    flush(path.parent)
 
 
 def write_json(path: Path, data: Any, mode: int = 0o644) -> None:
@@ -149,14 +150,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return dict(read)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_before(line: str, step: int) -> bool:

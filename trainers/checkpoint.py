@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from ..spaces.errors import UserError
 from ..spaces.identity import content_id
 from ..spaces.target import TargetSpec
-from .checkpoint_shards import Room, flush, load_shards, plain, read_manifest, save_shards
+from .checkpoint_shards import Room, load_shards, plain, read_manifest, save_shards
 from .demonstrations import Demonstrations
+from .paths import flush
 from .ranks import is_sharded
 from .settings import TrainingSettings
 

@@ -7,7 +7,6 @@ number of ranks too. A folder `step-NNNNNN` is complete or not there: it is writ
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from ..spaces.errors import UserError
+from .paths import flush
 
 MANIFEST = "manifest.json"
 FILE_BYTES = 2**30
@@ -101,15 +101,6 @@ def load_shards(folder: Path, room: Room, prefix: str = "") -> dict[str, Tensor]
 def plain(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Room for a whole tensor in host memory."""
     return torch.empty(shape, dtype=dtype)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""Telling a local path from a hub id."""
+"""Paths: telling a local one from a hub id, and waiting until a file is on the disk."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..spaces.errors import UserError
@@ -23,3 +24,12 @@ def local_path(path: str, base: Path, *, suffixes: tuple[str, ...], field: str) 
             field=field,
         )
     return None
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
