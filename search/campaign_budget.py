@@ -16,6 +16,7 @@ from .campaign_status import records_of
 from .config import StudyConfig
 from .config_file import FOLDER_FILE, read_folder
 from .confirm import VERDICT_FILE, candidates, confirmation_config
+from .history import TrialRecord
 from .launcher import engines
 
 
@@ -88,9 +89,12 @@ class SharedBudget:
         return [(config, cost) for config, cost in costs if cost is not None]
 
 
-def due_confirmation(config: StudyConfig) -> Cost | None:
-    """What confirming the best designs of a study will take; None when none follows, or it is done already."""
-    records = records_of(config)
+def due_confirmation(config: StudyConfig, records: Sequence[TrialRecord] | None = None) -> Cost | None:
+    """What confirming the best designs of a study will take; None when none follows, or it is done already.
+
+    `records`: of its trials, where they are read already.
+    """
+    records = records_of(config) if records is None else records
     cost = confirmation_cost(config, records) if is_confirmed(config) else None
     if cost is None:
         return None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,12 @@ class PairNow:
         done = sum(each.step / max(1, each.steps) for each in self.search.running)
         return max(0.0, self.share - self.standing.finished - done)
 
-    @property
+    @cached_property
     def confirmation_seconds(self) -> float:
         """Engine time that its confirmation still takes, as far as its trials tell."""
         if self.confirmation is not None and self.confirmation.left_seconds is not None:
             return self.confirmation.left_seconds
-        cost = due_confirmation(self.config)
+        cost = due_confirmation(self.config, self.search.records)
         return 0.0 if cost is None else cost.engine_seconds
 
     @property
@@ -150,8 +151,9 @@ def campaign_now(paths: Sequence[Path]) -> CampaignNow:
 
 
 def _pair(config: StudyConfig, name: str, share: int) -> PairNow:
-    found, open_ = snapshot(config, records_of(config)), _open_confirmation(config)
-    return PairNow(name, config, standing_of(config, share), found, open_, 3600 * confirmation_hours(config))
+    records = records_of(config)
+    found, standing = snapshot(config, records), standing_of(config, share, records)
+    return PairNow(name, config, standing, found, _open_confirmation(config), 3600 * confirmation_hours(config))
 
 
 def _open_confirmation(config: StudyConfig) -> Snapshot | None:

@@ -44,9 +44,9 @@ class Standing:
         return {**vars(self), "best": best, "sft": sft}
 
 
-def standing_of(config: StudyConfig, share: int = 0) -> Standing:
-    """How far a study is; one that was never started has nothing."""
-    records = records_of(config)
+def standing_of(config: StudyConfig, share: int = 0, records: Sequence[TrialRecord] | None = None) -> Standing:
+    """How far a study is, by its `records` where they are read already; one that was never started has nothing."""
+    records = records_of(config) if records is None else records
     return Standing(
         study=config.study,
         folder=str(config.study_folder),

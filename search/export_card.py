@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..spaces.target import TargetSpec
+from .export_choice import Winner
 from .history import TrialRecord
 from .tables import score_text
 from .winner_file import WinnerFile
-
-if TYPE_CHECKING:
-    from .export_choice import Winner
 
 CARD = """\
 # {title}

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -18,14 +18,12 @@ from ..spaces.target import TargetSpec
 from ..trainers.settings import TrainingSettings
 from .config import StudyConfig
 from .export_card import model_card
+from .export_choice import Winner
 from .export_loss import FRAME, loss_source
 from .history import TrialRecord
 from .tables import winner_sentence
 from .trial import write_atomic, write_json
 from .winner_file import FILE, WinnerFile
-
-if TYPE_CHECKING:
-    from .export_choice import Winner
 
 STACK = ("torch", "transformers", "accelerate", "datasets", "optuna", "peft", "trl")
 COPIED = {"standalone_data.py": "target_data.py", "standalone_trl.py": "train_trl.py"}

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import StudyConfig
+from .export_choice import Winner
 from .session import tracking_uri
 from .tracking import artifact_root, connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from .export_choice import Winner
 
 log = logging.getLogger(__name__)
 FOLDER = "export"
