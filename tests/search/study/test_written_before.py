@@ -1,0 +1,78 @@
+"""What earlier code wrote opens as before: a finished study, one stopped in a trial, a cache, an export, a training.
+
+`tests/data/study-written-flat.tar.xz` was written by the code as it was while floors were flat folders; `expected.json`
+in it says what that code came to when it went on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from imports import ROOT
+from safetensors.torch import load_file
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    with tarfile.open(ROOT / "tests" / "data" / "study-written-flat.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "study"
+
+
+def qtarget(folder: Path, *arguments: str) -> Any:
+    environment = {**os.environ, "QTARGET_CACHE": str(folder / "caches"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "qtarget", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+
+def scores(status: dict[str, Any]) -> list[tuple[int, str, float]]:
+    return [(trial["number"], trial["title"], trial["score"]) for trial in status["trials"]]
+
+
+def test_a_finished_study_is_read_reported_and_exported(written: Path) -> None:
+    expected = json.loads((written / "expected.json").read_text("utf-8"))
+    status = qtarget(written, "status", "study.yaml", "--json")
+    assert scores(status) == scores({"trials": expected["small"]})
+    assert {key: status["confirmation"][key] for key in expected["verdict"]} == expected["verdict"]
+    page = Path(qtarget(written, "report", "study.yaml", "--json")["html"]).read_text("utf-8")
+    assert "cannot be read" not in page
+    qtarget(written, "export", "study.yaml", "again", "--unconfirmed")
+    assert (written / "again" / "target_loss.py").is_file()
+
+
+def test_trials_and_caches_are_the_same_today(written: Path) -> None:
+    caches = sorted(path.name for path in (written / "caches").iterdir())
+    assert qtarget(written, "cache", "verify").count("whole") == len(caches)
+    gap = qtarget(written, "reproduce", "study.yaml", "2", "--json")
+    assert gap["then"] == gap["now"] and gap["items"] > 0 and gap["completions_differ"] == 0
+    assert sorted(path.name for path in (written / "caches").iterdir()) == caches, "nothing was asked again"
+
+
+def test_a_study_stopped_in_a_trial_goes_on_from_its_checkpoint(written: Path) -> None:
+    expected = json.loads((written / "expected.json").read_text("utf-8"))["paused"]
+    metrics = written / "runs" / "paused" / "trials" / "0000" / "metrics.jsonl"
+    done = metrics.read_text("utf-8").splitlines()[:100]
+    qtarget(written, "run", "paused.yaml")
+    assert metrics.read_text("utf-8").splitlines()[:100] == done, "steps are not trained twice"
+    status = qtarget(written, "status", "paused.yaml", "--json")
+    assert [trial["attempts"] for trial in status["trials"]] == [trial["attempts"] for trial in expected]
+    assert scores(status) == scores({"trials": expected})
+
+
+def test_a_full_run_goes_on_from_its_checkpoint(written: Path) -> None:
+    expected = json.loads((written / "expected.json").read_text("utf-8"))["trained"]
+    arguments = ["--out", "trained", "--steps", "400", "--tracking", "none", "--json"]
+    found = qtarget(written, "train", "export/winner.yaml", *arguments)
+    assert (found["steps"], found["report"]["score"]) == (expected["steps"], expected["score"])
+    weights = load_file(written / "trained" / "model" / "model.safetensors")
+    sums = {name: float(tensor.double().abs().sum()) for name, tensor in weights.items()}
+    assert sums == pytest.approx(expected["weights"], rel=1e-6)
