@@ -36,7 +36,7 @@ def exported(spec: TargetSpec, rows: TokenRows, progress: float = 0.0, chunk: in
     given = {
         "teacher": module.Head(rows.teacher_logits, eye),
         "reference": module.Head(rows.reference_logits, eye),
-        "previous": module.Head(rows.reference_logits.flip(0), eye),
+        "previous": module.Head(rows.previous_logits, eye),
     }
     columns = {name: getattr(rows, name) for name in ("old_logprobs", "critical", "sequence_ids")}
     found = module.target_loss(
@@ -48,9 +48,7 @@ def exported(spec: TargetSpec, rows: TokenRows, progress: float = 0.0, chunk: in
 
 def expected(spec: TargetSpec, rows: TokenRows):
     logits = rows.logits.clone().requires_grad_()
-    value = dense_target_loss(
-        logits, rows.labels, spec, previous_logits=rows.reference_logits.flip(0), **rows.inputs()
-    )  # fmt: skip
+    value = dense_target_loss(logits, rows.labels, spec, **rows.inputs())
     value.backward()
     return value, logits.grad
 

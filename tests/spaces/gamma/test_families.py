@@ -31,6 +31,7 @@ def rows(student: list[float], label: int, **others: list[float]) -> Rows:
         old_logprobs=torch.tensor([others.get("old", [0.5])[0]], dtype=torch.float64).log(),
         critical=torch.tensor([True]),
         sequence_ids=torch.tensor([0]),
+        previous_logits=logits(others.get("previous", student)),
     )
     return detached_rows(world)
 
@@ -75,7 +76,8 @@ QUARTER = rows([0.25, 0.5, 0.125, 0.125], 0, teacher=[0.1, 0.2, 0.3, 0.4], refer
         ({"kind": "topk_entropy", "k": 2, "normalizer": 3.0}, (math.log(3) - 2 / 3 * math.log(2)) / 3),
         ({"kind": "concentration_power"}, 0.25**0.34375 * 0.34375 / (0.34375 + 1e-6)),
         ({"kind": "surprise_power", "high": 32}, 0.25 ** (4 * math.exp(-1.75 * math.log(2)))),
-        ({"kind": "mass", "mass": 0.5}, 0.0),
+        ({"kind": "mass", "mass": 0.5}, 1.0),
+        ({"kind": "mass", "mass": 0.49}, 0.0),
         ({"kind": "mass", "mass": 0.6}, 1.0),
         ({"kind": "mass", "mass": 0.1, "source": "reference"}, 1.0),
         ({"kind": "likelihood_ratio", "level": "token"}, 0.5),
