@@ -162,6 +162,9 @@ class Plateau(Contrast):
     def signed(self, rows: Rows) -> Signed:
         import torch
 
+        zero = torch.zeros_like(rows.label_logprobs)
+        if not self.acts:
+            return Signed(zero, zero, torch.zeros_like(rows.logprobs_of("student")), zero)
         anchor, known = rows.logprobs_of(self.anchor), rows.known_of(self.anchor)
         ranked = anchor if known is None else anchor.masked_fill(~known, -torch.inf)
         best, places = ranked.topk(min(self.top_k, anchor.shape[-1]), dim=-1)
@@ -175,7 +178,6 @@ class Plateau(Contrast):
         found = _softmax_of(student)
         log_found = log_softmax(student).masked_fill(left_out, 0)
         c = self.coefficient
-        zero = torch.zeros_like(rows.label_logprobs)
         return Signed(
             label=zero,
             student=zero,

@@ -121,21 +121,25 @@ def _masks(spec: TargetSpec) -> bool:
     return spec.gamma.masks and not teaches_anyway
 
 
-def design(spec: TargetSpec, rows: Rows, gamma: Tensor | None = None) -> Design:
-    """The target at `rows`; `gamma` (T,) is given when it was computed over a larger batch, else `trust` is asked."""
+def design(spec: TargetSpec, rows: Rows, gamma: Tensor | None = None, label_loss: Tensor | None = None) -> Design:
+    """The target at `rows`.
+
+    `gamma` (T,) is given when it was computed over a larger batch, else `trust` is asked; `label_loss` (T,), the value
+    of the label's term, where `rows` are not all that the family looks at.
+    """
     import torch
 
     with torch.no_grad():
-        return _design(spec, rows, trust(spec, rows) if gamma is None else gamma)
+        return _design(spec, rows, trust(spec, rows) if gamma is None else gamma, label_loss)
 
 
-def _design(spec: TargetSpec, rows: Rows, gamma: Tensor) -> Design:
+def _design(spec: TargetSpec, rows: Rows, gamma: Tensor, label_loss: Tensor | None = None) -> Design:
     import torch
 
     weight = weights(spec, rows, gamma)
     if rows.weights is not None:
         weight = weight * rows.weights
-    label_value = spec.gamma.label_loss(rows, gamma)
+    label_value = spec.gamma.label_loss(rows, gamma) if label_loss is None else label_loss
     if spec.weight.kind == "trust":
         gamma, label_value = torch.ones_like(gamma), -rows.label_logprobs
     rest = 1 - gamma
