@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from .numerics import normalised, top_mask
 from .ranges import Searched
 from .rows import Rows
-from .settings import Settings
+from .settings import GrownSettings
 from .temperature import AdaptiveTemperature
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Tail = Literal["renormalise", "student", "uniform", "drop"]
 
 
-class Residual(Settings):
+class Residual(GrownSettings):
     """A residual family and its modifiers."""
 
     kind: str
@@ -42,7 +42,7 @@ class Residual(Settings):
     exclude_label: bool = False
     """Take the label out and renormalise; a row with nothing else is spread evenly over the other real tokens."""
 
-    quiet: ClassVar[frozenset[str]] = frozenset({"adaptive"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"adaptive"})
 
     @model_validator(mode="after")
     def _one_temperature(self) -> Self:

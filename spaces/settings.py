@@ -10,14 +10,22 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
-    quiet: ClassVar[frozenset[str]] = frozenset()
-    """Fields that are left out of what is written while they have their default: content that is older than they are
-    keeps its id."""
+
+class GrownSettings(Settings):
+    """Settings with keys that files and identities of earlier versions lack.
+
+    Where such a key is at its default it is not written, so that what was identified before has the same identity.
+    """
+
+    LATER: ClassVar[frozenset[str]]
+    """Names of these keys."""
 
     @model_serializer(mode="wrap")
-    def _without_quiet_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = write(self)
-        for name in type(self).quiet:
-            if getattr(self, name) == type(self).model_fields[name].default:
-                content.pop(name, None)
-        return content
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {
+            key: value
+            for key, value in written.items()
+            if key not in self.LATER or getattr(self, key) != fields[key].get_default(call_default_factory=True)
+        }

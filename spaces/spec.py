@@ -15,7 +15,7 @@ from .gamma.ratio import Critical, Gap, LabelPenalty, LikelihoodRatio, Proximal,
 from .gamma.shape import ConcentrationPower, Diversity, Mass, SurprisePower, TopkEntropy
 from .ranges import Searched
 from .residual import Geometric, Mixture, Previous, Reference, Student, Teacher, Uniform
-from .settings import Settings
+from .settings import GrownSettings, Settings
 
 AnyGamma = (
     Constant
@@ -71,7 +71,7 @@ class PreviousPolicy(Settings):
     """0: the student as it was at the last refresh. Above: an exponential moving average."""
 
 
-class TargetSpec(Settings):
+class TargetSpec(GrownSettings):
     """One target distribution: where the mass of each token goes, its outer weight, and what a batch is divided by."""
 
     gamma: Annotated[AnyGamma, Field(discriminator="kind")] = Constant()
@@ -86,7 +86,7 @@ class TargetSpec(Settings):
     previous: PreviousPolicy | None = None
     """Of a design that looks at the previous policy; None: refreshed as the training is set."""
 
-    quiet: ClassVar[frozenset[str]] = frozenset({"previous"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"previous"})
 
     @model_validator(mode="after")
     def _weight_has_its_family(self) -> Self:

@@ -158,7 +158,9 @@ class Gamma(Settings):
 
 def raised(symbol: str, exponent: float) -> str:
     """`symbol` to the power of `exponent` as a short text."""
-    return {0: "1", 1: symbol}.get(exponent, f"{symbol}^{exponent:.4g}")
+    if exponent in (0, 1):
+        return symbol if exponent else "1"
+    return f"{symbol}^{exponent:.4g}"
 
 
 class SourcedGamma(Gamma):

@@ -10,13 +10,14 @@ from pydantic import Field
 from ..numerics import product
 from ..ranges import Searched
 from ..rows import LabelRows
+from ..settings import GrownSettings
 from .base import Gamma, SourcedGamma
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Bump(SourcedGamma):
+class Bump(SourcedGamma, GrownSettings):
     """γ = scale·s(1 − s): trust tokens the model is undecided about. CHORD-φ (2508.11408) at scale 1, s = p.
 
     With `lam`, s = p/(p + lam): the peak lies at p = lam, and scale·s is the value that LUFFY's policy shaping
@@ -28,7 +29,7 @@ class Bump(SourcedGamma):
     lam: Annotated[float | None, Field(gt=0, le=100), Searched(0.01, 1.0, log=True, by_name=True)] = None
     """λ, the probability of the peak; None: s = p, with the peak at ½."""
 
-    quiet: ClassVar[frozenset[str]] = frozenset({"lam"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"lam"})
 
     def bounds(self) -> tuple[float, float]:
         if self.lam is not None and self.lam > 1:  # the peak lies beyond p = 1

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,14 +146,15 @@ class Chunk:
             if source.labels is None
         }
         at_label |= {name: rows.gather(1, labels)[:, 0] for name, rows in given.items() if name in LABELLED}
+        sources: dict[str, Any] = {f"{name}_logprobs": rows for name, rows in given.items()}
+        sources |= {f"{name}_label_logprobs": logprobs for name, logprobs in at_label.items()}
         return Rows(
             label_logprobs=self.logprobs.gather(1, labels)[:, 0],
             labels=labels[:, 0],
             logits=self.logits,
             logprobs=self.logprobs,
             real_vocab=self.call.head.real_vocab,
-            **{f"{name}_logprobs": rows for name, rows in given.items()},
-            **{f"{name}_label_logprobs": logprobs for name, logprobs in at_label.items()},
+            **sources,
             **tokens.chunk_columns(self.index),
         )
 

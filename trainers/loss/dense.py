@@ -141,7 +141,9 @@ def dense_rows(
         if other is not None
     }
     logprobs = log_softmax(scores)
-    known = {name: _column(column[valid], dtype) for name, column in columns.items() if column is not None}
+    known: dict[str, Any] = {
+        name: _column(column[valid], dtype) for name, column in columns.items() if column is not None
+    }
     if "critical" in known:
         known["critical"] = known["critical"].bool()
     known |= {f"{name}_label_logprobs": _of_label(given[name], chosen) for name in LABELLED if name in given}

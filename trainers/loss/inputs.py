@@ -6,6 +6,7 @@ Letters: N tokens given, T valid ones, R rows of a chunk, V vocabulary, H width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -260,7 +261,7 @@ class ValidTokens:
         cached = {name: source.entries for name, source in self.sources.items() if source.entries is not None}
         return CoarseColumns.merge(self.labels, {name: cached[name] for name in sorted(names)})
 
-    def chunk_columns(self, chunk: slice) -> dict[str, Tensor]:
+    def chunk_columns(self, chunk: slice) -> dict[str, Any]:
         """The per-token columns that were given, cut to a chunk."""
         return {name: column[chunk] for name, column in self.columns.items()}
 
@@ -273,7 +274,7 @@ class ValidTokens:
         label_margins: Tensor | None = None,
     ) -> LabelRows:
         """The per-token scalars of a chunk; another model's label log-probability only where `needs` names it."""
-        asked = {
+        asked: dict[str, Any] = {
             f"{name}_label_logprobs": source.label_logprobs(chunk, self.labels[chunk], vocab)
             for name, source in self.sources.items()
             if name in needs and name != "previous"
