@@ -8,4 +8,5 @@ prompting.py  from a data set's row to the text of a user message and the gold a
 splits.py     which problem belongs to which split, decided by its content alone
 suites.py     the usual benchmarks by name: hub ids, columns and prompts as their authors publish them
 tables.py     rows of a data set: JSONL and Parquet files directly, anything else through `datasets.load_dataset`
+untouched.py  problems for a confirmation that no trial has seen, where those kept for it do not suffice
 """

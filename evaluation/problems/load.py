@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,8 @@ def load_problems(
     for task, (search, report) in zip(tasks, wanted, strict=True):
         drawn.append(_draw(task, base, seed, exclude, seen, search, report))
     return Splits(
-        search=_shuffled([problem for part, _, _ in drawn for problem in part], seed),
-        report=_shuffled([problem for _, part, _ in drawn for problem in part], seed),
+        search=shuffled([problem for part, _, _ in drawn for problem in part], seed),
+        report=shuffled([problem for _, part, _ in drawn for problem in part], seed),
         counts=tuple(counts for _, _, counts in drawn),
     )
 
@@ -138,7 +138,7 @@ def _draw(
     """The task's problems for both splits, picked by the seed, with counts."""
     halves: tuple[list[Problem], list[Problem]] = ([], [])
     read = duplicates = in_training = 0
-    for problem in _gym_problems(task, seed) if task.source == "gym" else _file_problems(task, base):
+    for problem in problems_of(task, base, seed):
         if task.source == "gym" and len(halves[0]) >= search and len(halves[1]) >= report:
             break  # an endless source ends when both splits are full
         read += 1
@@ -159,10 +159,16 @@ def _draw(
         report=len(halves[1]),
     )
     _check_enough(counts, search, report)
-    return _shuffled(halves[0], seed)[:search], _shuffled(halves[1], seed)[:report], counts
+    return shuffled(halves[0], seed)[:search], shuffled(halves[1], seed)[:report], counts
 
 
-def _shuffled(problems: Sequence[Problem], seed: int) -> tuple[Problem, ...]:
+def problems_of(task: TaskSettings, base: Path, seed: int) -> Iterator[Problem]:
+    """Every problem of a task in the order of its source, repeated ones too; without end for a generated task."""
+    return _gym_problems(task, seed) if task.source == "gym" else _file_problems(task, base)
+
+
+def shuffled(problems: Iterable[Problem], seed: int) -> tuple[Problem, ...]:
+    """In an order that seed and content decide."""
     return tuple(sorted(problems, key=lambda problem: (derive_seed("problem order", seed, problem.id), problem.id)))
 
 

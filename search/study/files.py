@@ -11,6 +11,8 @@ from ...trainers.paths import flush
 
 BIAS_FILE = "cache_bias.json"
 """In the study's folder: what its caches lose."""
+SEEN_FILE = "seen.json"
+"""In a confirmation's folder: ids of all problems that some trial has seen before it."""
 
 
 def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:

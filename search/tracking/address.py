@@ -5,11 +5,13 @@ from __future__ import annotations
 from ..store.study import storage_url
 from ..study.config import StudyConfig
 from ..study.redaction import redact
+from ..study.references import filled
 
 
 def tracking_uri(config: StudyConfig) -> str:
-    """The configured store, or an SQLite file in the study's folder."""
-    return config.tracking.uri or f"sqlite:///{config.study_folder}/mlflow.db"
+    """The configured store, or an SQLite file in the study's folder. It is filled in and may hold a password."""
+    uri = config.tracking.uri
+    return f"sqlite:///{config.study_folder}/mlflow.db" if not uri else filled(uri, "tracking.uri")
 
 
 def study_key(config: StudyConfig) -> str:

@@ -22,7 +22,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from target_data import Order, adapters, collate, demonstrations, load_model, load_tokenizer
+from target_data import Order, adapters, base_folder, collate, demonstrations, load_model, load_tokenizer
 from target_loss import BATCH_SCOPE, DENOMINATOR, IGNORE_INDEX, NEEDS, Head, joined, label_scalars, target_loss, trust
 from torch import Tensor, nn
 from transformers import set_seed
@@ -232,7 +232,7 @@ def build(
 ) -> TargetTrainer:
     """The trainer of an exported design; `options` go to SFTConfig."""
     winner = yaml.safe_load((folder / "winner.yaml").read_text("utf-8"))
-    training, base = winner["training"], base or Path(winner["base"])
+    training, base = winner["training"], base or base_folder(winner, folder)
     steps = steps or training["steps"]
     on_cpu = not torch.accelerator.is_available()  # unsaid, ranks on CPUs would each train alone
     ranks, lora = PartialState(cpu=on_cpu).num_processes, training.get("lora")
