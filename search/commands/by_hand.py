@@ -24,15 +24,11 @@ def add_design(
     a preset and `training` settings are NAME=VALUE. Raises UserError for a design that cannot be run there.
     """
     config = find_study(study)
-    found = _read(design)
-    changes = {
-        "knobs": found.knobs | _pairs(knobs, "--knob"),
-        "training": found.training | _pairs(training, "--training"),
-    }
-    added = add(config, Design.model_validate({**found.model_dump(), **changes}))
-    where = (
-        "a point of the searched space: the sampler learns from it" if added.inside else "outside the searched space"
-    )
+    given = _read(design)
+    options = {"knobs": _pairs(knobs, "--knob"), "training": _pairs(training, "--training")}
+    changes = {name: {**getattr(given, name), **found} for name, found in options.items()}
+    added = add(config, read_design({**given.model_dump(exclude_none=True), **changes}, "DESIGN"))
+    where = "in the searched space: the sampler learns from it" if added.inside else "outside the searched space"
     console.print(f"Trial {added.number}: {added.title} ({where}).", markup=False, soft_wrap=True)
     console.print(f"A running study takes it next; else: qtarget run {study}", markup=False, soft_wrap=True)
     return {"study": config.study, "number": added.number, "title": added.title, "inside": added.inside}

@@ -45,7 +45,7 @@ def answer(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         teacher=winner.teacher if "teacher" in needs else None,
     )
     data = load_demonstrations(winner.data, resident.tokenizer, base)
-    against_search(winner, {"data": data.fingerprint, **_models(winner, resident)})
+    against_search(winner, {"data": data.fingerprint, **_models(winner, resident)}, "an export")
     channel.send("progress", phase="models and data", done=1, total=2)
     found = compare(
         folder / "target_loss.py",

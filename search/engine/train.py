@@ -55,7 +55,7 @@ class Training:
         self.data = load_demonstrations(winner.data, self.resident.tokenizer, base)
         self.problems = self._problems()
         self.cached: dict[str, Source] = {} if live else self._caches()
-        self.notes = against_search(winner, self._fingerprints())
+        self.notes = against_search(winner, self._fingerprints(), "a full run")
         self.run = FullRun(
             self.resident, self.data, winner.target, winner.training, winner.run,
             model=winner.model, base=base, folder=out, seed=winner.seed, teacher=self._teacher_content(),

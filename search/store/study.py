@@ -62,7 +62,7 @@ class Study:
         `prior`: what it takes from earlier studies. A confirmation must have seen what its search has seen.
         """
         if (search := self.config.confirms) is not None:
-            hold_against(search.fingerprints, fingerprints, self.name, "a confirmation")
+            hold_against(search.fingerprints, fingerprints, self.name.partition(".confirmation-")[0], "a confirmation")
         with self.storage.lock():
             study = optuna.create_study(
                 study_name=self.name,

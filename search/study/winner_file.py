@@ -83,8 +83,9 @@ def inputs_of(winner: WinnerFile) -> dict[str, Any]:
     }
 
 
-def against_search(winner: WinnerFile, found: Mapping[str, str]) -> list[str]:
-    """What is not as in the search because the file says so, in sentences. `found`: fingerprints of what was read.
+def against_search(winner: WinnerFile, found: Mapping[str, str], what: str) -> list[str]:
+    """What is not as in the search because the file says so, in sentences. `found`: fingerprints of what was read
+    for `what`.
 
     Raises UserError when something changed that the file names as the search did.
     """
@@ -94,5 +95,5 @@ def against_search(winner: WinnerFile, found: Mapping[str, str]) -> list[str]:
     if used is None:  # of a version that did not say what it had read
         return [f"{name} is not what the search used" for name in other]
     if silent := {name: found[name] for name in other if used.get(name) == now[name]}:
-        hold_against(stored, silent, str(winner.provenance.get("study")), "a full run")
+        hold_against(stored, silent, str(winner.provenance.get("study")), what)
     return [f"{name} is not what the search used: {FILE} says so" for name in other]
