@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..ranges import Range
-from .knobs import Options, Value
+from .knobs import Options
+from .knobs import Value as Value
 
 
 class Chooser(Protocol):
