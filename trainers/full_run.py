@@ -31,6 +31,7 @@ from .run_settings import RunSettings
 from .settings import ModelSettings, TrainingSettings
 from .sft import StepReport, TrainingOutcome, train
 from .sources import Source
+from .transformers_versions import recompute_activations
 
 FORMAT = 1
 RUN_FILE, METRICS_FILE, SCORES_FILE, MODEL = "run.json", "metrics.jsonl", "scores.jsonl", "model"
@@ -187,15 +188,6 @@ class FullRun:
                 if self.main:
                     into[name].copy_(trained)
         return copied if copied is None or self.training.lora is None else copied.merge_and_unload()
-
-
-def recompute_activations(model: Any) -> None:
-    """Let the backward pass compute the layers' activations again, under the name that this transformers has for it."""
-    enable = getattr(model, "activation_checkpointing_enable", None)
-    if enable is not None:
-        enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, shard_gigabytes: float) -> None:
