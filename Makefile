@@ -18,12 +18,12 @@ test: $(VENV)/.installed-dev
 test-latest:
 	[ -d build/latest ] || $(PYTHON) -m venv build/latest
 	.ci/install build/latest/bin/python '--upgrade --upgrade-strategy eager' '--editable=.[dev]'
-	$(call pytest,build/latest/bin/python) --count-deprecations
+	$(call pytest,build/latest/bin/python) --count-deprecations --disable-warnings
 	build/latest/bin/python .ci/versions.py
 
 # The oldest: each direct dependency at its lower bound, whatever these need at its newest.
 test-lowest: build/lowest/.installed
-	$(call pytest,build/lowest/bin/python) --count-deprecations
+	$(call pytest,build/lowest/bin/python) --count-deprecations --disable-warnings
 	build/lowest/bin/python .ci/versions.py
 
 lint: $(VENV)/.installed-dev

@@ -1,4 +1,4 @@
-"""Prints the versions that a run has used: Python's, and those of all packages that qtarget requires, in a few lines."""
+"""Prints the versions that a run has used: those of Python and of all packages that qtarget requires."""
 
 import platform
 import re
