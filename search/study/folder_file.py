@@ -63,6 +63,15 @@ def read_folder(folder: Path) -> StudyConfig:
     return found.model_copy(update=own)
 
 
+def written_folder(folder: Path) -> Path | None:
+    """Where a study's folder lay when it was run last, as it says; None when it does not say."""
+    try:
+        read = read_json(folder / FOLDER_FILE)
+        return None if read is None else _written(StudyConfig.model_validate(read))
+    except (ValueError, OSError):
+        return None
+
+
 def relocated(config: StudyConfig, place: Path) -> StudyConfig:
     """A configuration whose folder lies at `place` now, its other paths moved along where they lay beside it."""
     before = _written(config)
