@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def evaluate_model(model: str, tasks: Path, out: Path | None, console: Console) 
 
 def _searched(tasks: Path) -> Searched | None:
     """The study that `tasks` describes, if it was ever run. Raises UserError when its file has changed since."""
-    if not tasks.is_dir() and "study" not in read_yaml(tasks.absolute()):
+    if not tasks.is_dir() and not _describes_a_study(read_yaml(tasks.absolute())):
         return None
     config = find_study(tasks)
     if not (config.study_folder / FOLDER_FILE).is_file():
@@ -51,3 +52,7 @@ def _searched(tasks: Path) -> Searched | None:
     found = searched(config)
     found.refuse_changes("an evaluation")
     return found
+
+
+def _describes_a_study(read: Mapping[str, Any]) -> bool:
+    return {"study", "model", "data", "evaluation"} <= read.keys() and "matrix" not in read

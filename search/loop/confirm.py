@@ -21,6 +21,7 @@ from ..store.history import TrialRecord, load_history, plain_sft
 from ..store.study import Searched
 from ..study.config import Candidate, ConfirmedSearch, StudyConfig
 from ..study.files import read_json, write_json
+from ..study.folder_file import named
 from .seen import refuse_seen
 
 VERDICT_FILE = "confirmation.json"
@@ -105,7 +106,7 @@ def confirmation_config(
         evaluation["retention"] = retention.model_copy(update={"role": "report", "limit": None})
     changes = {
         "study": f"{config.study}.confirmation-{name}",
-        "folder": str(config.study_folder / f"confirmation-{name}"),
+        "folder": named(config.study_folder / f"confirmation-{name}", config.base_folder),
         "baselines": (),
         "candidates": chosen,
         "confirms": confirms,

@@ -18,7 +18,7 @@ from ..study.config import StudyConfig
 from ..study.config_file import read_folder
 from ..study.events import TrialState as EndState
 from ..study.trial import TrialFolder, trial_folder
-from .slots import RERUN_OF, slots_of
+from .slots import RERUN_OF, by_hand, slots_of
 from .storage import open_storage
 from .study import storage_url
 
@@ -64,6 +64,8 @@ class TrialRecord:
     """What the trial kept of what the base could: name, value, standard error, unit, direction, forgotten."""
     rerun_of: int | None = field(default=None)
     """Number of the failed trial that this one runs again, in its place."""
+    by_hand: bool = field(default=False)
+    """Whether it was put in on top of the budget."""
 
     @property
     def finished(self) -> bool:
@@ -175,6 +177,7 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         race=facts.get("race"),
         retention=facts.get("retention"),
         rerun_of=facts.get(RERUN_OF),
+        by_hand=by_hand(trial),
     )
 
 

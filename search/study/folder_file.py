@@ -80,8 +80,13 @@ def relocated(config: StudyConfig, place: Path) -> StudyConfig:
     base = next(_bases(config, before, place))
     moves = [(config.base_folder, base)] if before is None else [(before, place), (config.base_folder, base)]
     tracking = config.tracking.model_copy(update={"uri": _carried(config.tracking.uri, moves)})
-    changes = {"folder": str(place), "base": str(base), "storage": _carried(config.storage, moves)}
+    changes = {"folder": named(place, base), "base": str(base), "storage": _carried(config.storage, moves)}
     return config.model_copy(update={**changes, "tracking": tracking})
+
+
+def named(place: Path, base: Path) -> str:
+    """What `folder` calls a place: relative to `base` where it lies in it, so that both are found on another mount."""
+    return str(place.relative_to(base)) if place.is_relative_to(base) else str(place)
 
 
 def _written(config: StudyConfig) -> Path | None:

@@ -63,13 +63,16 @@ def as_searched(stored: Mapping[str, Any], today: StudyConfig) -> StudyConfig:
     """
     found = parse_study({**stored, "study": today.study}).model_dump(mode="json")
     now = today.model_dump(mode="json")
+    whole = {name: now[name] for name in FREE if name in now}
+    parts: dict[str, Any] = {}
     for name in FREE:
-        *parents, leaf = name.split(".")
-        into, of = found, now
-        for parent in parents:
-            into, of = into[parent], of[parent]
-        into[leaf] = of[leaf]
-    return StudyConfig.model_validate(found)
+        section, dot, leaf = name.partition(".")
+        if dot:
+            parts.setdefault(section, dict(found[section]))[leaf] = now[section][leaf]
+    try:
+        return parse_study({**found, **whole, **parts})
+    except UserError:  # what is free today does not go with the rest as it was
+        return parse_study({**found, **{name: whole[name] for name in ("storage", "tracking", "folder", "base")}})
 
 
 def _in_todays_form(stored: Mapping[str, Any]) -> Mapping[str, Any]:
