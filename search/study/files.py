@@ -1,4 +1,4 @@
-"""Small files, which a crash leaves as they were or as they are to be, never half; names of shared files and of studies."""
+"""Small files: a crash leaves the old one or the new one, never half. Also names: of shared files and of studies."""
 
 from __future__ import annotations
 
