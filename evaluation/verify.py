@@ -17,6 +17,7 @@ from typing import Any
 
 from .answers import clean, explicit_answer, extract_answer
 from .compare import COMPARISONS
+from .expressions import Tolerance
 from .numeric import DEFAULT_TOLERANCE
 from .settings import Kind
 from .verdict import Judgement, Pending, Verdict
@@ -92,7 +93,7 @@ def _prepare(claim: Claim) -> Judgement | Pending:
     if claim.truncated and (answer is None or not answer.closed):
         return Judgement(Verdict.TRUNCATED, answer.text if answer else None)
     if claim.entry is None:
-        return COMPARISONS[claim.kind](answer, gold, claim.tolerance)
+        return COMPARISONS[claim.kind](answer, gold, Tolerance(claim.tolerance))
     if answer is None:
         return Judgement(Verdict.NO_ANSWER)
     gym_job = {"do": "gym", "answer": answer.text, "gold": claim.gold, "entry": claim.entry, "module": "reasoning_gym"}
