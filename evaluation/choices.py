@@ -14,7 +14,7 @@ _OPTION_WORD = r"(?:option|choice|letter|answer|opci[oó]n|opç[aã]o|opzione|an
 _CLOSING = r"[)\]}\"'»」]*"
 _LEADING = re.compile(
     rf"(?:(?:so|thus|therefore|hence|then|is|it\s+is|it['’]s|la|el|the|die)\b[\s,]*)*(?:{_OPTION_WORD}\s*:?\s*)?"
-    rf"(?P<open>[(\[{{\"'«「]*)\s*(?P<letter>[A-Za-z])\s*(?P<close>{_CLOSING})(?=$|[\s.:,;/&*。，、：=\u2013\u2014])",
+    rf"(?P<open>[(\[{{\"'«「]*)\s*(?P<letter>[A-Za-z])\s*(?P<close>{_CLOSING})(?=$|[\s.:,;/&*=!?]|[^\x00-\u024f])",
     re.I,
 )
 _SECOND = re.compile(
@@ -22,7 +22,7 @@ _SECOND = re.compile(
     r"(?:[A-J](?![\w'’-])|[a-j]\))(?!\s*[,.]?\s*(?:is|are|was|were)\s+(?:wrong|incorrect|not|false))"
 )
 _REASON = re.compile(
-    r"\s*(?:$|[).:,;\]*(!?=\u2013\u2014。，]|-\s|(?:because|since|as|is|which|based|due|for|with|and|but|given|here)\b|[\d.]+\W*$)", re.I
+    r"\s*(?:$|[^\x00-\u024f]|[).:,;\]*(!?=\u2013\u2014。，]|-\s|(?:because|since|as|is|which|based|due|for|with|and|but|given|here)\b|[\d.]+\W*$)", re.I
 )
 _EPITHET = (
     r"coli|aureus|difficile|diff|pylori|cereus|pneumoniae|influenzae|meningitidis|gonorrhoeae|tuberculosis|albicans|"
@@ -38,6 +38,11 @@ _OF_A_NAME = re.compile(
 _BRACKETED = re.compile(
     rf"(?<![\w)])\(\s*([A-Ja-hj])\s*\)|(?<![^\W_]){_OPTION_WORD}\s*:?\s*[(\[]?([A-J])(?![\w'’])", re.I
 )
+_REFUTED = re.compile(
+    r"\s*(?:is|was|isn['’]t|wasn['’]t|cannot|can['’]t|does\s?n[o'’]t|would|should|seems|looks)\b[^.;\n]*"
+    r"(?:\b(?:wrong|incorrect|false|not|contraindicated|unlikely|out)\b|n['’]t\b)|\s*(?:is|was)n['’]t\b",
+    re.I,
+)
 _NOT_OPENING = re.compile(r"\s*(?:not|neither|none|both|all)\b", re.I)
 
 
@@ -49,7 +54,8 @@ def option_letter(text: str) -> str | None:
     found = _LEADING.match(text)
     if found is not None and (letter := _opening(text, found)):
         return letter
-    return None if found is not None and _SECOND.match(text, found.end()) else _only_named(text)
+    blocked = found is not None and (_SECOND.match(text, found.end()) or _REFUTED.match(text, found.end()))
+    return None if blocked else _only_named(text)
 
 
 def _plain(text: str) -> str:
@@ -68,18 +74,18 @@ def _opening(text: str, found: re.Match[str]) -> str | None:
     marked = bool(found["close"]) or rest[:1] in (".", ":", ")") or bool(re.match(r"\s+[-\u2013\u2014]\s|[\u2013\u2014：]", rest))
     is_article = letter in "AaIi" and not marked and not _REASON.match(rest)
     is_word = letter.islower() and not marked and bool(rest.strip(" .!?"))
-    if is_article or is_word or _SECOND.match(rest) or _OF_A_NAME.match(rest):
+    if is_article or is_word or _REFUTED.match(rest) or _SECOND.match(rest) or _OF_A_NAME.match(rest):
         return None
     return str(letter.upper())
 
 
 def _only_named(text: str) -> str | None:
     """The only letter in brackets or behind "option", as in "nitrofurantoin (D)"."""
-    named = {(one or other).upper(): match.start() for match in _BRACKETED.finditer(text) for one, other in [match.groups()]}
+    named = {(match[1] or match[2]).upper(): match.span() for match in _BRACKETED.finditer(text)}
     if len(named) != 1:
         return None
-    [(letter, place)] = named.items()
-    return None if is_denied(text[:place]) else letter
+    [(letter, (start, end))] = named.items()
+    return None if is_denied(text[:start]) or _REFUTED.match(text, end) else letter
 
 
 # --- completions without a mark --------------------------------------------------------------------------------------
@@ -110,13 +116,17 @@ def named_option(text: str) -> tuple[str, bool] | None:
     if not lines:
         return None
     opened = _OPENS_LINE.match(lines[0])
+    others: set[str] = set()
     if opened is not None:
         others = {next(filter(None, groups)) for groups in _ELSEWHERE.findall(text[opened.end() :])} - {opened[1].upper()}
         if _stands_alone(lines, opened, others):
             return lines[0].strip(), len(lines) > 1
     elif len(lines) == 1 and len(lines[0].split()) <= 8 and option_letter(lines[0]):
         return lines[0].strip(), False
-    return _named_last(lines[-1], both=opened is not None and len(lines) == 1)
+    named = _named_last(lines[-1])
+    if named is None and opened is not None and others:
+        return ", ".join(sorted(others | {opened[1].upper()})), False  # several options, and none of them
+    return named
 
 
 def _stands_alone(lines: list[str], opened: re.Match[str], others: set[str]) -> bool:
@@ -127,7 +137,7 @@ def _stands_alone(lines: list[str], opened: re.Match[str], others: set[str]) -> 
     return not rest.strip() or not others
 
 
-def _named_last(line: str, *, both: bool) -> tuple[str, bool] | None:
+def _named_last(line: str) -> tuple[str, bool] | None:
     affirmed = {letter.upper() for letter in _AFFIRMED.findall(line)}
     if len(affirmed) == 1:
         return affirmed.pop(), False

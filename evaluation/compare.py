@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from .choices import option_letter
 from .expressions import Tolerance, canonical, words_of
-from .marks import Answer
+from .marks import Answer, clean
 from .numeric import read_number, same_number
 from .shapes import relation
 from .typography import typeset
@@ -47,7 +47,8 @@ def exact(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement:
     """Equality after Unicode NFC and with white space collapsed; case counts."""
     if answer is None:
         return Judgement(Verdict.NO_ANSWER)
-    return _decide(_normal(gold) in (_normal(answer.text), _normal(_without_text(answer.text))), answer)
+    readings = (answer.text, clean(answer.text), clean(_without_text(answer.text)))
+    return _decide(_normal(gold) in map(_normal, readings), answer)
 
 
 def math(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement | Pending:

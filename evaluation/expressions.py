@@ -126,6 +126,7 @@ def parse(text: str) -> Any:
     settings = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
     config = LatexExtractionConfig(boxed_match_priority=0, normalization_config=settings)
     text = re.sub(r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text.replace("**", "^"))
+    text = text.replace("\\\\", " \\\\ ")  # rows of a matrix
     text = _BARE_FUNCTION.sub(r"\\\1 ", text)
     text = re.sub(r"(?<![\\A-Za-z])([Ee])\s*_", lambda match: r"\Xi_" if match[1] == "E" else r"\xi_", text)
     found = read(f"\\boxed{{{text}}}", [config], "no_fallback", "first_match", parsing_timeout=None)

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from .words import is_denied
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -190,8 +192,9 @@ def phrased(text: str, *, final: bool, choice: bool) -> Answer | None:
         return Answer(clean(match["subject"]), rule)
     groups = match.groupdict()
     answer = _quoted(text[place:], rule) if groups.get("quote") == '"' else sentence(text[place:], rule)
-    hedge = groups.get("is") or ""
-    return replace(answer, text=f"{hedge} {answer.text}") if _HEDGED.search(hedge) else answer
+    hedge = f"{groups.get('gap') or ''}{groups.get('is') or ''}".strip()
+    is_hedged = _HEDGED.search(groups.get("is") or "") or is_denied(hedge)
+    return replace(answer, text=f"{hedge} {answer.text}") if is_hedged else answer
 
 
 def _last_noun(text: str, noun: re.Pattern[str], final: bool) -> tuple[int, re.Match[str]] | None:
@@ -241,7 +244,7 @@ _REASON = re.compile(
 _CONTRAST = re.compile(r"(?<=[\w)}$%])[,;]?\s+(?:rather\s+than|instead\s+of|as\s+opposed\s+to|(?:and\s+)?not)\s", re.I)
 _FILLER = re.compile(
     r"(?:[,\s]*\b(?:therefore|thus|then|hence|so|simply|just|exactly|precisely|equal\s+to|equals|given\s+by|indeed|also|"
-    r"clearly|now|obviously|finally|as\s+follows|the\s+(?:number|value|letter)|donc|por\s+lo\s+tanto|portanto|quindi)\b"
+    r"clearly|now|obviously|finally|as\s+follows|(?:obtained|calculated|found|given)\s+(?:as|to\s+be)|the\s+(?:number|value|letter)|donc|por\s+lo\s+tanto|portanto|quindi)\b"
     r"\s*[,:]?)+\s*(?=\S)",
     re.I,
 )
@@ -255,15 +258,12 @@ RETRACTED = re.compile(
 
 
 def sentence(rest: str, rule: str) -> Answer:
-    """The first formula or sentence of `rest`, without its reasons; with everything that follows when that takes it
-    back."""
+    """The first formula or sentence of `rest`, without its reasons; empty when what follows takes it back."""
     body = rest.lstrip(" \t\r\n:：*_#>")
     if filler := _FILLER.match(body):
         body = body[filler.end() :].lstrip(" \t\r\n*_")
     answer, end = _first(body, rule)
-    if retracted := RETRACTED.search(body[end : end + 400]):
-        return Answer(body[: end + retracted.end()], rule)
-    return answer
+    return replace(answer, text="") if RETRACTED.search(body[end : end + 400]) else answer
 
 
 def _first(body: str, rule: str) -> tuple[Answer, int]:

@@ -29,7 +29,7 @@ NUMBER = re.compile(rf"(?:(?<![\w.)\]}}])[-+])?(?<![A-Za-z\d]){_DECIMAL}(?:[eE][
 """A plain number, wherever it stands in a text."""
 
 VALUE = re.compile(
-    rf"(?P<sign>(?<![\w.)\]}}])[-+]\s*)?(?P<money>{_MONEY})?(?P<sign1>(?<![\w.)\]}}])[-+]\s*)?(?<![A-Za-z\d.])(?:"
+    rf"(?P<sign>(?<![\w.)\]}}])[-+])?(?:(?P<money>{_MONEY})(?P<sign1>[-+])?)?(?<![A-Za-z\d.])(?:"
     rf"(?:(?P<whole>{_DIGITS})\s*-?\s*)?\\frac\s*\{{\s*(?P<minus>-?)\s*(?P<top>{_DECIMAL})\s*\}}\s*\{{\s*(?P<minus1>-?)\s*"
     rf"(?P<bottom>{_DECIMAL})\s*\}}"
     rf"|(?:(?P<whole1>\d++)\s+(?:and\s+)?)?(?P<top1>{_DECIMAL})\s*/\s*(?P<minus2>-?)(?P<bottom1>{_DECIMAL})"
@@ -109,7 +109,7 @@ def _phrase(text: str) -> Number | None:
     """One number with words and units around it."""
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
     text = re.sub(r"^\(([^()]*)\)$|^\{([^{}]*)\}$", lambda m: m[1] or m[2] or "", text)
-    text = re.sub(r"^\\approx\s*", "", text)
+    text = re.sub(r"^(?:\\approx\s*)?([-+]?)\s*", r"\1", text)
     found = VALUE.search(text)
     if found is None:
         return None

@@ -50,7 +50,7 @@ _SYMBOLS = {
     "∓": r"\mp ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∉": r"\notin ", "∅": r"\emptyset ",
     "⊂": r"\subset ", "⊆": r"\subseteq ", "∖": r"\setminus ", "∠": r"\angle ", "△": r"\triangle ", "°": r"^\circ ",
     "º": r"^\circ ", "℃": r"^\circ C", "℉": r"^\circ F", "→": r"\to ", "⇒": r"\Rightarrow ", "…": r"\dots ",
-    "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
+    "∴": "", "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
     "⌈": r"\lceil ", "⌉": r"\rceil ", "∣": r"\mid ", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ",
     "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
     "\u2018": "'", "\u2019": "'", "\u2032": "'", "\u201c": '"', "\u201d": '"', "\u2033": '"', "、": ",", "µ": "u",
@@ -94,11 +94,11 @@ def _as_latex(text: str) -> str:
 
 _GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\\[,;: ]|\{,\}\\?!?|,\\!|\\,\\!|[\u2009\u202f\u00a0])\d{3})+)(?!\d)")
 _SPACING = re.compile(
-    r"\\(?:[,;:> \n]|quad\b|qquad\b|enspace\b|thinspace\b|[hv]space\*?\{[^{}]*\}|h?phantom\{[^{}]*\}|hfill\b)|(?<!\\)~"
+    r"(?<!\\)\\(?:[,;:> \n]|quad\b|qquad\b|enspace\b|thinspace\b|[hv]space\*?\{[^{}]*\}|h?phantom\{[^{}]*\}|hfill\b)|(?<!\\)~"
 )
 _VANISHING = re.compile(
-    r"\\(?:!|left(?![a-z])\.?|right(?![a-z])\.?|[bB]ig{1,2}[lrm]?(?![a-z])|(?:display|text|script)style\b|n?o?limits\b"
-    r"|boldmath\b|color\{[^{}]*\}|it\b|bf\b|rm\b)"
+    r"(?<!\\)\\(?:!|left(?![a-z])\.?|right(?![a-z])\.?|[bB]ig{1,2}[lrm]?(?![a-z])|(?:display|text|script)style\b|n?o?limits\b"
+    r"|therefore\b|boldmath\b|color\{[^{}]*\}|it\b|bf\b|rm\b)"
 )
 _SYNONYMS = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
@@ -148,6 +148,7 @@ def typeset(text: str) -> str:
     text = without_emphasis(text)
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[A-Za-z{}%$])", r"\\", text)  # a command escaped twice, as in JSON
+        text = text.replace("\\\\", " ")
     text = _GROUPED.sub(lambda match: match[1] + re.sub(r"\D", "", match[2]), text)
     text = _undelimited(text)
     for _ in range(3):  # wrappers in wrappers
@@ -155,6 +156,7 @@ def typeset(text: str) -> str:
     text = _VANISHING.sub("", _SPACING.sub(" ", text))
     for pattern, replacement in _SYNONYMS:
         text = pattern.sub(replacement, text)
+    text = re.sub(r"^\s*(?:=|\\(?:Rightarrow|implies|to)(?![A-Za-z]))\s*", "", text.replace("{}", ""))
     return " ".join(_FRACTION.sub(_fraction, text).split())
 
 

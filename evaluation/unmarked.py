@@ -104,6 +104,8 @@ def _last_number(line: str) -> tuple[Answer, int] | None:
         return None
     number = found[-1]
     before, after = text[: number.start()], text[number.end() :]
+    if number[0][0] in "+-" and re.search(r"[\d)]\s*$", before):
+        return None
     if _OPERATOR_BEFORE.search(before) or _OPERATOR_AFTER.match(after):
         return None
     listed = _LIST_BEFORE.search(before[-60:])

@@ -41,7 +41,7 @@ _BEFORE = re.compile(
     re.I,
 )
 _AFTER = re.compile(
-    rf"\s*[-,(]?\s*(?:{_COUNTED}|(?:squared|cubed|factorial|plus|minus|multiplied|divided|over|under|below|above|mod|"
+    rf"\s*[-,]?\s*(?:{_COUNTED}|(?:squared|cubed|factorial|plus|minus|multiplied|divided|over|under|below|above|mod|"
     rf"modulo|choose|raised|pi|{_COMPARED}|(?:and|to|through|until|by)\s+(?:an?|one)|and\s+half|to\s+the|out\s+of|"
     rf"times\s+the)\b|(?:and|to|of|by|in|from|times|out\s+of)\s+(?:the\s+)?{_COUNTED}|以上|以下|多|이상|이하|미만|초과)",
     re.I,
