@@ -1,6 +1,6 @@
 r"""One expression of an answer: a number, words, or what math-verify's parser makes of it. For worker processes.
 
-Two parsed expressions are equal when they take equal values, to 15 digits, at points that hashing derives from the
+Two parsed expressions are equal when they take equal values, to 20 digits, at points that hashing derives from the
 names of their symbols: constants at once, others wherever both are real. An identity at several such points holds, up
 to chance (Schwartz 1980), and near misses cost as little as hits, where simplification takes seconds. Decimals count
 within the tolerance, relative to the gold; integers exactly. What has no value at a point (sets, unknown operators) is
@@ -18,7 +18,9 @@ from .typography import typeset
 from .words import canonical_unit, leaves_value, same_unit
 
 _DIGITS = 30
-_EXACT = 1e-15
+_EXACT = 1e-20
+_LARGE = 10**15
+_MOST_DIGITS = 1_000
 _POINTS, _INTEGER_POINTS, _NEEDED = 4, 3, 2
 
 
@@ -59,7 +61,7 @@ def words_of(text: str) -> str | None:
     plain = re.sub(r"\\text\s*\{([^{}\\]*)\}", r" \1 ", text)
     marked = plain != text
     plain = " ".join(plain.strip(" .!()\"'").split())
-    if not _WORD_SIGNS.fullmatch(plain) or _BARE_FUNCTION.search(plain):
+    if plain.casefold().startswith("all real") or not _WORD_SIGNS.fullmatch(plain) or _BARE_FUNCTION.search(plain):
         return None
     runs = re.findall(r"[^\W\d_]+", plain)
     is_words = any(len(run) >= 3 or not run.isascii() for run in runs)
@@ -110,6 +112,14 @@ def same_value(gold: str, answer: str, tolerance: Tolerance) -> bool:
     return same_object(parsed[0], parsed[1], tolerance, decimal)
 
 
+def is_readable(text: str) -> bool:
+    """Whether an expression is a number, words, or read by the parser."""
+    if read_number(text) is not None or words_of(text) is not None:
+        return True
+    core = _core(text)
+    return core is not None and parse(core[0]) is not None
+
+
 def _rational(number: Number) -> Any:
     from sympy import Rational
 
@@ -144,7 +154,8 @@ def same_object(gold: Any, answer: Any, tolerance: Tolerance, decimal: bool) -> 
         pairs = zip(gold.flat(), answer.flat(), strict=False)
         return gold.shape == answer.shape and all(same_object(g, a, tolerance, decimal) for g, a in pairs)
     if isinstance(gold, Expr) and isinstance(answer, Expr):
-        known = _same_values(_plain(gold), _plain(answer), tolerance, decimal)
+        with _precision():
+            known = _same_values(_plain(gold), _plain(answer), tolerance, decimal)
         if known is not None:
             return known
     return same_by_math_verify(gold, answer)
@@ -161,15 +172,19 @@ def proportional(gold: Any, answer: Any) -> int:
     """The sign of c when answer = c gold with one c at all points; 0 when there is none."""
     gold, answer = _plain(gold), _plain(answer)
     symbols = gold.free_symbols | answer.free_symbols
-    ratios = []
-    for index in range(_POINTS if symbols else 0):
-        pair = _values((gold, answer), symbols, index)
-        if pair is None or not pair[0] or not pair[1]:
+    pairs = [_values((gold, answer), symbols, index) for index in range(_POINTS if symbols else 0)]
+    with _precision():
+        ratios = [pair[1] / pair[0] if pair and pair[0] else 0 for pair in pairs]
+        first = ratios[0] if ratios else 0
+        if not first or any(not ratio or abs(ratio - first) > _EXACT * abs(first) or ratio.imag for ratio in ratios):
             return 0
-        ratios.append(pair[1] / pair[0])
-    if not ratios or any(abs(ratio - ratios[0]) > _EXACT * abs(ratios[0]) or ratio.imag for ratio in ratios):
-        return 0
-    return 1 if ratios[0].real > 0 else -1
+        return 1 if first.real > 0 else -1
+
+
+def _precision() -> Any:
+    import mpmath
+
+    return mpmath.workdps(_DIGITS + 5)
 
 
 def _plain(expression: Any) -> Any:
@@ -197,7 +212,17 @@ def _same_values(gold: Any, answer: Any, tolerance: Tolerance, decimal: bool) ->
         if not _close(*pair, tolerance, decimal):
             return False
         agreed += 1
+    if agreed and not symbols and not decimal and abs(pair[0]) > _LARGE:
+        return _same_integers(gold, answer, pair[0])
     return True if agreed >= (_NEEDED if symbols else 1) else None
+
+
+def _same_integers(gold: Any, answer: Any, size: Any) -> bool:
+    """Whether two large constants are equal to the last digit before the point."""
+    import mpmath
+
+    digits = int(mpmath.log10(abs(size))) + _DIGITS
+    return digits > _MOST_DIGITS or bool(abs((gold - answer).evalf(digits, maxn=2 * digits)) < 1)
 
 
 def _close(gold: Any, answer: Any, tolerance: Tolerance, decimal: bool) -> bool:
@@ -224,7 +249,8 @@ def _coordinate(name: str, index: int) -> Any:
     if index >= _POINTS:
         return Integer(2 + digest % 9)
     size = Rational(1 + 2 * (digest % 5003), 3389)
-    return size if index < 2 or digest % 3 else -size
+    is_negative = index == _POINTS - 2 or (index == _POINTS - 1 and digest % 2)
+    return -size if is_negative else size
 
 
 def _complex(expression: Any) -> Any:

@@ -122,7 +122,7 @@ class Shape:
 
 def shape(text: str) -> Shape:
     """The structure of a typeset answer. A list or set of one is that one."""
-    text = _bare(text)
+    text = _REALS.sub(r"\\mathbb{R}", _bare(text))
     pieces, separators = split(text, _SEPARATOR, thousands=True)
     pieces = [piece for piece in pieces if piece]
     if len(pieces) > 1:
@@ -133,6 +133,9 @@ def shape(text: str) -> Shape:
         if found is not None:
             return found
     return _alternatives(text) or Shape("value", text)
+
+
+_REALS = re.compile(r"(?:\\text\s*\{)?\s*all\s+real(?:s|\s+numbers|\s+values)?\s*\}?", re.I)
 
 
 def _bare(text: str) -> str:

@@ -9,7 +9,7 @@ one name are intervals. Sets written in other ways are compared by math-verify.
 import re
 from collections.abc import Callable, Sequence
 
-from .expressions import Tolerance, canonical, parse, proportional, same_by_math_verify, same_value
+from .expressions import Tolerance, canonical, is_readable, parse, proportional, same_by_math_verify, same_value
 from .numeric import read_number
 from .shapes import Shape, is_name, shape
 from .typography import typeset
@@ -24,6 +24,15 @@ def same_answer(gold: str, answer: str, tolerance: Tolerance) -> bool:
     return _same(shape(typeset(gold)), shape(typeset(answer)), tolerance)
 
 
+def is_read(gold: str) -> bool:
+    """Whether every expression of a gold is a number, a name, words, or read by the parser."""
+    found = shape(typeset(gold))
+    parts = list(found.parts) or [found]
+    while any(part.parts for part in parts):
+        parts = [inner for part in parts for inner in (part.parts or (part,))]
+    return all(is_name(part.text) or is_readable(part.text) for part in parts)
+
+
 def _same(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
     if canonical(gold.text) == canonical(answer.text):
         return True
@@ -34,7 +43,8 @@ def _same(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
             read = reading(one, other, tolerance)
             if read is not None:
                 return _same(read, answer, tolerance) if one is gold else _same(gold, read, tolerance)
-    return _is_set(gold) and _is_set(answer) and _same_sets(gold.text, answer.text)
+    has_union = "union" in (gold.kind, answer.kind)
+    return _is_set(gold, has_union) and _is_set(answer, has_union) and _same_sets(gold.text, answer.text)
 
 
 # --- the same kind of shape ------------------------------------------------------------------------------------------
@@ -232,10 +242,8 @@ def _quotient_of_ratio(found: Shape, other: Shape, tolerance: Tolerance) -> Shap
 
 
 def _reals(found: Shape, other: Shape, tolerance: Tolerance) -> Shape | None:
-    text = canonical(re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", found.text)).lower()
-    if text not in (r"\mathbbr", "all real numbers", "all reals", "all real"):
-        return None
-    return shape(r"(-\infty,\infty)") if other.kind == "tuple" else None
+    is_line = found.text == r"\mathbb{R}" and other.kind == "tuple"
+    return shape(r"(-\infty,\infty)") if is_line else None
 
 
 _READINGS = (_value_of_relation, _interval_of_relation, _union_of_list, _tuple_of_named, _quotient_of_ratio, _reals)
@@ -278,7 +286,9 @@ def _bound_name(found: Shape) -> str | None:
 _SETS = re.compile(r"\\(?:infty|mathbb|setminus|cap|cup|emptyset)(?![A-Za-z])")
 
 
-def _is_set(found: Shape) -> bool:
+def _is_set(found: Shape, has_union: bool) -> bool:
+    if found.kind == "list":
+        return has_union and found.text.startswith(r"\{")
     if found.kind == "tuple":
         return len(found.parts) == 2 and (found.marks != ("(", ")") or "\\infty" in found.text)
     return found.kind in ("union", "relation") or (found.kind == "value" and bool(_SETS.search(found.text)))

@@ -33,6 +33,13 @@ def compare_math(answer: str, gold: str, relative: float, absolute: float) -> Re
     return ("correct" if same_answer(gold, answer, Tolerance(relative, absolute)) else "wrong"), ""
 
 
+def read_gold(gold: str) -> Reply:
+    """Whether a parser reads all parts of a mathematical gold, so that it is matched by other spellings too."""
+    from .symbolic import is_read
+
+    return ("correct" if is_read(gold) else "wrong"), ""
+
+
 def run_verifier(verifier: str, completion: str, gold: str) -> Reply:
     """A user's `module:function`, called with (completion, gold); it returns a bool or a verdict's name."""
     outcome = _function(verifier)(completion, gold)
@@ -74,6 +81,8 @@ def answer_request(request: dict[str, Any]) -> Reply:
                 return "correct", ""
             case "make":
                 return make_gym_items(request)
+            case "read":
+                return read_gold(request["gold"])
             case "math":
                 return compare_math(request["answer"], request["gold"], request["relative"], request["absolute"])
             case "find":
