@@ -172,8 +172,8 @@ def proportional(gold: Any, answer: Any) -> int:
     """The sign of c when answer = c gold with one c at all points; 0 when there is none."""
     gold, answer = _plain(gold), _plain(answer)
     symbols = gold.free_symbols | answer.free_symbols
-    pairs = [_values((gold, answer), symbols, index) for index in range(_POINTS if symbols else 0)]
     with _precision():
+        pairs = [_values((gold, answer), symbols, index) for index in range(_POINTS if symbols else 0)]
         ratios = [pair[1] / pair[0] if pair and pair[0] else 0 for pair in pairs]
         first = ratios[0] if ratios else 0
         if not first or any(not ratio or abs(ratio - first) > _EXACT * abs(first) or ratio.imag for ratio in ratios):
