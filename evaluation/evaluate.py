@@ -15,6 +15,7 @@ from typing import Any
 
 from ..spaces.errors import UserError
 from ..spaces.identity import content_id
+from .answers import opens_reasoning
 from .backends import Backend, TransformersBackend
 from .completions import Completion, Request, Sampling
 from .items import Item, ItemLog
@@ -24,7 +25,7 @@ from .racing import looks
 from .sampling import sequence_key
 from .scores import Evaluation, item_scores, summarise
 from .settings import EvaluationSettings
-from .verify import judge
+from .verify import fingerprint, judge
 
 __all__ = ["Evaluation", "OnBlock", "Race", "evaluate", "longest_prompt"]
 
@@ -175,12 +176,16 @@ class _Run:
     def _item(self, completion: Completion) -> Item:
         index, sample = divmod(completion.index, self.samples)
         problem = self.problems[index]
-        judgement = judge(problem.claim(completion.text, truncated=completion.finish == "length"))
+        prompt = self._prompts[index].text
+        claim = problem.claim(
+            completion.text, truncated=completion.finish == "length", reasoning=opens_reasoning(prompt)
+        )
+        judgement = judge(claim)
         return Item(
             problem=problem.id,
             task=problem.task,
             sample=sample,
-            prompt=self._prompts[index].text,
+            prompt=prompt,
             completion=completion.text,
             gold=problem.gold,
             answer=judgement.answer,
@@ -189,6 +194,12 @@ class _Run:
             finish=completion.finish,
             tokens=len(completion.tokens),
             seconds=round(completion.seconds, 4),
+            kind=claim.kind,
+            tolerance=claim.tolerance,
+            absolute=claim.absolute,
+            verifier=claim.verifier,
+            entry=claim.entry,
+            judged_by=fingerprint(),
             sampling=self.identity(),
         )
 
