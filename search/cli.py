@@ -12,6 +12,7 @@ import typer
 from ..spaces.errors import UserError
 from .redaction import redact
 from .train_options import train
+from .verify_command import verify
 from .view_commands import report, reproduce, ui
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def export(
 
 
 app.command()(train)
-for verb in (report, reproduce, ui):
+for verb in (report, reproduce, ui, verify):
     app.command()(verb)
 
 
