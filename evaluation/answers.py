@@ -30,6 +30,7 @@ __all__ = ["MAX_COMPLETION", "Answer", "clean", "explicit_answer", "extract_answ
 MAX_COMPLETION = 65_536
 """Characters looked at, from the end."""
 
+
 def extract_answer(completion: str, kind: str, *, reasoning: bool = False) -> Answer | None:
     """The final answer of a completion, or None. `kind` is math, numeric, choice or exact.
 
@@ -48,7 +49,8 @@ def _find(text: str, kind: str) -> Answer | None:
     answer = tagged(plain)
     if answer is not None:
         inner = _marked(answer.text, kind)
-        return Answer(clean(inner.text), "tag", answer.closed) if inner else answer
+        text = answer.text if inner is None else inner.text
+        return Answer(text if kind == "exact" else clean(text), "tag", answer.closed)
     return _marked(_first_turn(plain, kind), kind) or _LIBERAL[kind](text)
 
 
@@ -74,7 +76,9 @@ def explicit_answer(text: str) -> Answer | None:
 _OPENED = re.compile(r"<(?:think|thinking|reasoning|thought)>", re.I)
 _ENDED = re.compile(r"</(?:think|thinking|reasoning|thought)>", re.I)
 _MAX_TURNS = 8
-_NEXT_TURN = re.compile(r"\n\s*(?:(?:###\s*)?(?:Question|Problem|Q|User|Human|Instruction|Input)\s*\d{0,3}\s*:|\[INST\])", re.I)
+_NEXT_TURN = re.compile(
+    r"\n\s*(?:(?:###\s*)?(?:Question|Problem|Q|User|Human|Instruction|Input)\s*\d{0,3}\s*:|\[INST\])", re.I
+)
 
 
 def final_part(completion: str, *, reasoning: bool = False) -> str | None:

@@ -26,10 +26,14 @@ def comes_to(text: str, value: Fraction) -> bool:
 
 def evaluated(text: str) -> Fraction | None:
     """The value of arithmetic on numbers; None for anything else."""
-    plain = re.sub(r"\\text\s*\{[^{}]*\}|\\\$|[€£¥₹]|\^\\circ|\b[A-Za-z]{2,}\b(?<!\\cdot)(?<!\\times)(?<!\\frac)", " ", text)
+    plain = re.sub(
+        r"\\text\s*\{[^{}]*\}|\\\$|[€£¥₹]|\^\\circ|\b[A-Za-z]{2,}\b(?<!\\cdot)(?<!\\times)(?<!\\frac)", " ", text
+    )
     plain = re.sub(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))", plain)
     plain = plain.replace("\\times", "*").replace("\\cdot", "*").replace("\\%", "/100").replace("%", "/100")
-    plain = re.sub(r"(?<=\d),(?=\d{3})", "", plain).replace("{", "(").replace("}", ")").replace("[", "(").replace("]", ")")
+    plain = (
+        re.sub(r"(?<=\d),(?=\d{3})", "", plain).replace("{", "(").replace("}", ")").replace("[", "(").replace("]", ")")
+    )
     plain = re.sub(r"(?<=\d)\s*[x×]\s*(?=\d)", "*", plain).replace("^", "**")
     plain = re.sub(r"(?<![\d.])0+(?=\d)", "", plain)
     if len(plain) > 300 or re.search(r"[^\d\s.+*/()-]", plain):

@@ -55,7 +55,9 @@ def gold_letters(task: TaskSettings, rows: Sequence[Row]) -> list[str | None]:
         return _letters(read[task.gold_is])
     whole = {name: places for name, places in read.items() if None not in places}
     _check_agreement(task, whole, given)
-    fallback = [next(filter(lambda place: place is not None, places), None) for places in zip(*read.values(), strict=True)]
+    fallback = [
+        next(filter(lambda place: place is not None, places), None) for places in zip(*read.values(), strict=True)
+    ]
     return _letters(next(iter(whole.values()), fallback))
 
 

@@ -10,7 +10,9 @@ import re
 from .typography import typeset
 from .words import is_denied
 
-_OPTION_WORD = r"(?:option|choice|letter|answer|opci[oó]n|opç[aã]o|opzione|antwort|lettre|вариант|optie|选项|選項|選択肢|项)"
+_OPTION_WORD = (
+    r"(?:option|choice|letter|answer|opci[oó]n|opç[aã]o|opzione|antwort|lettre|вариант|optie|选项|選項|選択肢|项)"
+)
 _CLOSING = r"[)\]}\"'»」]*"
 _LEADING = re.compile(
     rf"(?:(?:so|thus|therefore|hence|then|is|it\s+is|it['’]s|la|el|the|die)\b[\s,]*)*(?:{_OPTION_WORD}\s*:?\s*)?"
@@ -18,11 +20,12 @@ _LEADING = re.compile(
     re.I,
 )
 _SECOND = re.compile(
-    r"[\s)\].]*(?:,|/|&|、|\b(?:or|and|und|oder|y|o|et|ou|и|или)\b|和|或)\s*(?:also\s+|maybe\s+|possibly\s+)?[(\[]?"
+    r"[\s)\].?!]*(?:,|/|&|、|\b(?:or|and|und|oder|y|o|et|ou|и|или)\b|和|或)\s*(?:also\s+|maybe\s+|possibly\s+)?[(\[]?"
     r"(?:[A-J](?![\w'’-])|[a-j]\))(?!\s*[,.]?\s*(?:is|are|was|were)\s+(?:wrong|incorrect|not|false))"
 )
 _REASON = re.compile(
-    r"\s*(?:$|[^\x00-\u024f]|[).:,;\]*(!?=\u2013\u2014。，]|-\s|(?:because|since|as|is|which|based|due|for|with|and|but|given|here)\b|[\d.]+\W*$)", re.I
+    r"\s*(?:$|[^\x00-\u024f]|[).:,;\]*(!?=\u2013\u2014。，]|-\s|(?:because|since|as|is|which|based|due|for|with|and|but|given|here)\b|[\d.]+\W*$)",
+    re.I,
 )
 _EPITHET = (
     r"coli|aureus|difficile|diff|pylori|cereus|pneumoniae|influenzae|meningitidis|gonorrhoeae|tuberculosis|albicans|"
@@ -49,7 +52,7 @@ _NOT_OPENING = re.compile(r"\s*(?:not|neither|none|both|all)\b", re.I)
 def option_letter(text: str) -> str | None:
     """The upper-case letter of the one option that an answer names, as in "B", "(b)", "B. Paris"; None otherwise."""
     text = _plain(text)
-    if is_denied(text[: _start(text)]) or _NOT_OPENING.match(text):
+    if _is_excluded(text[: _start(text)]) or _NOT_OPENING.match(text):
         return None
     found = _LEADING.match(text)
     if found is not None and (letter := _opening(text, found)):
@@ -63,6 +66,12 @@ def _plain(text: str) -> str:
     return text.strip().strip("*_`$ ").strip()
 
 
+def _is_excluded(before: str) -> bool:
+    """Whether an option is denied before it is named; "no (B)" names the option that says no."""
+    before = before.rstrip(" (")
+    return before.casefold() not in ("no", "yes", "maybe") and is_denied(before)
+
+
 def _start(text: str) -> int:
     """Where the first capital that stands alone is, or the end."""
     found = re.search(r"(?<![^\W_])[A-Z](?![^\W_])", text)
@@ -71,7 +80,13 @@ def _start(text: str) -> int:
 
 def _opening(text: str, found: re.Match[str]) -> str | None:
     letter, rest = found["letter"], text[found.end() :]
-    marked = bool(found["close"]) or rest[:1] in (".", ":", ")") or bool(re.match(r"\s+[-\u2013\u2014]\s|[\u2013\u2014：]", rest))
+    if rest.lstrip().startswith("?"):
+        return None
+    marked = (
+        bool(found["close"])
+        or rest[:1] in (".", ":", ")")
+        or bool(re.match(r"\s+[-\u2013\u2014]\s|[\u2013\u2014：]", rest))
+    )
     is_article = letter in "AaIi" and not marked and not _REASON.match(rest)
     is_word = letter.islower() and not marked and bool(rest.strip(" .!?"))
     if is_article or is_word or _REFUTED.match(rest) or _SECOND.match(rest) or _OF_A_NAME.match(rest):
@@ -85,7 +100,7 @@ def _only_named(text: str) -> str | None:
     if len(named) != 1:
         return None
     [(letter, (start, end))] = named.items()
-    return None if is_denied(text[:start]) or _REFUTED.match(text, end) else letter
+    return None if _is_excluded(text[:start]) or _REFUTED.match(text, end) else letter
 
 
 # --- completions without a mark --------------------------------------------------------------------------------------
@@ -118,7 +133,9 @@ def named_option(text: str) -> tuple[str, bool] | None:
     opened = _OPENS_LINE.match(lines[0])
     others: set[str] = set()
     if opened is not None:
-        others = {next(filter(None, groups)) for groups in _ELSEWHERE.findall(text[opened.end() :])} - {opened[1].upper()}
+        others = {next(filter(None, groups)) for groups in _ELSEWHERE.findall(text[opened.end() :])} - {
+            opened[1].upper()
+        }
         if _stands_alone(lines, opened, others):
             return lines[0].strip(), len(lines) > 1
     elif len(lines) == 1 and len(lines[0].split()) <= 8 and option_letter(lines[0]):
@@ -150,4 +167,6 @@ def _named_last(line: str) -> tuple[str, bool] | None:
 
 
 def _letters(line: str) -> set[str]:
-    return set(re.findall(r"(?<![^\W_'’-])[B-H](?![^\W_'’-])", line)) | set(re.findall(r"(?<![^\W_'’-])[AIJ](?=[).\s]*$)", line))
+    return set(re.findall(r"(?<![^\W_'’-])[B-H](?![^\W_'’-])", line)) | set(
+        re.findall(r"(?<![^\W_'’-])[AIJ](?=[).\s]*$)", line)
+    )

@@ -69,7 +69,8 @@ def math(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement | 
     if _BASED.fullmatch(expected) or _BASED.fullmatch(found):
         return _decide(_same_digits(expected, found), answer)
     numbers = read_number(gold), read_number(answer.text)
-    if numbers[0] is not None and numbers[1] is not None and not _is_assigned(expected) | _is_assigned(found):
+    both_assigned = _is_assigned(expected) and _is_assigned(found)
+    if numbers[0] is not None and numbers[1] is not None and not both_assigned:
         return _decide(same_number(numbers[0], numbers[1], tolerance.relative, tolerance.absolute), answer)
     if len(answer.text) > _MAX_ANSWER:
         return _decide(False, answer)

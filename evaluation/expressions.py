@@ -47,7 +47,9 @@ def _parts_words(match: re.Match[str]) -> bool:
     return (before.isdigit() and after.isdigit()) or (before.isalpha() and after.isalpha())
 
 
-_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|lim|det|mod"
+_FUNCTIONS = (
+    "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|lim|det|mod"
+)
 _BARE_FUNCTION = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])")
 _WORD_SIGNS = re.compile(r"[^\W_][\w\s'’.,:;!?()&/-]*")
 
@@ -67,12 +69,16 @@ def words_of(text: str) -> str | None:
     is_words = any(len(run) >= 3 or not run.isascii() for run in runs)
     if not runs or not (is_words or marked) or (plain[0].isdigit() and read_number(text) is not None):
         return None
-    return re.sub(r"(?<=[ap])\s*\.\s*(?=m\b)|\.(?=\s|$)|[,;!?]", "", re.sub(r"^(?:the|an?)\s+(?=\w{2})", "", plain.casefold()))
+    return re.sub(
+        r"(?<=[ap])\s*\.\s*(?=m\b)|\.(?=\s|$)|[,;!?]", "", re.sub(r"^(?:the|an?)\s+(?=\w{2})", "", plain.casefold())
+    )
 
 
 # --- one expression --------------------------------------------------------------------------------------------------
 
-_LEADING = re.compile(rf"(?:(?:\\text\s*\{{[^{{}}]*\}}|(?!(?:{_FUNCTIONS})\b)[^\W\d_]{{2,}}[.,:]?)\s+)+(?=[\\\d({{\[-]|[a-z]\b)|\\\$\s*")
+_LEADING = re.compile(
+    rf"(?:(?:\\text\s*\{{[^{{}}]*\}}|(?!(?:{_FUNCTIONS})\b)[^\W\d_]{{2,}}[.,:]?)\s+)+(?=[\\\d({{\[-]|[a-z]\b)|\\\$\s*"
+)
 _TRAILING = re.compile(
     r"(?<=[\w})\]!'])(?:\s*(?:\\text\s*\{[^{}]*\}|\^\\circ\s*[CF]?)(?:\s*\^\s*\{?-?\d\}?)?"
     rf"|\s+(?!(?:{_FUNCTIONS})\b)[^\W\d_]{{2,}}(?:\s*\^\s*\{{?-?\d\}}?)?(?:\s*/\s*[A-Za-z]+(?:\s*\^\s*\{{?-?\d\}}?)?)?[.]?)+$"

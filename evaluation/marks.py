@@ -119,7 +119,8 @@ def hashed(text: str) -> Answer | None:
     while (start := text.rfind("####", 0, end)) >= 0:
         rest = text[start + 4 :].lstrip("# \t\r\n")
         line, newline, following = rest.partition("\n")
-        is_prose = following.strip() and len(line.split()) > 1 and not re.search(r"\d", line)
+        goes_on = re.search(r"[\d\\$]|\([A-J]\)", following)
+        is_prose = goes_on and len(line.split()) > 1 and not re.search(r"\d|^\(?[A-J][).:]", line)
         if not is_prose and not _HEADING.match(line):
             return Answer(clean(line), "hash", closed=bool(newline))
         end = start
@@ -164,7 +165,9 @@ _TAIL = re.compile(
     re.I,
 )
 _LABEL_BEFORE = re.compile(r"(?:^|\n)[^\w\n]*(?:(?:the|my|our|final|correct|best|right)\s+){0,3}$", re.I)
-_LABEL_TAIL = re.compile(r"(?P<gap>)(?:[*_ ]{0,4}\n|\s+-\s|\s*\.\s+(?=[-$(]?\d|\(?[A-J]\b)|\s+(?=\(?[A-J](?![^\W_])|\\?\$?\d))", re.I)
+_LABEL_TAIL = re.compile(
+    r"(?P<gap>)(?:[*_ ]{0,4}\n|\s+-\s|\s*\.\s+(?=[-$(]?\d|\(?[A-J]\b)|\s+(?=\(?[A-J](?![^\W_])|\\?\$?\d))", re.I
+)
 _UNSPACED_TAIL = re.compile(r"(?P<gap>)\s*(?=\(?[A-J](?![^\W_])|\\?\$?\d)")
 _FINAL = re.compile(r"final|endgültig|última|definitiv|окончательный|最[终終后後]|최종", re.I)
 _IS_THE_ANSWER = re.compile(
@@ -172,6 +175,7 @@ _IS_THE_ANSWER = re.compile(
     r"(?:the|my|our)\s+(?:\w+\s+){0,2}?(?:answer|option|choice|response)\b(?!\s+to\b)",
     re.I,
 )
+_INTRODUCTION = re.compile(r"^\W*(?:of|among|from|given|based|after|in|so|thus|therefore|hence)\b[^,]*,\s*", re.I)
 _PRONOUN = re.compile(
     r"\W*(?:(?:so|thus|and|hence|therefore),?\s+)?(?:it|that|this|which|what|here|there|these|below)\W*", re.I
 )
@@ -189,7 +193,7 @@ def phrased(text: str, *, final: bool, choice: bool) -> Answer | None:
         return None
     place, match = max(found, key=lambda each: each[0])
     if match.re is _IS_THE_ANSWER:
-        return Answer(clean(match["subject"]), rule)
+        return Answer(clean(_INTRODUCTION.sub("", match["subject"])), rule)
     groups = match.groupdict()
     answer = _quoted(text[place:], rule) if groups.get("quote") == '"' else sentence(text[place:], rule)
     hedge = f"{groups.get('gap') or ''}{groups.get('is') or ''}".strip()
@@ -275,4 +279,6 @@ def _first(body: str, rule: str) -> tuple[Answer, int]:
     end = stop.start() if stop else len(body)
     cuts = _REASON.search(body, 1, end), _CONTRAST.search(body, 0, end)
     cut = min((each.start() for each in cuts if each), default=end)
-    return Answer(clean(body[:cut]), rule, closed=stop is not None or cut < end), end
+    is_question = stop is not None and stop[0] in "?？"
+    text = "" if is_question else clean(body[:cut])
+    return Answer(text, rule, closed=stop is not None or cut < end), end

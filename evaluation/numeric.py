@@ -145,7 +145,9 @@ def _unit(after: str) -> tuple[str | None, str]:
     while "/" not in pieces[-1] and len(pieces[-1].split()) > 1:
         pieces.append(pieces[-1].rsplit(maxsplit=1)[0])
     for piece in pieces:
-        letter_apart = len(piece) > 1 or not piece.isalpha() or piece in _GLUED or (after[:1].isspace() and piece in "AFKTd")
+        letter_apart = (
+            len(piece) > 1 or not piece.isalpha() or piece in _GLUED or (after[:1].isspace() and piece in "AFKTd")
+        )
         unit = canonical_unit(piece) if letter_apart else None
         if unit or (letter_apart and len(piece) == 1):
             return unit, after[after.index(piece) + len(piece) :]
@@ -153,7 +155,7 @@ def _unit(after: str) -> tuple[str | None, str]:
 
 
 _ALLOWED = re.compile(
-    r"(?:[^\W\d_]|[\s.,;:()\"'?°%\u3002\uff0c-]|\\%|\^\\circ|(?<=[A-Za-z)])\s*(?:/|\\cdot|\*)(?=\s*[A-Za-z(]))*"
+    r"(?:[^\W\d_]|[\s.,;:()\"'?°%\u3002\uff0c-]|\\%|\^\\circ|(?<=[A-Za-z)])\s*(?:/|\\cdot|\*)(?=\s*[A-Za-z(])|^/(?=\s*[A-Za-z]{2}))*"
 )
 _EXPONENT_OF_UNIT = re.compile(r"(?<=[A-Za-z)])\s*\^\s*\{?\s*-?\d\s*\}?")
 _VARIABLE = re.compile(r"(?<![^\W\d_'-])(?![aI]\b)[A-Za-z](?![^\W\d_]|')")

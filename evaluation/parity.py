@@ -109,8 +109,12 @@ def checked(
     Rounding may turn a near-tie. Otherwise a greedy study falls back to plain generate(), with a warning. Raises
     UserError for a study that samples, whose noise plain generate() does not know.
     """
-    ignored = f"; set aside from the model's generation_config: {', '.join(names)}" if (names := set_aside(model)) else ""
-    plain = Checked(lambda m: PlainBackend(m, tokenizer), "plain", None, f"plain generate(), one problem at a time{ignored}")
+    ignored = (
+        f"; set aside from the model's generation_config: {', '.join(names)}" if (names := set_aside(model)) else ""
+    )
+    plain = Checked(
+        lambda m: PlainBackend(m, tokenizer), "plain", None, f"plain generate(), one problem at a time{ignored}"
+    )
     if name == "plain":
         return plain
     requests, sampling = _questions(model, tokenizer, problems)

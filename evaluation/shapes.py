@@ -81,8 +81,10 @@ _NAME = re.compile(
     rf"(?:(?:m\s*)?\\(?:angle|triangle|measuredangle|operatorname\*?)\s*)?(?:[A-Z]{{2,5}}|{_SYMBOL}{_INDEX})"
     rf"(?:\s*\([^()]*(?:\([^()]*\)[^()]*)*\)|\s*\[[^\[\]]*\])?"
     rf"|\|\s*(?:\\overline\s*\{{)?[A-Z]{{2}}\}}?\s*\||\[[A-Z]{{3,5}}\]|\\(?:gcd|lcm|min|max|det)\s*\([^()]*\)"
-    r"|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)"
+    rf"|\(\s*{_SYMBOL}{_INDEX}(?:\s*,\s*{_SYMBOL}{_INDEX})+\s*\)"
 )
+_TERM = re.compile("[+-]")
+_VALUE_OF = re.compile(r"[A-Za-z]'?\s*\([^()A-Za-z\\]+\)")  # f(1) + f(2)
 _WORDS = re.compile(r"[^\W\d_][^\W\d_'.-]*(?:[\s'-]+[^\W\d_][^\W\d_'.-]*)*\s*[:.]?")
 _COMPUTED = re.compile(
     r"\b(?:twice|half|double|triple|times|plus|minus|squared|cubed|divided|sin|cos|tan|log|ln|exp|sqrt|pi)\b"
@@ -96,6 +98,8 @@ def is_name(text: str) -> bool:
     if not text.strip():
         return False
     plain = re.sub(r"\\text\s*\{([^{}\\]*)\}(?!\s*\()", r"\1 ", text).strip()
+    if all(_VALUE_OF.fullmatch(term) for term in split(plain, _TERM)[0]):
+        return True
     if _NAME.fullmatch(plain) or _NAME.fullmatch(re.sub(r"\\text\s*\{[^{}\\]*\}", "", text).strip()):
         return True
     words = plain.split()
@@ -227,4 +231,6 @@ def _alternatives(text: str) -> Shape | None:
         return None
     upper = re.sub(r"\\pm(?![A-Za-z])", "+", re.sub(r"\\mp(?![A-Za-z])", "-", text))
     lower = re.sub(r"\\pm(?![A-Za-z])", "-", re.sub(r"\\mp(?![A-Za-z])", "+", text))
-    return Shape("list", text, (Shape("value", upper.strip().removeprefix("+").strip()), Shape("value", lower)), ("\\pm",))
+    return Shape(
+        "list", text, (Shape("value", upper.strip().removeprefix("+").strip()), Shape("value", lower)), ("\\pm",)
+    )

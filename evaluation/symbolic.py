@@ -60,9 +60,9 @@ def _same_list(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
     gold_values, answer_values = _values(gold, tolerance), _values(answer, tolerance)
     if gold_values is not None and answer_values is not None:
         names = _names(gold), _names(answer)
-        if names[0] and names[1] and names[0] != names[1]:
+        if names[0] and names[1]:
             return _matches(gold.parts, answer.parts, tolerance)
-        is_ordered = any(len(set(each)) > 1 for each in names) and names[0] != names[1]
+        is_ordered = any(len(set(each)) > 1 for each in names)
         return (_in_order if is_ordered else _matches)(gold_values, answer_values, tolerance)
     return _matches(gold.parts, answer.parts, tolerance)
 

@@ -131,7 +131,7 @@ _WRAPPED = re.compile(
 def _unwrapped(match: re.Match[str]) -> str:
     inner = match[1].strip()
     words = inner.replace("$", "")
-    is_text = re.search(r"[^\W\d_]{2}", words) and not re.search(r"[\d\\=^]", words)
+    is_text = len(re.findall(r"[^\W\d_]", words)) > 1 and not re.search(r"[\d\\=^]", words)
     spaced = f" {inner} " if match[1] != inner else inner
     return rf"\text{{{' '.join(words.split())}}}" if is_text else f" {spaced}" if words[:1].isalpha() else spaced
 

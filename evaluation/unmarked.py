@@ -15,19 +15,37 @@ from .words import is_denied, leaves_value
 _TAIL = 4_096  # characters in which the last value is looked for
 _SHORT = 60  # characters of a bare answer in words
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
-_BOLD = re.compile(r"(?<![0-9A-Za-z*\\])\*\*(?=[^\s*])([^*\n]+)(?<=[^\s*])\*\*|(?<![\w\\])__(?=[^\s_])([^_\n]+)__(?!\w)")
-_OPERATOR_BEFORE = re.compile(r"(?:[-+*/^<>±_|!({\[]|\\(?!text|\$|approx)[A-Za-z]+|\bnot)\s*$|[A-Za-z\\]$")
-_OPERATOR_AFTER = re.compile(r"\s*(?:[-+*/^=<>±_!]|\\(?!text|%|\$|\^)[A-Za-z]+)(?!\d*-?(?:year|day|hour|minute|month|week|page|mile)s?\b)|[({\[]")
+_BOLD = re.compile(
+    r"(?<![0-9A-Za-z*\\])\*\*(?=[^\s*])([^*\n]+)(?<=[^\s*])\*\*|(?<![\w\\])__(?=[^\s_])([^_\n]+)__(?!\w)"
+)
+_OPERATOR_BEFORE = re.compile(
+    r"(?:[-+*/^<>±_|!{\[]|(?<=[A-Za-z\d])\(|\\(?!text|\$|approx)[A-Za-z]+|\bnot)\s*$|[A-Za-z\\]$"
+)
+_OPERATOR_AFTER = re.compile(
+    r"\s*(?:[-+*^=<>±_!]|/(?!\s*[A-Za-z]{2})|\\(?!text|%|\$|\^)[A-Za-z]+)(?!\d*-?(?:year|day|hour|minute|month|week|page|mile)s?\b)|[({\[]"
+)
 _LIST_BEFORE = re.compile(
     r"\d[^\s,;]{0,20}\s*(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*\W?$"
 )
-_SUM_BEFORE = re.compile(r"(?:[\d\s+*/^().,x$|!-]|\\(?:times|cdot|frac|sqrt|pm|\$)|[{}]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+=\s*(?:\\\$)?$")
+_SUM_BEFORE = re.compile(
+    r"(?:[\d\s+*/^().,x$|!-]|\\(?:times|cdot|frac|sqrt|pm|\$)|[{}]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+=\s*(?:\\\$)?$"
+)
 _CLAUSE = re.compile(r"[.;:!?,](?=\s)|\n|=|\bso\b|\btherefore\b|\bthus\b|\bhence\b", re.I)
+_DOUBT = re.compile(
+    r"\b(?:not\s+(?:sure|certain|right|correct)|unsure|uncertain|wrong|incorrect|mistaken?|error|guess\w*|unknown|"
+    r"(?:don['’]t|do\s+not|cannot|can['’]t)\s+(?:know|solve|find|determine|tell))\b",
+    re.I,
+)
+_SUPPOSED = re.compile(r"(?:^|[.!?:;]\s+)\W*(?:let|suppose|assume|assuming|consider|given|if|when|say)\b[^.!?]*$", re.I)
+_UNFINISHED = re.compile(r"(?:\b(?:then|so|and|therefore|thus|hence|because|but|then\s+we)|,|\?)\W*$", re.I)
+_ROLE = re.compile(r"\s*(?:A|Assistant|Response|Output|Solution|Result)\s*:\s*(?=\S)")
 _JOINED = re.compile(r"\s*(?:,|;|\band\b|\bor\b|,\s*and|,\s*or)\s*")
 
 
 def last_value(text: str, *, formulas: bool) -> Answer | None:
     """The value of a completion; with `formulas`, a formula or a word or two may be one."""
+    if role := _ROLE.match(text):
+        text = text[role.end() :]
     whole = without_emphasis(text).strip()
     if _is_bare(whole) or (formulas and _is_word(whole)):
         return Answer(clean(whole), "whole", closed=False)
@@ -39,7 +57,7 @@ def last_value(text: str, *, formulas: bool) -> Answer | None:
     if place is None:
         return None
     after = "\n".join(lines[place + 1 :])
-    if is_denied(after) or RETRACTED.search(after):
+    if _DOUBT.search(after) or RETRACTED.search(after):
         return None
     return _bold(lines[place]) or _last(without_emphasis(lines[place]), formulas)
 
@@ -93,6 +111,8 @@ def _last_formula(line: str) -> tuple[Answer, int] | None:
     text = line[parts[0].start() : parts[-1].end()]
     if is_denied(_clause(before)) or not leaves_value(_clause(before), after):
         return None
+    if _SUPPOSED.search(before) or _UNFINISHED.search(after):
+        return None
     return Answer(clean(text) if len(parts) > 1 else formula_in(parts[0]), "formula", closed=False), -len(after)
 
 
@@ -104,6 +124,8 @@ def _last_number(line: str) -> tuple[Answer, int] | None:
         return None
     number = found[-1]
     before, after = text[: number.start()], text[number.end() :]
+    if _SUPPOSED.search(before) or _UNFINISHED.search(after):
+        return None
     if number[0][0] in "+-" and re.search(r"[\d)]\s*$", before):
         return None
     if _OPERATOR_BEFORE.search(before) or _OPERATOR_AFTER.match(after):

@@ -121,5 +121,7 @@ def main() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
-    compare_math("x+1", "1+x", 0.0, 0.0)  # imports and grammar tables belong to the start, not to the first item's clock
+    compare_math(
+        "x+1", "1+x", 0.0, 0.0
+    )  # imports and grammar tables belong to the start, not to the first item's clock
     serve(sys.stdin, replies)

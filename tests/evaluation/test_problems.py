@@ -316,7 +316,11 @@ def golds(folder: Path, rows: list[dict[str, object]], **task: object) -> list[s
     return [by_question[str(row["question"])] for row in numbered]
 
 
-NUMBERS, CROSSED, KEYED = ["1", "2", "3", "4"], {"A": "B", "B": "A"}, {"text": ["x", "y", "z"], "label": ["1", "2", "3"]}
+NUMBERS, CROSSED, KEYED = (
+    ["1", "2", "3", "4"],
+    {"A": "B", "B": "A"},
+    {"text": ["x", "y", "z"], "label": ["1", "2", "3"]},
+)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +345,9 @@ def test_a_column_of_golds_is_read_one_way(tmp_path, options, answers, letters):
 
 def test_a_gold_that_names_two_options_is_refused_until_one_reading_is_named(tmp_path):
     rows = [{"answer": "2", "options": NUMBERS}, {"answer": "1", "options": NUMBERS}]
-    with pytest.raises(UserError, match=r"'2' in row 1 of .* read as text and another read as index; .*`gold_is: text`"):
+    with pytest.raises(
+        UserError, match=r"'2' in row 1 of .* read as text and another read as index; .*`gold_is: text`"
+    ):
         golds(tmp_path, rows, kind="choice", choices_column="options")
     assert golds(tmp_path, rows, kind="choice", choices_column="options", gold_is="text") == ["B", "A"]
     assert golds(tmp_path, rows, kind="choice", choices_column="options", gold_is="index") == ["C", "B"]
@@ -363,7 +369,13 @@ def test_a_row_may_have_an_error_of_its_own(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", [{"question": f"q{i}", **row} for i, row in enumerate(rows)])
     config = settings(path, problems=3, kind="math", error_column="off")
     problems = {problem.prompt: problem for problem in load_problems(config, tmp_path, 0).search}
-    claims = [("q0", "3.29", True), ("q0", "3.31", False), ("q1", "4, 3", True), ("q1", "4, 3.1", False), ("q2", "8.4", True)]
+    claims = [
+        ("q0", "3.29", True),
+        ("q0", "3.31", False),
+        ("q1", "4, 3", True),
+        ("q1", "4, 3.1", False),
+        ("q2", "8.4", True),
+    ]
     for question, answer, right in claims:
         verdict = judge(problems[question].claim(f"\\boxed{{{answer}}}")).verdict
         assert verdict is (Verdict.CORRECT if right else Verdict.WRONG), (question, answer)
