@@ -243,8 +243,15 @@ def _close(gold: Any, answer: Any, tolerance: Tolerance, decimal: bool) -> bool:
 def _values(expressions: tuple[Any, ...], symbols: Any, index: int) -> list[Any] | None:
     """Complex values of all expressions at one point, or None when one has none there."""
     point = {symbol: _coordinate(symbol.name, index) for symbol in symbols}
-    values = [_complex(expression.xreplace(point)) for expression in expressions]
+    values = [_complex(_at(expression, point)) for expression in expressions]
     return None if any(value is None for value in values) else values
+
+
+def _at(expression: Any, point: dict[Any, Any]) -> Any:
+    from sympy.concrete.expr_with_limits import ExprWithLimits
+
+    binds = expression.has(ExprWithLimits)  # the index of a sum is no symbol of the point
+    return expression.subs(point) if binds else expression.xreplace(point)
 
 
 def _coordinate(name: str, index: int) -> Any:

@@ -54,6 +54,8 @@ class Number:
     value: Fraction
     whole: bool
     """Written as an integer, so that it is compared exactly."""
+    decimal: bool = False
+    """Written with a decimal point, so that it may be rounded."""
     percent: bool = False
     unit: str | None = None
     """Of measurement or currency, in one spelling; None without one."""
@@ -81,7 +83,7 @@ def single_number(text: str) -> Fraction | None:
 
 
 def same_number(gold: Number, answer: Number, tolerance: float = DEFAULT_TOLERANCE, absolute: float = 0.0) -> bool:
-    """Integers: equality. Other golds: |answer - gold| <= tolerance * |gold| + absolute, in exact arithmetic.
+    """Integers and fractions: equality. With a decimal: |answer - gold| <= tolerance * |gold| + absolute.
 
     A percentage equals the number of per cent and the fraction: 50 % is 50 and 0.5. Two units of measurement must be
     the same; one may be left out.
@@ -94,15 +96,9 @@ def same_number(gold: Number, answer: Number, tolerance: float = DEFAULT_TOLERAN
         readings.add(answer.value * hundredth if answer.percent else answer.value / hundredth)
         if answer.percent and abs(gold.value) < 1:
             readings.discard(answer.value)  # 0.5 % is no half
-    return any(close(gold.value, reading, gold.whole, tolerance, absolute) for reading in readings)
-
-
-def close(gold: Fraction, answer: Fraction, whole: bool, tolerance: float, absolute: float = 0.0) -> bool:
-    """Equal, or within the tolerance when the gold is no integer."""
-    if whole and not absolute:
-        return gold == answer
-    relative = 0 if whole else Fraction(str(tolerance)) * abs(gold)
-    return abs(answer - gold) <= relative + Fraction(str(absolute))
+    is_rounded = not gold.whole and (gold.decimal or answer.decimal)
+    allowed = Fraction(str(absolute)) + (Fraction(str(tolerance)) * abs(gold.value) if is_rounded else 0)
+    return any(abs(reading - gold.value) <= allowed for reading in readings)
 
 
 def _phrase(text: str) -> Number | None:
@@ -120,7 +116,7 @@ def _phrase(text: str) -> Number | None:
     if value is None or not _is_clear(before, after) or (money and unit and len(unit) == 1):
         return None
     integral = value.denominator == 1 and not any(found[name] for name in _POWERS)
-    return Number(-value if negative else value, integral, bool(found["percent"]), unit or money)
+    return Number(-value if negative else value, integral, "." in found[0], bool(found["percent"]), unit or money)
 
 
 def _sign_word(before: str) -> tuple[bool, str]:

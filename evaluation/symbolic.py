@@ -257,6 +257,8 @@ def _interval(found: Shape) -> Shape | None:
     if found.marks and found.marks[0] in (">", r"\ge"):
         found = _turned(found)
     texts = [part.text for part in found.parts]
+    if sum(map(is_name, texts)) != 1:
+        return None  # b > a > c is an order
     match found.marks:
         case (("<" | r"\le") as low, ("<" | r"\le") as high) if is_name(texts[1]):
             return _bounded(texts[0], texts[2], _BRACKETS[low][0], _BRACKETS[high][1])

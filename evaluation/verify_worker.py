@@ -30,7 +30,12 @@ def compare_math(answer: str, gold: str, relative: float, absolute: float) -> Re
     """Comparison of two mathematical answers, LaTeX or plain."""
     from .symbolic import Tolerance, same_answer
 
-    return ("correct" if same_answer(gold, answer, Tolerance(relative, absolute)) else "wrong"), ""
+    try:
+        return ("correct" if same_answer(gold, answer, Tolerance(relative, absolute)) else "wrong"), ""
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:  # sympy raises many kinds over an answer that makes no sense
+        return "wrong", _told(error)
 
 
 def read_gold(gold: str) -> Reply:
@@ -95,7 +100,11 @@ def answer_request(request: dict[str, Any]) -> Reply:
     except (MemoryError, RecursionError) as error:
         return "timeout", f"out of resources: {type(error).__name__}"
     except Exception as error:
-        return "error", re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
+        return "error", _told(error)
+
+
+def _told(error: Exception) -> str:
+    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
 
 
 def serve(requests: TextIO, replies: TextIO) -> None:
