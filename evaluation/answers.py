@@ -4,7 +4,7 @@ What stands before the last `</think>` is reasoning and is ignored; reasoning th
 follows where the model begins another turn is not read. Then the first rule that applies decides:
 
 1. `tag`     the last `<answer>...</answer>`, and what these rules find in it
-2. `boxed`   the last `\boxed{...}`; boxes joined by "and", "or", commas or wide spaces are one answer with several parts
+2. `boxed`   the last `\boxed{...}`; boxes joined by "and", "or", commas or wide spaces are one answer in several parts
 3. `hash`    the rest of the line after the last `####` (headings such as `#### Step 2` are passed over)
 4. `final`   the sentence after the last "final answer is" or "final answer:", in the common languages
 5. `phrase`  the sentence after the last "answer is" or "answer:", or before "is the answer"
@@ -22,8 +22,8 @@ from itertools import islice
 
 from .choices import named_option
 from .marks import Answer, boxed, clean, hashed, last, phrased, tagged
-from .unmarked import last_value
 from .typography import fold, without_emphasis, without_special_tokens
+from .unmarked import last_value
 
 __all__ = ["MAX_COMPLETION", "Answer", "clean", "explicit_answer", "extract_answer", "final_part", "opens_reasoning"]
 

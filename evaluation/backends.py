@@ -55,7 +55,7 @@ class PlainBackend:
         started = time.perf_counter()
         prompt = torch.tensor([request.prompt], device=self.model.get_input_embeddings().weight.device)
         ends = sorted(sampling.end_tokens)
-        settings = GenerationConfig(
+        settings = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=sampling.max_new_tokens,
             do_sample=False,
             eos_token_id=ends or None,
@@ -104,7 +104,7 @@ def plain_generation(model: Any) -> Iterator[None]:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     kept = [(each, each.generation_config) for each in {id(each): each for each in (model, inner)}.values()]
     for each, _ in kept:
-        each.generation_config = GenerationConfig()
+        each.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -75,9 +75,9 @@ def _check_agreement(
     for number, (one, two) in enumerate(zip(whole[first], whole[other], strict=True), 1):
         if one != two:
             raise UserError(
-                f"A gold answer must name one option, but {given[number - 1][0]!r} in row {number} of {task.path} is one "
-                f"option read as {first} and another read as {other}; say which is meant with `gold_is: {first}` or "
-                f"`gold_is: {other}`",
+                f"A gold answer must name one option, but {given[number - 1][0]!r} in row {number} of {task.path} is "
+                f"one option read as {first} and another read as {other}; say which is meant with `gold_is: {first}` "
+                f"or `gold_is: {other}`",
                 field="evaluation.tasks",
             )
 

@@ -113,7 +113,8 @@ _STATEMENT = re.compile(
 )
 _AGAINST = re.compile(r"\bcontraindicated|\bunlikely|\bavoid|\bwrong|\bincorrect|\bfalse|\bnot\b|n['’]t\b", re.I)
 _ELSEWHERE = re.compile(
-    r"(?<![^\W_])(?<!not )(?<!than )(?<!of )(?<!unlike )(?:\(([A-J])\)|([A-J])[).:](?=\s|$)|(?:option|choice)\s+\(?([A-J])\b)"
+    r"(?<![^\W_])(?<!not )(?<!than )(?<!of )(?<!unlike )"
+    r"(?:\(([A-J])\)|([A-J])[).:](?=\s|$)|(?:option|choice)\s+\(?([A-J])\b)"
 )
 _AFFIRMED = re.compile(
     r"(?:^|[.!?,;:]\s*|\b(?:option|choice|so|thus|hence|therefore|that)\s+)\(?([A-J])\)?\s+(?:is|seems|must\s+be)\s+(?:the\s+)?"

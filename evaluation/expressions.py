@@ -8,13 +8,12 @@ left to math-verify's own comparison, and what no parser reads equals itself alo
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 from .numeric import Number, read_number, same_number
-from .typography import typeset
 from .words import canonical_unit, leaves_value, same_unit
 
 _DIGITS = 30
@@ -137,10 +136,9 @@ def parse(text: str) -> Any:
     """What math-verify reads in a typeset expression, a sympy object; None when it reads nothing."""
     from math_verify import LatexExtractionConfig
     from math_verify import parse as read
-    from latex2sympy2_extended import NormalizationConfig
 
-    settings = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
-    config = LatexExtractionConfig(boxed_match_priority=0, normalization_config=settings)
+    usual = LatexExtractionConfig().normalization_config
+    config = LatexExtractionConfig(boxed_match_priority=0, normalization_config=replace(usual, units=False))
     text = re.sub(r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text.replace("**", "^"))
     text = text.replace("\\\\", " \\\\ ")  # rows of a matrix
     text = _BARE_FUNCTION.sub(r"\\\1 ", text)
@@ -210,17 +208,27 @@ def _same_values(gold: Any, answer: Any, tolerance: Tolerance, decimal: bool) ->
     if gold.is_infinite or answer.is_infinite:
         return bool(gold == answer)
     symbols = gold.free_symbols | answer.free_symbols
+    if not symbols:
+        return _same_constants(gold, answer, tolerance, decimal)
+    pairs = [_values((gold, answer), symbols, index) for index in range(_POINTS + _INTEGER_POINTS)]
     agreed = 0
-    for index in range(_POINTS + _INTEGER_POINTS if symbols else 1):
-        pair = _values((gold, answer), symbols, index)
-        if pair is None or (symbols and bool(pair[0].imag) != bool(pair[1].imag)):
+    for pair in pairs:
+        if pair is None or bool(pair[0].imag) != bool(pair[1].imag):
             continue
-        if not _close(*pair, tolerance, decimal):
+        if not _close(pair[0], pair[1], tolerance, decimal):
             return False
         agreed += 1
-    if agreed and not symbols and not decimal and abs(pair[0]) > _LARGE:
-        return _same_integers(gold, answer, pair[0])
-    return True if agreed >= (_NEEDED if symbols else 1) else None
+    return True if agreed >= _NEEDED else None
+
+
+def _same_constants(gold: Any, answer: Any, tolerance: Tolerance, decimal: bool) -> bool | None:
+    values = _values((gold, answer), (), 0)
+    if values is None:
+        return None
+    equal = _close(values[0], values[1], tolerance, decimal)
+    if equal and not decimal and abs(values[0]) > _LARGE:
+        return _same_integers(gold, answer, values[0])
+    return equal
 
 
 def _same_integers(gold: Any, answer: Any, size: Any) -> bool:

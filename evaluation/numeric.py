@@ -124,9 +124,13 @@ def _sign_word(before: str) -> tuple[bool, str]:
     return (False, before) if match is None else (True, before[: match.start()])
 
 
-_UNIT_WORD = r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:\\Omega|(?:\\mu\s*)?[A-Za-z]+)(?:\s*\^\s*\{?\s*-?\d\s*\}?|\s+(?:squared|cubed)\b)?"
+_UNIT_WORD = (
+    r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:\\Omega|(?:\\mu\s*)?[A-Za-z]+)"
+    r"(?:\s*\^\s*\{?\s*-?\d\s*\}?|\s+(?:squared|cubed)\b)?"
+)
 _UNIT = re.compile(
-    rf"\s*(\^\\circ\s*[CFK]?(?![A-Za-z])|[€£¥₹₩₽₫₺¢]|\\\$|{_UNIT_WORD}(?:\s*(?:/|\\cdot|\*|\bper\b|\s)\s*\(?{_UNIT_WORD}\)?){{0,3}})"
+    rf"\s*(\^\\circ\s*[CFK]?(?![A-Za-z])|[€£¥₹₩₽₫₺¢]|\\\$"
+    rf"|{_UNIT_WORD}(?:\s*(?:/|\\cdot|\*|\bper\b|\s)\s*\(?{_UNIT_WORD}\)?){{0,3}})"
 )
 _GLUED = frozenset("gmshlLVWNJC")
 """Single letters that are units right behind a number; with a space some more are."""

@@ -78,8 +78,8 @@ def error_of(task: TaskSettings, row: Row, place: str) -> float:
         errors = [-1.0]
     if any(not 0 <= error < math.inf for error in errors):
         raise UserError(
-            f"An error in `{task.error_column}` must be a number of at least 0, or empty, but {place} has {value[:80]!r}; "
-            "mend the row, or name another `error_column`"
+            f"An error in `{task.error_column}` must be a number of at least 0, or empty, but {place} has "
+            f"{value[:80]!r}; mend the row, or name another `error_column`"
         )
     return min(errors, default=0.0)
 

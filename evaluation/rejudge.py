@@ -108,8 +108,8 @@ def rejudge(path: Path, kind: Kind | None = None, *, limit: float = DEFAULT_LIMI
     nameless = next((line for line, answer in stored if answer.kind is None and answer.verifier is None), None)
     if nameless is not None and kind is None:
         raise UserError(
-            f"Every answer must say how it is compared, but {file}, line {nameless} has no `kind`; give `--kind` (math, "
-            "numeric, choice or exact)"
+            f"Every answer must say how it is compared, but {file}, line {nameless} has no `kind`; give `--kind` "
+            "(math, numeric, choice or exact)"
         )
     judgements = judge_all([answer.claim(kind) for _, answer in stored], limit=limit)
     pairs = zip(stored, judgements, strict=True)
@@ -126,8 +126,8 @@ def _read(file: Path) -> Iterator[tuple[int, StoredAnswer]]:
         lines = file.read_bytes().split(b"\n")
     except OSError as error:
         raise UserError(
-            f"Answers are read from a JSONL file or a trial's folder, but {file} cannot be read: {error.strerror}; give the "
-            "path of an `items.jsonl`"
+            f"Answers are read from a JSONL file or a trial's folder, but {file} cannot be read: {error.strerror}; "
+            "give the path of an `items.jsonl`"
         ) from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -138,8 +138,8 @@ def _read(file: Path) -> Iterator[tuple[int, StoredAnswer]]:
             if number == len(lines):
                 return  # torn: it has no end of line
             raise UserError(
-                f"Every line must be a JSON object with texts `completion` and `gold`, but {file}, line {number} is none: "
-                f"{_reason(error)}; mend the line, or leave it out"
+                f"Every line must be a JSON object with texts `completion` and `gold`, but {file}, line {number} is "
+                f"none: {_reason(error)}; mend the line, or leave it out"
             ) from None
 
 

@@ -75,8 +75,12 @@ _GREEK = (
     r"\\(?:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau"
     r"|upsilon|(?:var)?phi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega|ell|hbar)(?![A-Za-z])"
 )
-_SYMBOL = rf"(?:{_GREEK}|[A-Za-z]|\\(?:vec|hat|bar|tilde|d?dot|overline|math(?:cal|bb)|over\w+arrow|widehat)\s*\{{[^{{}}]*\}})"
-_INDEX = r"(?:\s*_\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|\\?\w+))?'*(?:\s*\^\s*(?:\{\s*(?:\(\w+\)|-1|\*|\\prime)\s*\}|\*|\\prime))?'*"
+_ACCENT = r"\\(?:vec|hat|bar|tilde|d?dot|overline|math(?:cal|bb)|over\w+arrow|widehat)\s*\{[^{}]*\}"
+_SYMBOL = rf"(?:{_GREEK}|[A-Za-z]|{_ACCENT})"
+_INDEX = (
+    r"(?:\s*_\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|\\?\w+))?'*"
+    r"(?:\s*\^\s*(?:\{\s*(?:\(\w+\)|-1|\*|\\prime)\s*\}|\*|\\prime))?'*"
+)
 _NAME = re.compile(
     rf"(?:(?:m\s*)?\\(?:angle|triangle|measuredangle|operatorname\*?)\s*)?(?:[A-Z]{{2,5}}|{_SYMBOL}{_INDEX})"
     rf"(?:\s*\([^()]*(?:\([^()]*\)[^()]*)*\)|\s*\[[^\[\]]*\])?"
@@ -90,7 +94,9 @@ _COMPUTED = re.compile(
     r"\b(?:twice|half|double|triple|times|plus|minus|squared|cubed|divided|sin|cos|tan|log|ln|exp|sqrt|pi)\b"
     r"|(?<![^\W\d_'])[b-z](?![^\W\d_'])"
 )
-_SHORT_WORDS = frozenset("ans sum max min gcd lcm age tax fee net avg day men pay mph".split())
+_SHORT_WORDS = frozenset(
+    ("ans", "sum", "max", "min", "gcd", "lcm", "age", "tax", "fee", "net", "avg", "day", "men", "pay")
+)
 
 
 def is_name(text: str) -> bool:

@@ -2,8 +2,8 @@ r"""Whether two mathematical answers say the same: their shapes first, then expr
 
 The parts of a list or set match in any order, those of a tuple in theirs, and brackets must be the same. A relation is
 compared as a relation, up to a factor and to the side on which things stand; it is a value only when a name stands on
-one side of an equals sign (`x=5`, `f(2)=5`) or when both sides are constants that are equal (`40+2=42`). Inequalities in
-one name are intervals. Sets written in other ways are compared by math-verify.
+one side of an equals sign (`x=5`, `f(2)=5`) or when both sides are constants that are equal (`40+2=42`).
+Inequalities in one name are intervals. Sets written in other ways are compared by math-verify.
 """
 
 import re

@@ -50,7 +50,8 @@ _SYMBOLS = {
     "∓": r"\mp ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∉": r"\notin ", "∅": r"\emptyset ",
     "⊂": r"\subset ", "⊆": r"\subseteq ", "∖": r"\setminus ", "∠": r"\angle ", "△": r"\triangle ", "°": r"^\circ ",
     "º": r"^\circ ", "℃": r"^\circ C", "℉": r"^\circ F", "→": r"\to ", "⇒": r"\Rightarrow ", "…": r"\dots ",
-    "∴": "", "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
+    "∴": "",
+    "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
     "⌈": r"\lceil ", "⌉": r"\rceil ", "∣": r"\mid ", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ",
     "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
     "\u2018": "'", "\u2019": "'", "\u2032": "'", "\u201c": '"', "\u201d": '"', "\u2033": '"', "、": ",", "µ": "u",
@@ -94,7 +95,8 @@ def _as_latex(text: str) -> str:
 
 _GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\\[,;: ]|\{,\}\\?!?|,\\!|\\,\\!|[\u2009\u202f\u00a0])\d{3})+)(?!\d)")
 _SPACING = re.compile(
-    r"(?<!\\)\\(?:[,;:> \n]|quad\b|qquad\b|enspace\b|thinspace\b|[hv]space\*?\{[^{}]*\}|h?phantom\{[^{}]*\}|hfill\b)|(?<!\\)~"
+    r"(?<!\\)\\(?:[,;:> \n]|quad\b|qquad\b|enspace\b|thinspace\b|[hv]space\*?\{[^{}]*\}|h?phantom\{[^{}]*\}|hfill\b)"
+    r"|(?<!\\)~"
 )
 _VANISHING = re.compile(
     r"(?<!\\)\\(?:!|left(?![a-z])\.?|right(?![a-z])\.?|[bB]ig{1,2}[lrm]?(?![a-z])|(?:display|text|script)style\b|n?o?limits\b"

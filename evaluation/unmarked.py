@@ -82,7 +82,7 @@ def _bold(line: str) -> Answer | None:
     values = [(match, clean(inner)) for match, inner in values if read_number(clean(inner)) is not None]
     if len(values) != 1:
         return None
-    match, inner = values[0]
+    match, _ = values[0]
     before, after = typeset(line[: match.start()]), typeset(line[match.end() :])
     if re.match(r"\s*[-+*/=^]|\s*\\", after) or is_denied(_clause(before)) or not leaves_value(_clause(before), after):
         return None

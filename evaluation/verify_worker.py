@@ -28,7 +28,8 @@ Reply = tuple[str, str]
 
 def compare_math(answer: str, gold: str, relative: float, absolute: float) -> Reply:
     """Comparison of two mathematical answers, LaTeX or plain."""
-    from .symbolic import Tolerance, same_answer
+    from .expressions import Tolerance
+    from .symbolic import same_answer
 
     try:
         return ("correct" if same_answer(gold, answer, Tolerance(relative, absolute)) else "wrong"), ""

@@ -76,7 +76,8 @@ def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         )
     if spelled := found["spelled_golds"]:
         yield (
-            f"golds      {len(spelled)} that no parser reads, matched by the same spelling alone (first: {spelled[0]!r})"
+            f"golds      {len(spelled)} that no parser reads, matched by the same spelling alone "
+            f"(first: {spelled[0]!r})"
         )
     yield f"prompts    longest {found['longest_prompt']} tokens"
     yield f"answers    by {facts['backend']['note']}"

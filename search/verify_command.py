@@ -1,4 +1,4 @@
-"""`qtarget verify`: stored answers judged again, offline, and what changed. Nothing heavy is imported before it runs."""
+"""`qtarget verify`: stored answers judged again, offline, and what changed."""
 
 from __future__ import annotations
 

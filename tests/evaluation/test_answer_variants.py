@@ -146,8 +146,9 @@ FORMATS = (
     r"\boxed{{{}}}", r"$\boxed{{{}}}$", r"\[ \boxed{{ {} }} \]", r"\boxed{{\boxed{{{}}}}}", "<answer>{}</answer>",
     r"<answer>\boxed{{{}}}</answer>", "<answer>The answer is {}</answer>", "#### {}", "The answer is {}.",
     "The answer is: {}", "So the final answer is **{}**.", "**Final Answer:** {}", "**Answer**\n\n{}", "Answer: {}",
-    "### Answer\n{}", "Therefore, the answer is\n\n{}", "答案：{}", "答案是{}。", "La respuesta es {}.", "Die Antwort ist {}.",
-    "La réponse est {}.", "Ответ: {}", "정답: {}", '{{"answer": "{}"}}', "the ANSWER IS {}", "The answer is therefore {}.",
+    "### Answer\n{}", "Therefore, the answer is\n\n{}", "答案：{}", "答案是{}。", "La respuesta es {}.",
+    "Die Antwort ist {}.", "La réponse est {}.", "Ответ: {}", "정답: {}", '{{"answer": "{}"}}', "the ANSWER IS {}",
+    "The answer is therefore {}.",
 )  # fmt: skip
 BEFORE = (
     "", "We add 3 and 4 first.\n\n", "<think>Maybe \\boxed{99}? The answer is 98.</think>\n", "x = 12, so 2x = 24.\n",
@@ -176,10 +177,11 @@ def test_the_verdict_is_that_of_the_construction(value, data, form, before, afte
 
 
 CHANGED = (
-    "not {}", "less than {}", "at least {}", "under {}", "over {}", "twice {}", "{} squared", "{} or 7001", "{} hundred",
-    "the square root of {}", "{} plus 2", "{} out of 7001", "x > {}", "x \\ne {}", "2x = {}", "x^2 = {}", "x + 3 = {}",
-    "{}x", "{}^2", "\\sqrt{{{}}}", "\\pm {}", "{}\\pi", "{} \\text{{ or }} 7001", "{}, 7001", "up to {}", "almost {}",
-    "{} if x > 0", "between 0 and {}", "{} and a half", "5 - {}", "{}i", "\\log {}", "{} times 10",
+    "not {}", "less than {}", "at least {}", "under {}", "over {}", "twice {}", "{} squared", "{} or 7001",
+    "{} hundred", "the square root of {}", "{} plus 2", "{} out of 7001", "x > {}", "x \\ne {}", "2x = {}", "x^2 = {}",
+    "x + 3 = {}", "{}x", "{}^2", "\\sqrt{{{}}}", "\\pm {}", "{}\\pi", "{} \\text{{ or }} 7001", "{}, 7001",
+    "up to {}", "almost {}", "{} if x > 0", "between 0 and {}", "{} and a half", "5 - {}", "{}i",
+    "\\log {}", "{} times 10",
 )  # fmt: skip
 KEPT = (
     "{}", "x = {}", "{} apples", "{} km/h", "{} m^2", "\\${}", "{}\\%", "{} \\text{{ cm}}^2", "exactly {}", "about {}",
