@@ -42,8 +42,8 @@ _BRACKETED = re.compile(
     rf"(?<![\w)])\(\s*([A-Ja-hj])\s*\)|(?<![^\W_]){_OPTION_WORD}\s*:?\s*[(\[]?([A-J])(?![\w'’])", re.I
 )
 _REFUTED = re.compile(
-    r"\s*(?:is|was|isn['’]t|wasn['’]t|cannot|can['’]t|does\s?n[o'’]t|would|should|seems|looks)\b[^.;\n]*"
-    r"(?:\b(?:wrong|incorrect|false|not|contraindicated|unlikely|out)\b|n['’]t\b)|\s*(?:is|was)n['’]t\b",
+    r"\s*(?:is|was|isn['’]t|wasn['’]t|cannot|can|could|may|can['’]t|does\s?n[o'’]t|would|should|seems|looks)\b[^.;\n]*"
+    r"(?:\b(?:wrong|incorrect|false|not|contraindicated|unlikely|out|excluded|eliminated|rejected|dismissed|discarded)\b|n['’]t\b)|\s*(?:is|was)n['’]t\b",
     re.I,
 )
 _NOT_OPENING = re.compile(r"\s*(?:not|neither|none|both|all)\b", re.I)

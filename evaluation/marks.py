@@ -238,7 +238,7 @@ def _quoted(rest: str, rule: str) -> Answer:
 
 _OPENERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
 _SENTENCE_END = re.compile(
-    r"[.!?](?=\s+[A-Z(\\$*]|[\s*$)\"']*$|[\s*$)\"']*\n)|(?<=[\d)}\]$%*\"'])[.!?](?=\s)|[。！？।]|\n"
+    r"(?<!approx)(?<!\bca)(?<!\bcf)(?<!\bNo)(?<!\bRs)(?<=[a-z]{2})[.!?](?=\s+[\d])|[.!?](?=\s+[A-Z(\\$*]|[\s*$)\"']*$|[\s*$)\"']*\n)|(?<=[\d)}\]$%*\"'])[.!?](?=\s)|[。！？।]|\n"
 )
 _REASON = re.compile(
     r"[,;]?\s+(?:because|since|as(?!\s+(?:long|many|much|far|well)\b)|which|due\s+to|given\s+that|where|weil|da|porque|"
@@ -263,7 +263,7 @@ RETRACTED = re.compile(
 
 def sentence(rest: str, rule: str) -> Answer:
     """The first formula or sentence of `rest`, without its reasons; empty when what follows takes it back."""
-    body = rest.lstrip(" \t\r\n:：*_#>")
+    body = re.sub(r"^\s*[=~-]{3,}\s*\n", "", rest.lstrip(" \t\r\n:：*_#>")).lstrip()
     if filler := _FILLER.match(body):
         body = body[filler.end() :].lstrip(" \t\r\n*_")
     answer, end = _first(body, rule)

@@ -82,9 +82,9 @@ _INDEX = (
     r"(?:\s*\^\s*(?:\{\s*(?:\(\w+\)|-1|\*|\\prime)\s*\}|\*|\\prime))?'*"
 )
 _NAME = re.compile(
-    rf"(?:(?:m\s*)?\\(?:angle|triangle|measuredangle|operatorname\*?)\s*)?(?:[A-Z]{{2,5}}|{_SYMBOL}{_INDEX})"
+    rf"(?:(?:m\s*)?\\(?:angle|triangle|measuredangle|operatorname\*?|max|min|sup|inf|deg|det|dim)(?![A-Za-z])\s*)?(?:[A-Z]{{2,5}}|{_SYMBOL}{_INDEX})"
     rf"(?:\s*\([^()]*(?:\([^()]*\)[^()]*)*\)|\s*\[[^\[\]]*\])?"
-    rf"|\|\s*(?:\\overline\s*\{{)?[A-Z]{{2}}\}}?\s*\||\[[A-Z]{{3,5}}\]|\\(?:gcd|lcm|min|max|det)\s*\([^()]*\)"
+    rf"|\|\s*(?:\\overline\s*\{{)?[A-Z]{{1,2}}\}}?\s*\||\[[A-Z]{{3,5}}\]|\\(?:gcd|lcm|min|max|det)\s*\([^()]*\)"
     rf"|\(\s*{_SYMBOL}{_INDEX}(?:\s*,\s*{_SYMBOL}{_INDEX})+\s*\)"
 )
 _TERM = re.compile("[+-]")

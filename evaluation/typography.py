@@ -16,6 +16,7 @@ _EMPHASIS = (
     re.compile(r"(?<![0-9A-Za-z*\\])\*\*(?=[^\s*])([^\n]+?)(?<=[^\s*])\*\*(?![0-9*])"),
     re.compile(r"(?<![\w\\])__(?=[^\s_])([^\n]+?)(?<=[^\s_])__(?!\w)"),
     re.compile(r"(?<![\w*\\])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])"),
+    re.compile(r"(?<![\w\\)}])_(?=[^\s_{])([^_\n]+?)(?<=[^\s_])_(?!\w)"),
     re.compile(r"`+([^`\n]+)`+"),
 )
 
@@ -99,7 +100,7 @@ _SPACING = re.compile(
     r"|(?<!\\)~"
 )
 _VANISHING = re.compile(
-    r"(?<!\\)\\(?:!|left(?![a-z])\.?|right(?![a-z])\.?|[bB]ig{1,2}[lrm]?(?![a-z])|(?:display|text|script)style\b|n?o?limits\b"
+    r"(?<!\\)\\(?:!|left(?![a-z])\.?|right(?![a-z])\.?|[bB]ig{1,2}[lrm]?(?![a-z])|(?:display|text|script)style\b|(?:tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)\b|n?o?limits\b"
     r"|therefore\b|boldmath\b|color\{[^{}]*\}|it\b|bf\b|rm\b)"
 )
 _SYNONYMS = (
@@ -144,9 +145,15 @@ def _fraction(match: re.Match[str]) -> str:
     return rf"\frac{{{numerator}}}{{{denominator}}}"
 
 
+_UNIT_FRACTION = re.compile(
+    r"\\[dt]?frac\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
+)
+
+
 def typeset(text: str) -> str:
     """A mathematical answer in one typography; equal texts afterwards say the same."""
-    text = _as_latex(fold(without_special_tokens(text)))
+    text = _as_latex(fold(without_special_tokens(text))).rstrip("\\ \n")
+    text = _UNIT_FRACTION.sub(r"\\text{\1/\2}", text)
     text = without_emphasis(text)
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[A-Za-z{}%$])", r"\\", text)  # a command escaped twice, as in JSON

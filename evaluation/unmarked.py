@@ -22,7 +22,7 @@ _OPERATOR_BEFORE = re.compile(
     r"(?:[-+*/^<>±_|!{\[]|(?<=[A-Za-z\d])\(|\\(?!text|\$|approx)[A-Za-z]+|\bnot)\s*$|[A-Za-z\\]$"
 )
 _OPERATOR_AFTER = re.compile(
-    r"\s*(?:[-+*^=<>±_!]|/(?!\s*[A-Za-z]{2})|\\(?!text|%|\$|\^)[A-Za-z]+)(?!\d*-?(?:year|day|hour|minute|month|week|page|mile)s?\b)|[({\[]"
+    r"\s*(?:[-+*^=<>±_]|!(?!\s*$)|/(?!\s*[A-Za-z]{2})|\\(?!text|%|\$|\^)[A-Za-z]+)(?!\d*-?(?:year|day|hour|minute|month|week|page|mile)s?\b)|[({\[]"
 )
 _LIST_BEFORE = re.compile(
     r"\d[^\s,;]{0,20}\s*(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*\W?$"
@@ -39,11 +39,13 @@ _DOUBT = re.compile(
 _SUPPOSED = re.compile(r"(?:^|[.!?:;]\s+)\W*(?:let|suppose|assume|assuming|consider|given|if|when|say)\b[^.!?]*$", re.I)
 _UNFINISHED = re.compile(r"(?:\b(?:then|so|and|therefore|thus|hence|because|but|then\s+we)|,|\?)\W*$", re.I)
 _ROLE = re.compile(r"\s*(?:A|Assistant|Response|Output|Solution|Result)\s*:\s*(?=\S)")
+_BULLET = re.compile(r"^[ \t]*(?:[•➜→▶✓✔✅☑►]+|[-*+](?=\s+[^\W\d]))\s*", re.M)
 _JOINED = re.compile(r"\s*(?:,|;|\band\b|\bor\b|,\s*and|,\s*or)\s*")
 
 
 def last_value(text: str, *, formulas: bool) -> Answer | None:
     """The value of a completion; with `formulas`, a formula or a word or two may be one."""
+    text = _BULLET.sub("", text)
     if role := _ROLE.match(text):
         text = text[role.end() :]
     whole = without_emphasis(text).strip()

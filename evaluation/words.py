@@ -13,7 +13,7 @@ _DENIED = (
     r"じゃない|아니|ليس|नहीं"
 )
 _OPEN = (
-    r"\b(?:or|either|between|maybe|perhaps|possibly|might|could|may|unknown|undefined|infinite|unless|if|otherwise|"
+    r"\b(?:or|either|between|maybe|perhaps|possibly|might|could|may|unknown|unclear|undefined|ambiguous|infinite|unless|if|otherwise|"
     r"except|excluding|provided|assuming|depend\w*|versus|vs|oder|vielleicht|entre|zwischen|quizás|peut-être|или|"
     r"возможно)\b|或|也许|可能|または|かもしれ"
 )
@@ -30,7 +30,7 @@ _COMPARED = (
     r"worse|later|earlier|sooner)\s+than"
 )
 _BEFORE = re.compile(
-    rf"(?:\b(?:{_COMPARED}|over|under|above|below|beyond|exceed\w*|at\s+(?:least|most)|up\s+to|almost|nearly|within|"
+    rf"(?:\b(?:{_COMPARED}|(?:(?:any|every|some|no)thing|all|any)\s+but|over|under|above|below|beyond|exceed\w*|at\s+(?:least|most)|up\s+to|almost|nearly|within|"
     r"barely|hardly|twice|thrice|double|triple|quadruple|half|times|plus|modulo|mod|per|divided\s+by|multiplied\s+by|"
     r"raised\s+to|(?:least|most|maximum|minimum|multiple|factor|power|square|cube|half|third|quarter|fifth|tenth|inverse"
     r"|reciprocal|negative|opposite|factorial|logarithm|sine|cosine|tangent|percent\w*|roots?|fraction)\s+of|roots?|"
@@ -86,6 +86,7 @@ def canonical_unit(text: str) -> str | None:
     plain = text.replace("\\cdot", " ").lower().replace("\\", "").replace("{", "").replace("}", "").strip(" .^")
     plain = _POWER.sub(lambda m: f"{m[2] or m[3]}^{2 if (m[1] or m[4]).startswith('sq') else 3}", plain)
     plain = re.sub(r"\s+per\s+|\s*/\s*", "/", re.sub(r"\s*\^\s*", "^", plain))
+    plain = re.sub(r"\s+([a-z]+)\^-(\d)", lambda m: f"/{m[1]}" + (f"^{m[2]}" if m[2] != "1" else ""), plain)
     parts = re.split(r"([/*\s]|\^-?\d)", plain)
     names = [_UNIT.get(part.strip(), "") if index % 2 == 0 else part for index, part in enumerate(parts)]
     joined = "".join(names)
