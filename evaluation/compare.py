@@ -9,9 +9,10 @@ import unicodedata
 from collections.abc import Callable
 
 from .choices import option_letter
-from .expressions import Tolerance, canonical, words_of
+from .expressions import canonical, words_of
 from .marks import Answer, clean
 from .numeric import read_number, same_number
+from .points import Tolerance
 from .shapes import relation
 from .typography import typeset
 from .verdict import Judgement, Pending, Verdict

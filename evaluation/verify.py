@@ -22,8 +22,8 @@ from typing import Any
 
 from .answers import clean, explicit_answer, extract_answer
 from .compare import COMPARISONS
-from .expressions import Tolerance
 from .numeric import DEFAULT_TOLERANCE
+from .points import Tolerance
 from .settings import Kind
 from .verdict import Judgement, Pending, Verdict
 from .verify_pool import shared_pool

@@ -28,7 +28,7 @@ Reply = tuple[str, str]
 
 def compare_math(answer: str, gold: str, relative: float, absolute: float) -> Reply:
     """Comparison of two mathematical answers, LaTeX or plain."""
-    from .expressions import Tolerance
+    from .points import Tolerance
     from .symbolic import same_answer
 
     try:
