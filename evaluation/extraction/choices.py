@@ -46,6 +46,9 @@ _REFUTED = re.compile(
     r"(?:\b(?:wrong|incorrect|false|not|contraindicated|unlikely|out|excluded|eliminated|rejected|dismissed|discarded)\b|n['’]t\b)|\s*(?:is|was)n['’]t\b",
     re.I,
 )
+_STATED = re.compile(r"\s+(?:is|was|are|seems|looks|can|could|may|might|would|should|has|does)\b", re.I)
+_PRAISED = re.compile(r"\b(?:correct|right|best|answer|true|most\s+\w+|consistent|fits)\b", re.I)
+_BUT = re.compile(r"\s*[,;]?\s*(?:but|or)\b", re.I)
 _NOT_OPENING = re.compile(r"\s*(?:not|neither|none|both|all)\b", re.I)
 
 
@@ -89,6 +92,8 @@ def _opening(text: str, found: re.Match[str]) -> str | None:
     )
     is_article = letter in "AaIi" and not marked and not _REASON.match(rest)
     is_word = letter.islower() and not marked and bool(rest.strip(" .!?"))
+    if _BUT.match(rest) or (_STATED.match(rest) and not _PRAISED.search(rest)):
+        return None
     if is_article or is_word or _REFUTED.match(rest) or _SECOND.match(rest) or _OF_A_NAME.match(rest):
         return None
     return str(letter.upper())
@@ -111,7 +116,11 @@ _STATEMENT = re.compile(
     r"we|i|to|first|since|because|given|step|okay|ok|well|so|based|according|consider|looking|here|there|this|in\s+this)\b",
     re.I,
 )
-_AGAINST = re.compile(r"\bcontraindicated|\bunlikely|\bavoid|\bwrong|\bincorrect|\bfalse|\bnot\b|n['’]t\b", re.I)
+_AGAINST = re.compile(
+    r"\b(?:contraindicated|unlikely|avoid\w*|distractors?|least|except|exclud\w*|eliminat\w*|ruled?|tempting|wrong|"
+    r"incorrect|false|not)\b|n['’]t\b",
+    re.I,
+)
 _ELSEWHERE = re.compile(
     r"(?<![^\W_])(?<!not )(?<!than )(?<!of )(?<!unlike )"
     r"(?:\(([A-J])\)|([A-J])[).:](?=\s|$)|(?:option|choice)\s+\(?([A-J])\b)"
@@ -159,7 +168,7 @@ def _named_last(line: str) -> tuple[str, bool] | None:
     affirmed = {letter.upper() for letter in _AFFIRMED.findall(line)}
     if len(affirmed) == 1:
         return affirmed.pop(), False
-    if is_denied(line):
+    if is_denied(line) or _AGAINST.search(line):
         return None
     if option := _only_named(line):
         return option, False

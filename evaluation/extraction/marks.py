@@ -145,7 +145,7 @@ _OPTION_NOUN = re.compile(
     re.I,
 )
 _CHOSEN = re.compile(
-    r"\b(?:I|we)(?:\s+would|\s+will|['’]d|['’]ll)?\s+(?:choose|select|pick|go\s+with)\b|(?:[故应應]|因此)?[选選][择擇]?(?=\s*[(（]?[A-J])",
+    r"(?:^|\n)\W*(?:choose|select|pick|mark)\b|\b(?:I|we)(?:\s+would|\s+will|['’]d|['’]ll)?\s+(?:choose|select|pick|go\s+with)\b|(?:[故应應]|因此)?[选選][择擇]?(?=\s*[(（]?[A-J])",
     re.I,
 )
 _IS = (
@@ -204,11 +204,14 @@ def phrased(text: str, *, final: bool, choice: bool) -> Answer | None:
 def _last_noun(text: str, noun: re.Pattern[str], final: bool) -> tuple[int, re.Match[str]] | None:
     for found in reversed(list(noun.finditer(text))):
         tail = _tail(text, found)
-        if tail is None:
+        if tail is None or _NO_ANSWER_BEFORE.search(text, max(0, found.start() - 24), found.start()):
             continue
         if not final or _FINAL.search(text[max(0, found.start() - 20) : found.start()] + tail[0]):
             return tail.end(), tail
     return None
+
+
+_NO_ANSWER_BEFORE = re.compile(r"\b(?:wrong|incorrect|false|worst|bad|least\s+\w+)\s*$", re.I)
 
 
 def _tail(text: str, noun: re.Match[str]) -> re.Match[str] | None:

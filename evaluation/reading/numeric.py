@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .arithmetic import comes_to
-from .shapes import is_name, relation
+from .shapes import SUM_OF_NAMES, is_name, relation
 from .typography import typeset
 from .words import canonical_unit, leaves_value, same_unit
 
@@ -72,8 +72,11 @@ def read_number(text: str) -> Number | None:
     found = _phrase(last)
     if found is None and left and all(is_name(part) for part in sides.parts[1:]):
         return _phrase(sides.parts[0])  # 5 = x
-    named = found is not None and all(is_name(part) or comes_to(part, found.value) for part in left)
-    return found if named else None
+    if found is None:
+        return None
+    sums = [is_name(part) or comes_to(part, found.value) for part in left]
+    is_named = all(sums) or (len(left) > 1 and all(sums[1:]) and SUM_OF_NAMES.fullmatch(left[0]) is not None)
+    return found if is_named else None
 
 
 def single_number(text: str) -> Fraction | None:
@@ -157,13 +160,19 @@ def _unit(after: str) -> tuple[str | None, str]:
 _ALLOWED = re.compile(
     r"(?:[^\W\d_]|[\s.,;:()\"'?°%\u3002\uff0c-]|\\%|\^\\circ|(?<=[A-Za-z)])\s*(?:/|\\cdot|\*)(?=\s*[A-Za-z(])|^/(?=\s*[A-Za-z]{2}))*"
 )
-_EXPONENT_OF_UNIT = re.compile(r"(?<=[A-Za-z)])\s*\^\s*\{?\s*-?\d\s*\}?")
+_EXPONENT_OF_UNIT = re.compile(r"(?<=[A-Za-z)])\s*\^\s*\{?\s*-?[1-9]\s*\}?(?![A-Za-z\d])")
+_PRODUCT = re.compile(
+    r"[A-Za-z]{2,3}(?![^\W\d_])|\s+(?!(?:in|of|at|on|by|to|as|is|so|we|he|it|an|am|pm|up|us)\b)[A-Za-z]{2}(?![^\W\d_])"
+)
+_ORDINAL = re.compile(r"(?:st|nd|rd|th|am|pm|AM|PM)\b")
 _VARIABLE = re.compile(r"(?<![^\W\d_'-])(?![aI]\b)[A-Za-z](?![^\W\d_]|')")
 _DASH = re.compile(r"(?<![^\W\d_])-|-(?![^\W\d_])")
 
 
 def _is_clear(before: str, after: str) -> bool:
     """Whether what stands around a number and its unit is no part of it."""
+    if _PRODUCT.match(after) and not _ORDINAL.match(after):
+        return False  # 3xy; a unit has been taken off before
     after = _EXPONENT_OF_UNIT.sub("", after)
     hyphen = after[1:] if after[:1] == "-" and after[1:2].isalpha() else after  # 18-year-old
     if not (_ALLOWED.fullmatch(before) and _ALLOWED.fullmatch(after)):

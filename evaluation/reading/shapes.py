@@ -82,9 +82,9 @@ _INDEX = (
     r"(?:\s*\^\s*(?:\{\s*(?:\(\w+\)|-1|\*|\\prime)\s*\}|\*|\\prime))?'*"
 )
 _NAME = re.compile(
-    rf"(?:(?:m\s*)?\\(?:angle|triangle|measuredangle|operatorname\*?|max|min|sup|inf|deg|det|dim)(?![A-Za-z])\s*)?(?:[A-Z]{{2,5}}|{_SYMBOL}{_INDEX})"
+    rf"(?:\\lim\s*_\s*\{{[^{{}}]*\}}\s*)?(?:(?:m\s*)?\\(?:angle|triangle|measuredangle|operatorname\*?|max|min|sup|inf|deg|det|dim)(?![A-Za-z])\s*)?(?:[A-Z]{{2,5}}|{_SYMBOL}{_INDEX})"
     rf"(?:\s*\([^()]*(?:\([^()]*\)[^()]*)*\)|\s*\[[^\[\]]*\])?"
-    rf"|\|\s*(?:\\overline\s*\{{)?[A-Z]{{1,2}}\}}?\s*\||\[[A-Z]{{3,5}}\]|\\(?:gcd|lcm|min|max|det)\s*\([^()]*\)"
+    rf"|\|\s*(?:\\overline\s*\{{)?[A-Z]{{1,2}}\}}?(?:\s*\\(?:cap|cup|setminus|times)\s*[A-Z])*\s*\||\[[A-Z]{{3,5}}\]|\\(?:gcd|lcm|min|max|det)\s*\([^()]*\)"
     rf"|\(\s*{_SYMBOL}{_INDEX}(?:\s*,\s*{_SYMBOL}{_INDEX})+\s*\)"
 )
 _TERM = re.compile("[+-]")
@@ -97,6 +97,10 @@ _COMPUTED = re.compile(
 _SHORT_WORDS = frozenset(
     ("ans", "sum", "max", "min", "gcd", "lcm", "age", "tax", "fee", "net", "avg", "day", "men", "pay")
 )
+
+
+SUM_OF_NAMES = re.compile(r"(?:[^\W\d_]{2,}\W\s*)?[A-Za-z](?:\s*[+-]?\s*[A-Za-z])+")
+"""The m + n of m + n = 25 + 88 = 113, which says what it comes to; m + n = 113 is an equation."""
 
 
 def is_name(text: str) -> bool:

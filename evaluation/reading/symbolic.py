@@ -9,13 +9,24 @@ Inequalities in one name are intervals. Sets written in other ways are compared 
 import re
 from collections.abc import Callable, Sequence
 
-from .expressions import Tolerance, canonical, is_readable, parse, proportional, same_by_math_verify, same_value
-from .numeric import read_number
+from .expressions import canonical, is_readable, parse, same_value
+from .interpret import (
+    EQUALS,
+    FLIPPED,
+    READINGS,
+    assignment,
+    bound_name,
+    interval_of,
+    membership,
+    names_of,
+    same_name,
+    turned,
+    values_of,
+)
+from .points import Tolerance, proportional, same_by_math_verify
 from .shapes import Shape, is_name, shape
 from .typography import typeset
 
-_FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
-_EQUALS = frozenset(("=", r"\approx"))
 _MAX_LIST = 50
 
 
@@ -39,7 +50,7 @@ def _same(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
     if gold.kind == answer.kind:
         return _COMPARED[gold.kind](gold, answer, tolerance)
     for one, other in ((gold, answer), (answer, gold)):
-        for reading in _READINGS:
+        for reading in READINGS:
             read = reading(one, other, tolerance)
             if read is not None:
                 return _same(read, answer, tolerance) if one is gold else _same(gold, read, tolerance)
@@ -57,9 +68,9 @@ def _same_value(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
 def _same_list(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
     if len(gold.parts) != len(answer.parts) or len(gold.parts) > _MAX_LIST:
         return False
-    gold_values, answer_values = _values(gold, tolerance), _values(answer, tolerance)
+    gold_values, answer_values = values_of(gold, tolerance), values_of(answer, tolerance)
     if gold_values is not None and answer_values is not None:
-        names = _names(gold), _names(answer)
+        names = names_of(gold), names_of(answer)
         if names[0] and names[1]:
             return _matches(gold.parts, answer.parts, tolerance)
         is_ordered = any(len(set(each)) > 1 for each in names)
@@ -101,16 +112,17 @@ def _same_ratio(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
 
 
 def _same_relation(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
-    if _same_sides(gold, answer, tolerance) or _same_sides(gold, _turned(answer), tolerance):
+    if _same_sides(gold, answer, tolerance) or _same_sides(gold, turned(answer), tolerance):
         return True
-    if len(gold.marks) == len(answer.marks) == 1 and _same_up_to_factor(gold, answer):
+    is_numeric = _sign(gold.marks[0]) in ("=", "<", ">", r"\le", r"\ge", r"\ne")
+    if is_numeric and len(gold.marks) == len(answer.marks) == 1 and _same_up_to_factor(gold, answer):
         return True
-    assigned = _assignment(gold, tolerance), _assignment(answer, tolerance)
+    assigned = assignment(gold, tolerance), assignment(answer, tolerance)
     if assigned[0] is not None and assigned[1] is not None:
-        return _same_name(assigned[0][0], assigned[1][0]) and _same(assigned[0][1], assigned[1][1], tolerance)
-    sets = _interval(gold) or _membership(gold), _interval(answer) or _membership(answer)
+        return same_name(assigned[0][0], assigned[1][0]) and _same(assigned[0][1], assigned[1][1], tolerance)
+    sets = interval_of(gold) or membership(gold), interval_of(answer) or membership(answer)
     if sets[0] is not None and sets[1] is not None:
-        return _bound_name(gold) == _bound_name(answer) and _same(sets[0], sets[1], tolerance)
+        return bound_name(gold) == bound_name(answer) and _same(sets[0], sets[1], tolerance)
     return False
 
 
@@ -121,12 +133,7 @@ def _same_sides(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
 
 
 def _sign(mark: str) -> str:
-    return "=" if mark in _EQUALS else mark
-
-
-def _turned(found: Shape) -> Shape:
-    marks = tuple(_FLIPPED.get(mark, mark) for mark in reversed(found.marks))
-    return Shape("relation", found.text, found.parts[::-1], marks)
+    return "=" if mark in EQUALS else mark
 
 
 def _same_up_to_factor(gold: Shape, answer: Shape) -> bool:
@@ -138,8 +145,8 @@ def _same_up_to_factor(gold: Shape, answer: Shape) -> bool:
         return False
     factor = proportional(sides[0] - sides[1], sides[2] - sides[3])
     marks = _sign(gold.marks[0]), _sign(answer.marks[0])
-    if marks[0] in _FLIPPED:
-        return (factor > 0 and marks[0] == marks[1]) or (factor < 0 and _FLIPPED[marks[0]] == marks[1])
+    if marks[0] in FLIPPED:
+        return (factor > 0 and marks[0] == marks[1]) or (factor < 0 and FLIPPED[marks[0]] == marks[1])
     return factor != 0 and marks[0] == marks[1]
 
 
@@ -151,138 +158,6 @@ _COMPARED: dict[str, Callable[[Shape, Shape, Tolerance], bool]] = {
     "ratio": _same_ratio,
     "relation": _same_relation,
 }
-
-
-# --- other readings of a shape ---------------------------------------------------------------------------------------
-
-
-def _assignment(found: Shape, tolerance: Tolerance) -> tuple[str | None, Shape] | None:
-    """(name, value) of a relation that says what something is; no name for arithmetic such as 40 + 2 = 42."""
-    if found.kind != "relation":
-        return None
-    first, last = found.parts[0], found.parts[-1]
-    if set(found.marks) <= _EQUALS:
-        if is_name(first.text):
-            return first.text, last
-        if len(found.parts) == 2 and is_name(last.text):
-            return last.text, first
-        if all(_same_constant(part, last, tolerance) for part in found.parts[:-1]):
-            return None, last
-    elif (members := _membership(found)) is not None:
-        return first.text, members
-    return None
-
-
-def _same_constant(part: Shape, value: Shape, tolerance: Tolerance) -> bool:
-    objects = parse(part.text), parse(value.text)
-    return not any(getattr(each, "free_symbols", True) for each in objects) and _same(part, value, tolerance)
-
-
-def _same_name(one: str | None, other: str | None) -> bool:
-    """The same symbol, y and f(x), or words for one of both."""
-    if one is None or other is None or canonical(one).casefold() == canonical(other).casefold():
-        return True
-    spoken = any(re.search(r"[^\W\d_]{3}", re.sub(r"\\(?!text)\w+", "", name)) for name in (one, other))
-    function = any(name.strip() == "y" for name in (one, other)) and any(
-        re.fullmatch(r"[a-z]\s*\(\s*x\s*\)", name.strip()) for name in (one, other)
-    )
-    return spoken or function
-
-
-def _values(found: Shape, tolerance: Tolerance) -> list[Shape] | None:
-    """The values of a list whose parts are values, or say what something is; None when one is neither."""
-    values = []
-    for part in found.parts:
-        assigned = _assignment(part, tolerance)
-        if part.kind == "relation" and assigned is None:
-            return None
-        values.append(assigned[1] if assigned else part)
-    return values
-
-
-def _names(found: Shape) -> list[str]:
-    """Names of the parts of a list, where they have any, in alphabetical order of the parts' names."""
-    assigned = [_assignment(part, Tolerance(0.0)) for part in found.parts]
-    return [canonical(each[0]) for each in assigned if each is not None and each[0]]
-
-
-def _value_of_relation(found: Shape, other: Shape, tolerance: Tolerance) -> Shape | None:
-    assigned = _assignment(found, tolerance)
-    return assigned[1] if assigned is not None else None
-
-
-def _interval_of_relation(found: Shape, other: Shape, tolerance: Tolerance) -> Shape | None:
-    return _interval(found) if other.kind in ("tuple", "union", "value") else None
-
-
-def _union_of_list(found: Shape, other: Shape, tolerance: Tolerance) -> Shape | None:
-    """x < 1 or x > 3 as a union of intervals."""
-    if found.kind != "list" or other.kind not in ("union", "relation") or "and" in found.marks:
-        return None
-    intervals = [_interval(part) for part in found.parts]
-    if len({_bound_name(part) for part in found.parts}) != 1 or any(each is None for each in intervals):
-        return None
-    return Shape("union", " \\cup ".join(each.text for each in intervals if each), tuple(filter(None, intervals)))
-
-
-def _tuple_of_named(found: Shape, other: Shape, tolerance: Tolerance) -> Shape | None:
-    """x = 1, y = 2 as (1, 2)."""
-    if found.kind != "list" or other.kind != "tuple" or len(set(_names(found))) < len(found.parts):
-        return None
-    values = _values(found, tolerance)
-    return None if values is None else Shape("tuple", found.text, tuple(values), ("(", ")"))
-
-
-def _quotient_of_ratio(found: Shape, other: Shape, tolerance: Tolerance) -> Shape | None:
-    """2 : 3 as 2/3; not as an integer, which a ratio is not."""
-    number = read_number(other.text) if found.kind == "ratio" and other.kind == "value" else None
-    if number is None or number.value.denominator == 1 or len(found.parts) != 2:
-        return None
-    return Shape("value", f"\\frac{{{found.parts[0].text}}}{{{found.parts[1].text}}}")
-
-
-def _reals(found: Shape, other: Shape, tolerance: Tolerance) -> Shape | None:
-    is_line = found.text == r"\mathbb{R}" and other.kind == "tuple"
-    return shape(r"(-\infty,\infty)") if is_line else None
-
-
-_READINGS = (_value_of_relation, _interval_of_relation, _union_of_list, _tuple_of_named, _quotient_of_ratio, _reals)
-_BRACKETS = {"<": ("(", ")"), r"\le": ("[", "]")}
-
-
-def _interval(found: Shape) -> Shape | None:
-    """The interval or union that inequalities in one name describe."""
-    if found.kind != "relation":
-        return None
-    if found.marks and found.marks[0] in (">", r"\ge"):
-        found = _turned(found)
-    texts = [part.text for part in found.parts]
-    if sum(map(is_name, texts)) != 1:
-        return None  # b > a > c is an order
-    match found.marks:
-        case (("<" | r"\le") as low, ("<" | r"\le") as high) if is_name(texts[1]):
-            return _bounded(texts[0], texts[2], _BRACKETS[low][0], _BRACKETS[high][1])
-        case (("<" | r"\le") as sign,) if is_name(texts[0]):
-            return _bounded(r"-\infty", texts[1], "(", _BRACKETS[sign][1])
-        case (("<" | r"\le") as sign,) if is_name(texts[1]):
-            return _bounded(texts[0], r"\infty", _BRACKETS[sign][0], ")")
-        case (r"\ne",) if is_name(texts[0]):
-            both = _bounded(r"-\infty", texts[1], "(", ")"), _bounded(texts[1], r"\infty", "(", ")")
-            return Shape("union", " \\cup ".join(part.text for part in both), both)
-    return None
-
-
-def _membership(found: Shape) -> Shape | None:
-    """S of x in S."""
-    return found.parts[1] if found.marks == (r"\in",) and is_name(found.parts[0].text) else None
-
-
-def _bounded(low: str, high: str, opening: str, closing: str) -> Shape:
-    return Shape("tuple", f"{opening}{low},{high}{closing}", (shape(low), shape(high)), (opening, closing))
-
-
-def _bound_name(found: Shape) -> str | None:
-    return next((canonical(part.text) for part in found.parts if is_name(part.text)), None)
 
 
 _SETS = re.compile(r"\\(?:infty|mathbb|setminus|cap|cup|emptyset)(?![A-Za-z])")

@@ -122,9 +122,12 @@ _SYNONYMS = (
     (re.compile(r"\{,\}|,\\!"), ","),
     (re.compile(r"\\(?:sim|simeq|thickapprox)(?![a-zA-Z])"), r"\\approx "),
     (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
+    (re.compile(r"\\log\s*_\s*\{?\s*e\s*\}?(?![a-zA-Z])"), r"\\ln "),
+    (re.compile(r"(?<=\})\s*(?:-|\\backslash)\s*(?=\\\{)"), r"\\setminus "),
     (re.compile(r"\\operatorname\*?\s*\{\s*(gcd|lcm|min|max|log|ln|exp|det|arg|deg|dim)\s*\}"), r"\\\1 "),
 )
-_FRACTION = re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)|\\frac\s*\{([^{}]*)\}\s*(\d)(?!\d)|\\frac\s*(\d)\s*\{([^{}]*)\}")
+_ARGUMENT = r"(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|\\(?!sqrt|frac|text)[A-Za-z]+|[A-Za-z0-9])"
+_FRACTION = re.compile(rf"\\frac\s*{_ARGUMENT}\s*{_ARGUMENT}")
 _WRAPPED = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|sc|up|md|normal)?|mbox|hbox|math(?:rm|bf|it|sf|tt|normal)|boldsymbol|bm|emph|underline"
     r"|operatorname\*?|textcolor\{[^{}]*\}|boxed|fbox|framebox)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
@@ -140,9 +143,9 @@ def _unwrapped(match: re.Match[str]) -> str:
 
 
 def _fraction(match: re.Match[str]) -> str:
-    numerator = match[1] or match[3] or match[5]
-    denominator = match[2] or match[4] or match[6]
-    return rf"\frac{{{numerator}}}{{{denominator}}}"
+    parts = [part[1:-1] if part.startswith("{") else part for part in match.groups()]
+    inner = [_FRACTION.sub(_fraction, part) for part in parts]
+    return rf"\frac{{{inner[0]}}}{{{inner[1]}}}"
 
 
 _UNIT_FRACTION = re.compile(

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from ..extraction.choices import option_letter
 from ..extraction.marks import Answer, clean
-from ..reading.expressions import Tolerance, canonical, words_of
+from ..reading.expressions import canonical, words_of
 from ..reading.numeric import read_number, same_number
+from ..reading.points import Tolerance
 from ..reading.shapes import relation
 from ..reading.typography import typeset
 from .verdict import Judgement, Pending, Verdict

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from ..extraction.answers import clean, explicit_answer, extract_answer
-from ..reading.expressions import Tolerance
 from ..reading.numeric import DEFAULT_TOLERANCE
+from ..reading.points import Tolerance
 from ..settings import Kind
 from .compare import COMPARISONS
 from .pool import shared_pool

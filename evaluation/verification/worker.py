@@ -28,7 +28,7 @@ Reply = tuple[str, str]
 
 def compare_math(answer: str, gold: str, relative: float, absolute: float) -> Reply:
     """Comparison of two mathematical answers, LaTeX or plain."""
-    from ..reading.expressions import Tolerance
+    from ..reading.points import Tolerance
     from ..reading.symbolic import same_answer
 
     try:
