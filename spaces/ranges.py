@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import BaseModel, model_validator
 
 from .settings import Settings
+
+
+def _instead(data: Sequence[Any]) -> str:
+    """How to write what a list that is no range may mean."""
+    numbers = [each for each in data if isinstance(each, int | float) and not isinstance(each, bool)]
+    if len(numbers) == len(data):
+        return f"a list of values is {{options: {numbers}}}"
+    if len(data) == 3 and len(numbers) == 2:
+        return f"a logarithmic range is [{numbers[0]:g}, {numbers[1]:g}, log], a linear one has no third entry"
+    return "a list of values is {options: [...]}, a fixed one stands alone"
 
 
 class Range(Settings):
@@ -21,10 +32,12 @@ class Range(Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_list(cls, data: Any) -> Any:
-        """`[low, high]` and `[low, high, log]` are short for the mapping."""
-        if isinstance(data, list | tuple) and 2 <= len(data) <= 3:
-            return {"low": data[0], "high": data[1], "log": len(data) == 3 and data[2] in (True, "log")}
-        return data
+        """`[low, high]` and `[low, high, log]` are short for the mapping; no other list is a range."""
+        if not isinstance(data, list | tuple):
+            return data
+        if len(data) == 2 or (len(data) == 3 and data[2] == "log"):
+            return {"low": data[0], "high": data[1], "log": len(data) == 3}
+        raise ValueError(f"a range must be [low, high] or [low, high, log], but got {list(data)}; {_instead(data)}")
 
     @model_validator(mode="after")
     def _is_an_interval(self) -> Self:

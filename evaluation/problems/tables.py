@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...spaces.errors import UserError
+from ...trainers.paths import expanded
 from ..settings import TaskSettings
 
 Row = Mapping[str, Any]
@@ -47,14 +48,16 @@ def require_column(row: Row, column: str, where: str) -> None:
 
 
 def _read(task: TaskSettings, base: Path) -> list[Row]:
-    path = (base / Path(task.path).expanduser()).resolve()
+    path = (base / expanded(task.path, "evaluation.tasks")).resolve()
     if path.is_file() and path.suffix in (".jsonl", ".ndjson"):
         return _read_jsonl(path)
     if path.is_file() and path.suffix == ".parquet":
         from pyarrow import parquet
 
         return list(parquet.read_table(path).to_pylist())
-    if not path.exists() and (path.suffix in (".jsonl", ".ndjson", ".parquet") or task.path.startswith((".", "/"))):
+    if not path.exists() and (
+        path.suffix in (".jsonl", ".ndjson", ".parquet") or task.path.startswith((".", "/", "~", "$"))
+    ):
         raise UserError(f"`path` must be a file, but {path} does not exist; relative paths start at {base}")
     return _load_dataset(str(path) if path.exists() else task.path, task)
 

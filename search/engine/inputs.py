@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 
-from ...evaluation.problems.load import load_problems
+from ...evaluation.problems.load import Problem, Splits, load_problems
 from ...evaluation.problems.splits import training_hashes
+from ...evaluation.problems.untouched import untouched_problems
+from ...evaluation.settings import EvaluationSettings
 from ...spaces import TargetSpec
 from ...spaces.identity import content_id
 from ...trainers.data.load import load_demonstrations, load_rows, turn_reader
@@ -18,6 +20,7 @@ from ...trainers.loop.resident import ResidentModel, needs_frozen_copy
 from ...trainers.settings import DataSettings, ModelSettings
 from ...trainers.teachers.sources import CachedModel, LabelColumn, Source
 from ..study.config import StudyConfig
+from ..study.files import SEEN_FILE, read_json
 from .cache import cache_bias, study_caches
 from .scoring import Scoring, needs_base
 
@@ -42,9 +45,10 @@ class Engine:
         with PartialState().main_process_first():  # of several ranks one prepares the data, the others find it
             self.data = load_demonstrations(config.data, self.tokenizer, base)
             seen = training_hashes(training_prompts(config.data, base))
-            self.splits = load_problems(config.evaluation, base, config.search.seed, seen)
+            self.splits = load_problems(searched_settings(config), base, config.search.seed, seen)
             self.scoring = Scoring(config, self.resident, self.splits.search, seen)
-        self.problems = {"search": self.splits.search, "report": self.splits.report}
+            report = self.splits.report if config.confirms is None else untouched(config, self.splits, seen)
+        self.problems = {"search": self.splits.search, "report": report}
 
     def sources(self, target: TargetSpec) -> dict[str, Any]:
         """Reference and teacher of a design, live or from the cache that all trials share; None where it needs none."""
@@ -76,8 +80,10 @@ class Engine:
         found = {
             "model": self.resident.fingerprint,
             "data": self.data.fingerprint,
-            "evaluation": content_id([[problem.id for problem in problems] for problems in self.problems.values()]),
+            "evaluation": problems_fingerprint(self.splits),
         }
+        if self.problems["report"] != self.splits.report:
+            found["report"] = content_id([problem.id for problem in self.problems["report"]])
         found |= self.scoring.fingerprints()
         if self.resident.teacher_fingerprint is not None:
             found["teacher"] = self.resident.teacher_fingerprint
@@ -87,13 +93,36 @@ class Engine:
 
     def describe(self) -> dict[str, str]:
         """What was found, in a line each, for people."""
-        left_out = self.splits.in_training
+        left_out, report = self.splits.in_training, self.problems["report"]
         return {
             "data": self.data.summary(),
-            "problems": f"{len(self.splits.search)} to search with, {len(self.splits.report)} kept for the report, "
+            "problems": f"{len(self.splits.search)} to search with, {len(report)} kept for the report, "
             f"{left_out} left out because the demonstrations contain them",
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         }
+
+
+def searched_settings(config: StudyConfig) -> EvaluationSettings:
+    """How the search of a study, or the search that it confirms, divides its problems."""
+    kept = config.evaluation.report_problems if config.confirms is None else config.confirms.report_problems
+    return config.evaluation.model_copy(update={"report_problems": kept})
+
+
+def untouched(config: StudyConfig, splits: Splits, training: Collection[str]) -> tuple[Problem, ...]:
+    """What a confirmation asks: the problems that its search kept back, others where they were seen or do not suffice.
+
+    Raises UserError when there are not enough that no trial has seen.
+    """
+    known = (read_json(config.study_folder / SEEN_FILE) or {}).get("problems", [])
+    if len(splits.report) == config.evaluation.report_problems and not {each.id for each in splits.report} & {*known}:
+        return splits.report
+    known = [*known, *(problem.question_hash for problem in splits.search)]
+    return untouched_problems(config.evaluation, config.base_folder, config.search.seed, training, known)
+
+
+def problems_fingerprint(splits: Splits) -> str:
+    """Content of all problems of a study."""
+    return content_id([[problem.id for problem in problems] for problems in (splits.search, splits.report)])
 
 
 def training_prompts(settings: DataSettings, base: Path) -> Iterator[str]:

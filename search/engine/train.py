@@ -26,10 +26,10 @@ from ...trainers.settings import ModelSettings
 from ...trainers.teachers.cached import CachedModels
 from ...trainers.teachers.sources import LabelColumn, Source
 from ..study.files import write_json
-from ..study.winner_file import WinnerFile, load_winner
+from ..study.winner_file import WinnerFile, against_search, load_winner
 from .channel import Channel
 from .helper import Silent
-from .inputs import training_prompts
+from .inputs import problems_fingerprint, training_prompts
 
 RESULT_FILE = "result.json"
 PER_PROBLEM = {"item_scores", "problem_ids"}
@@ -57,6 +57,7 @@ class Training:
         self.data = load_demonstrations(winner.data, self.resident.tokenizer, base)
         self.problems = self._problems()
         self.cached: dict[str, Source] = {} if live else self._caches()
+        self.notes = against_search(winner, self._fingerprints(), "a full run")
         self.run = FullRun(
             self.resident, self.data, winner.target, winner.training, winner.run,
             model=winner.model, base=base, folder=out, seed=winner.seed, teacher=self._teacher_content(),
@@ -65,7 +66,7 @@ class Training:
     def finish(self) -> dict[str, Any]:
         """Train, save, and score the result on the report problems; what came out."""
         steps = self.run.training.steps
-        self.channel.send("started", steps=steps, examples=len(self.data), data=self.data.summary())
+        self.channel.send("started", steps=steps, examples=len(self.data), data=self.data.summary(), notes=self.notes)
         outcome = self.run.finish(
             source=self._source,
             evaluate=self._on_the_way if self.problems["search"] else None,
@@ -95,6 +96,7 @@ class Training:
             return {"search": (), "report": ()}
         seen = training_hashes(training_prompts(self.winner.data, base))
         splits = load_problems(settings, base, self.winner.split_seed, seen)
+        self._split = problems_fingerprint(splits)
         return {"search": tuple(splits.search), "report": tuple(splits.report)}
 
     def _caches(self) -> dict[str, Source]:
@@ -113,6 +115,13 @@ class Training:
     def _in_data(self, role: str) -> bool:
         """Whether the data say all that the design asks of a model."""
         return role == "reference" and self.data.has_reference_logprobs and role not in self.winner.target.needs_rows
+
+    def _fingerprints(self) -> dict[str, str]:
+        """Content of what is read here, as a search names it."""
+        found = {"model": self.resident.fingerprint, "data": self.data.fingerprint}
+        found |= {} if self.winner.evaluation is None else {"evaluation": self._split}
+        teacher = self._teacher_content()
+        return found if teacher is None else {**found, "teacher": teacher}
 
     def _teacher_content(self) -> str | None:
         cached: Any = self.cached.get("teacher")

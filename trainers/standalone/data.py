@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -23,9 +24,22 @@ IGNORE_INDEX = -100
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 
+def here(path: str) -> str:
+    """`path` with `~` and `$NAME` as they are on this host."""
+    return os.path.expandvars(os.path.expanduser(path))
+
+
+def base_folder(winner: dict[str, Any], folder: Path) -> Path:
+    """Where the winner's inputs lie: as seen from its file's `folder`, or where they were when it was written."""
+    first = (folder / here(winner["base"])).resolve()
+    places = [first, Path((winner.get("provenance") or {}).get("base", first))]
+    paths = (winner["data"]["path"], winner["model"]["path"])
+    return next((each for each in places if any((each / path).exists() for path in paths)), first)
+
+
 def source(settings: dict[str, Any], base: Path) -> tuple[str, dict[str, Any]]:
     """Name and arguments for `from_pretrained`: a local folder, a GGUF file or a hub id."""
-    place = base / settings["path"]
+    place = base / here(settings["path"])
     options = {"gguf_file": settings.get("gguf_file"), "revision": settings.get("revision")}
     if place.is_file():
         place, options["gguf_file"] = place.parent, place.name
@@ -59,7 +73,7 @@ def load_tokenizer(settings: dict[str, Any], base: Path) -> Any:
     name, options = source(settings, base)
     tokenizer = AutoTokenizer.from_pretrained(name, **options)
     if settings.get("chat_template"):
-        tokenizer.chat_template = (base / settings["chat_template"]).read_text("utf-8")
+        tokenizer.chat_template = (base / here(settings["chat_template"])).read_text("utf-8")
     return tokenizer
 
 
@@ -114,7 +128,7 @@ def tokenized(row: dict[str, Any], data: dict[str, Any], tokenizer: Any) -> dict
 
 def demonstrations(data: dict[str, Any], tokenizer: Any, base: Path) -> Any:
     """The tokenised data set: what is too long is left out, then `max_examples` are drawn by their content."""
-    place = base / data["path"]
+    place = base / here(data["path"])
     if place.is_file():
         kind = FORMATS[place.suffix]
         rows = load_dataset(kind, data.get("name"), data_files=str(place), split=data["split"])

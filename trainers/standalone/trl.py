@@ -22,7 +22,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from target_data import Order, adapters, collate, demonstrations, load_model, load_tokenizer
+from target_data import Order, adapters, base_folder, collate, demonstrations, load_model, load_tokenizer
 from target_loss import (
     BATCH_SCOPE,
     DENOMINATOR,
@@ -43,7 +43,7 @@ from trl import SFTConfig, SFTTrainer
 HERE = Path(__file__).parent
 NAMES = {field.name for field in fields(SFTConfig)}
 RECOMPUTE = "activation_checkpointing" if "activation_checkpointing" in NAMES else "gradient_checkpointing"
-"""The argument's name, which transformers changed in version 5."""
+"""The argument's name, which transformers 5.23 changed; an export meets whatever version is there."""
 
 
 # --- the loss inside the model
@@ -255,7 +255,7 @@ def build(
 ) -> TargetTrainer:
     """The trainer of an exported design; `options` go to SFTConfig."""
     winner = yaml.safe_load((folder / "winner.yaml").read_text("utf-8"))
-    training, base = winner["training"], base or Path(winner["base"])
+    training, base = winner["training"], base or base_folder(winner, folder)
     steps = steps or training["steps"]
     on_cpu = not torch.accelerator.is_available()  # unsaid, ranks on CPUs would each train alone
     ranks, lora = PartialState(cpu=on_cpu).num_processes, training.get("lora")
