@@ -1,7 +1,8 @@
-"""Paths: telling a local one from a hub id, and waiting until a file is on the disk."""
+"""Paths: telling a local one from a hub id, files by pattern, and waiting until a file is on the disk."""
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
@@ -24,6 +25,24 @@ def local_path(path: str, base: Path, *, suffixes: tuple[str, ...], field: str) 
             field=field,
         )
     return None
+
+
+def matching_files(pattern: str, base: Path, *, field: str) -> list[Path] | None:
+    """The files that a pattern with `*`, `?`, `[...]` or `**` names, seen from `base`, in the order of their names.
+
+    None where `pattern` is no pattern, or the name of something that is there. Raises UserError when nothing matches.
+    """
+    place = base / Path(pattern).expanduser()
+    if not glob.has_magic(pattern) or place.exists():
+        return None
+    found = sorted(Path(each) for each in glob.glob(str(place), recursive=True) if Path(each).is_file())
+    if not found:
+        raise UserError(
+            f"`path` must name files, but nothing matches {place}; relative paths start at the folder of the YAML "
+            f"file ({base})",
+            field=field,
+        )
+    return found
 
 
 def flush(path: Path) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from .style import Style
 
 IGNORE_INDEX = -100
 """Label of a position without a loss: prompt and padding."""
@@ -24,6 +26,8 @@ class Demonstration:
     token_ids: Tensor  # (n,) int32
     completion: Tensor  # (n,) bool
     critical: Tensor | None = None  # (n,) bool, tokens whose choice decides the answer
+    place: str = ""
+    """Where its row stands, for messages: `line 7 of train.jsonl`. No part of its content."""
 
     @property
     def inputs(self) -> Tensor:
@@ -71,6 +75,10 @@ class Demonstrations(Sequence[Demonstration]):
     """Rows left out for exceeding `max_length`."""
     num_without_loss: int = 0
     """Rows left out because their completion has no token."""
+    style: Style = field(default_factory=Style)
+    """How they ask, which is how tasks ask unless they say otherwise."""
+    notes: tuple[str, ...] = ()
+    """What is worth a look before a night is spent on them, a sentence each."""
 
     def __len__(self) -> int:
         return len(self.examples)
