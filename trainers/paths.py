@@ -8,6 +8,9 @@ from pathlib import Path
 
 from ..spaces.errors import UserError
 
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".gz", ".bz2", ".xz")
+"""A path that ends so is no hub id."""
+
 
 def local_path(path: str, base: Path, *, suffixes: tuple[str, ...], field: str) -> Path | None:
     """The existing local file or folder that `path` names, seen from `base`; None when it reads as a hub id.
@@ -17,7 +20,7 @@ def local_path(path: str, base: Path, *, suffixes: tuple[str, ...], field: str) 
     candidate = (base / Path(path).expanduser()).resolve()
     if candidate.exists():
         return candidate
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(suffixes)
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1 or path.lower().endswith(suffixes)
     if looks_local:
         raise UserError(
             f"`path` must exist, but {candidate} does not; relative paths start at the folder of the YAML "

@@ -80,10 +80,15 @@ class DataSettings(Settings):
     """Keep this many demonstrations, drawn by a seeded hash of their content."""
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of all sources."""
+        entries = (self.path,) if isinstance(self.path, str) else self.path
+        return tuple(entry if isinstance(entry, str) else entry.path for entry in entries)
+
+    @property
     def title(self) -> str:
-        """The name of the data for people: a file without its suffixes, the first of several."""
-        first = self.path if isinstance(self.path, str) else self.path[0]
-        return Path(Path(first if isinstance(first, str) else first.path).name.removesuffix(".gz")).stem
+        """The name of the data for people: that of the first source, without its suffixes."""
+        return Path(Path(self.paths[0]).name.removesuffix(".gz")).stem
 
     @model_validator(mode="after")
     def _kinds_fit(self) -> Self:

@@ -120,6 +120,8 @@ class _Listener:
         kind = message["type"]
         if kind == "started":
             self.console.print(message["data"], soft_wrap=True)
+            for line in message["warnings"]:
+                self.console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
         elif kind == "step":
             note = f"loss {message['metrics']['loss']:.4g}"
             self.show({"phase": "training", "done": message["step"], "total": message["steps"], "note": note})
@@ -167,7 +169,7 @@ class TrackedRun:
         from mlflow.entities import Param
 
         self.client = connect(uri, out)
-        name = f"{Path(winner.model.path).name} on {Path(winner.data.path).stem}"
+        name = f"{Path(winner.model.path).name} on {winner.data.title}"
         found = self.client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self.client.create_experiment(name, artifact_root(uri, out))
         known = read_json(out / TRACKING_FILE) or {}

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from ...evaluation.problems.load import load_problems
+from ...evaluation.problems.load import content_of, load_problems
 from ...evaluation.problems.splits import training_hashes
 from ...spaces import TargetSpec
 from ...spaces.identity import content_id
-from ...trainers.data.load import load_demonstrations, load_rows, turn_reader
+from ...trainers.data.load import load_demonstrations, read_turns
 from ...trainers.loop.resident import ResidentModel, needs_frozen_copy
 from ...trainers.settings import DataSettings, ModelSettings
 from ...trainers.teachers.sources import CachedModel
 from ..study.config import StudyConfig
 from .cache import cache_bias, study_caches
+from .mismatches import warnings
 from .scoring import Scoring, needs_base
 
 
@@ -40,10 +41,10 @@ class Engine:
         )
         self.tokenizer = self.resident.tokenizer
         with PartialState().main_process_first():  # of several ranks one prepares the data, the others find it
-            self.data = load_demonstrations(config.data, self.tokenizer, base)
-            seen = training_hashes(training_prompts(config.data, base))
-            self.splits = load_problems(config.evaluation, base, config.search.seed, seen)
-            self.scoring = Scoring(config, self.resident, self.splits.search, seen)
+            self.data = load_demonstrations(config.data, self.tokenizer, base, day=config.date)
+            seen, style = training_hashes(training_prompts(config.data, base)), self.data.style
+            self.splits = load_problems(config.evaluation, base, config.search.seed, seen, style)
+            self.scoring = Scoring(config, self.resident, self.splits.search, seen, style)
         self.problems = {"search": self.splits.search, "report": self.splits.report}
 
     def sources(self, target: TargetSpec) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class Engine:
         found = {
             "model": self.resident.fingerprint,
             "data": self.data.fingerprint,
-            "evaluation": content_id([[problem.id for problem in problems] for problems in self.problems.values()]),
+            "evaluation": content_id([content_of(problems) for problems in self.problems.values()]),
         }
         found |= self.scoring.fingerprints()
         if self.resident.teacher_fingerprint is not None:
@@ -85,6 +86,11 @@ class Engine:
             found["teacher"] = self._cached(self._config.teacher).cache.manifest.key.id
         return found
 
+    def warnings(self) -> list[str]:
+        """What is worth a look before a night is spent, a sentence each."""
+        config = self._config
+        return warnings(self.data, self.splits.notes, config.training, config.evaluation)
+
     def describe(self) -> dict[str, str]:
         """What was found, in a line each, for people."""
         left_out = self.splits.in_training
@@ -92,17 +98,11 @@ class Engine:
             "data": self.data.summary(),
             "problems": f"{len(self.splits.search)} to search with, {len(self.splits.report)} kept for the report, "
             f"{left_out} left out because the demonstrations contain them",
+            "date": f"{self.data.style.day}, for chat templates that print one",
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         }
 
 
 def training_prompts(settings: DataSettings, base: Path) -> Iterator[str]:
     """What the demonstrations ask: problems among them would be remembered, not solved."""
-    rows = load_rows(settings, base)
-    to_turn = turn_reader(settings, list(rows.column_names))
-    for number, row in enumerate(rows):
-        prompt = to_turn(row, number).prompt
-        if isinstance(prompt, str):
-            yield prompt
-        else:
-            yield from (str(message["content"]) for message in prompt if message["role"] == "user")
+    return (asked for turn in read_turns(settings, base) for asked in turn.asked)

@@ -30,6 +30,7 @@ from ..study.winner_file import WinnerFile, load_winner
 from .channel import Channel
 from .helper import Silent
 from .inputs import training_prompts
+from .mismatches import warnings
 
 RESULT_FILE = "result.json"
 PER_PROBLEM = {"item_scores", "problem_ids"}
@@ -52,7 +53,7 @@ class Training:
             teacher=winner.teacher if live and "teacher" in needs else None,
             sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and PartialState().num_processes > 1,
         )
-        self.data = load_demonstrations(winner.data, self.resident.tokenizer, base)
+        self.data = load_demonstrations(winner.data, self.resident.tokenizer, base, day=winner.date)
         self.problems = self._problems()
         self.cached: dict[str, Source] = {} if live else self._caches()
         self.run = FullRun(
@@ -63,7 +64,9 @@ class Training:
     def finish(self) -> dict[str, Any]:
         """Train, save, and score the result on the report problems; what came out."""
         steps = self.run.training.steps
-        self.channel.send("started", steps=steps, examples=len(self.data), data=self.data.summary())
+        self.channel.send(
+            "started", steps=steps, examples=len(self.data), data=self.data.summary(), warnings=self._warnings()
+        )
         outcome = self.run.finish(
             source=self._source,
             evaluate=self._on_the_way if self.problems["search"] else None,
@@ -87,12 +90,16 @@ class Training:
     def _batch(self) -> int:
         return self.winner.training.effective_batch
 
+    def _warnings(self) -> list[str]:
+        winner = self.winner
+        return warnings(self.data, (), winner.training, winner.evaluation)
+
     def _problems(self) -> dict[str, tuple[Problem, ...]]:
         settings, base = self.winner.evaluation, self.winner.base_folder
         if settings is None:
             return {"search": (), "report": ()}
         seen = training_hashes(training_prompts(self.winner.data, base))
-        splits = load_problems(settings, base, self.winner.split_seed, seen)
+        splits = load_problems(settings, base, self.winner.split_seed, seen, self.data.style)
         return {"search": tuple(splits.search), "report": tuple(splits.report)}
 
     def _caches(self) -> dict[str, Source]:

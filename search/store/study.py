@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -78,11 +79,18 @@ def open_study(config: StudyConfig, joined: bool = False) -> Study:
     folder.mkdir(parents=True, exist_ok=True)
     storage = open_storage(storage_url(config), config.study)
     stored = stored_attributes(storage, config.study)
+    config = _dated(config, stored.get("config", {}).get("date"))
     if "config" in stored:
-        refuse_changes(stored["config"], config)
+        refuse_changes({**stored["config"], "date": stored["config"].get("date") or str(config.date)}, config)
     study = Study(config, folder, storage, stored, joined)
     write_folder(config)
     return study
+
+
+def _dated(config: StudyConfig, stored: str | None) -> StudyConfig:
+    """The configuration with the one day of the study: as given, as stored, or else today's."""
+    day = config.date or (datetime.date.fromisoformat(stored) if stored else datetime.date.today())
+    return config.model_copy(update={"date": day})
 
 
 def joined_config(url: str, name: str, base: Path | None = None) -> StudyConfig:

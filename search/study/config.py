@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -149,6 +150,8 @@ class StudyConfig(Settings):
     """Needs `evaluation.report_problems`."""
     candidates: tuple[Candidate, ...] = ()
     """Designs to retrain with every fresh seed, instead of a search: how a confirmation is written down."""
+    date: datetime.date | None = None
+    """What chat templates print as today, in training and scoring. Default: the day on which the study is created."""
     storage: str | None = None
     """Database URL; default: an SQLite file in the study's folder."""
     tracking: TrackingSettings = TrackingSettings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class WinnerFile(Settings):
     """Decides data order, new adapters and sampling noise."""
     split_seed: int = 0
     """Seed of the study: which problems are for searching, and which for the report."""
+    date: datetime.date | None = None
+    """The study's: what chat templates print as today. None: today."""
     base: str = "."
     """Folder that relative paths start from, itself relative to this file's."""
     provenance: dict[str, Any] = Field(default_factory=dict)

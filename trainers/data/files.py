@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...spaces.errors import UserError
-from ..paths import local_path, matching_files
+from ..paths import DATA_SUFFIXES, local_path, matching_files
 from .formats import READERS, Row, is_readable, read, suffix_of, without_nulls
 
 SPLITS = {
@@ -47,7 +47,7 @@ def read_path(
     files = matching_files(path, base, field=field)
     if files is not None:
         return _of_splits({"train": files}, split, base, path, field)
-    local = local_path(path, base, suffixes=tuple(READERS), field=field)
+    local = local_path(path, base, suffixes=DATA_SUFFIXES, field=field)
     if local is None:
         return _of_library(path, name, split, field)
     if local.is_file():

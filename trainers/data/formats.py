@@ -169,7 +169,7 @@ def _parquet(file: BinaryIO, title: str, field: str) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
-    seekable = file if file.seekable() and not isinstance(file, gzip.GzipFile) else io.BytesIO(file.read())
+    seekable = file if isinstance(file, io.BufferedReader) else io.BytesIO(file.read())
     number = 0
     try:
         for batch in parquet.ParquetFile(seekable).iter_batches(batch_size=1000):

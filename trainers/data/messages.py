@@ -38,7 +38,7 @@ SHOWN = 80
 
 def refused(column: str, rule: str, place: str, value: Any, remedy: str, field: str = FIELD) -> UserError:
     """The error of a row: column, rule, file and line, value, remedy."""
-    text = str(value) if isinstance(value, list | dict) else repr(value)
+    text = "null" if value is None else str(value) if isinstance(value, list | dict) else repr(value)
     return UserError(f"`{column}` must be {rule}, but {place} has {text[:SHOWN]}; {remedy}", field=field)
 
 

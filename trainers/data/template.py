@@ -118,7 +118,7 @@ class ChatTemplate:
     def _rendered(
         self, messages: list[Any], asking: bool, tools: Sequence[Mapping[str, Any]] | None, variables: Mapping[str, Any]
     ) -> str:
-        given = None if tools is None else [dict(tool) for tool in tools]
+        given: list[Any] | None = None if tools is None else [dict(tool) for tool in tools]
         source = self.tokenizer.get_chat_template(None, given)
         return str(
             self.tokenizer.apply_chat_template(
@@ -150,8 +150,11 @@ def dated(source: str, day: date) -> str:
         return source
     letters = "aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ"
     forms = [f"%{flag}{letter}" for flag in ("-", "_", "0", "^", "#", "") for letter in letters]
-    filters = "".join(f" | replace({form!r}, {_literal(_form_of(day, form))})" for form in forms)
-    body = f"{{{{ format | replace('%%', '\\x00'){filters} | replace('\\x00', '%') }}}}"
+    pairs = ", ".join(f"({_literal(form)}, {_literal(_form_of(day, form))})" for form in forms)
+    body = (
+        f"{{% set so_far = namespace(text=format | replace('%%', '\\x00')) %}}{{% for form, said in [{pairs}] %}}"
+        "{% set so_far.text = so_far.text | replace(form, said) %}{% endfor %}{{ so_far.text | replace('\\x00', '%') }}"
+    )
     return f"{{% macro {NOW}(format) %}}{body}{{% endmacro %}}\n{source}"  # the line feed goes with the block
 
 
