@@ -64,9 +64,8 @@ class Training:
     def finish(self) -> dict[str, Any]:
         """Train, save, and score the result on the report problems; what came out."""
         steps = self.run.training.steps
-        self.channel.send(
-            "started", steps=steps, examples=len(self.data), data=self.data.summary(), warnings=self._warnings()
-        )
+        said = {"data": self.data.summary(), "warnings": self._warnings()}
+        self.channel.send("started", steps=steps, examples=len(self.data), **said)
         outcome = self.run.finish(
             source=self._source,
             evaluate=self._on_the_way if self.problems["search"] else None,

@@ -1,4 +1,4 @@
-"""`target_reading/` of an export: the files that read demonstrations, as they are, so that they are read as in the search.
+"""`target_reading/` of an export: the files that read demonstrations, as they are, so that both read alike.
 
 They import each other, paths and errors alone; only the names of these modules change.
 """

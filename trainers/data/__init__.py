@@ -1,7 +1,7 @@
 """From rows of text to forward passes: demonstrations read, rendered, tokenised, masked, cut into batches.
 
-Which tokens carry a loss is decided here, once. An export carries the files of this room that read and tokenise, as they
-are (`EXPORTED` in `search/export/reading.py`): they import each other, `paths` and `errors` alone.
+Which tokens carry a loss is decided here, once. An export carries the files of this room that read and tokenise, as
+they are (`search/export/reading.py`): they import each other, paths and errors alone.
 
 batches.py         which demonstrations each optimiser step sees, and how they are cut into forward passes
 demonstrations.py  tokenised demonstrations: what a fine-tune learns from, after templates, masks and length limits
