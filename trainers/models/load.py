@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import transformers
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...spaces.errors import UserError
 from ...spaces.identity import derive_seed
 from ..paths import local_path
 from ..settings import LoraSettings, ModelSettings
+from .transformers_versions import old_names_of_peft
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -105,7 +105,8 @@ def attach_lora(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.Mod
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed("lora", seed))
         try:
-            adapted = peft.get_peft_model(model, config)
+            with old_names_of_peft():
+                adapted = peft.get_peft_model(model, config)
         except ValueError as error:
             raise UserError(
                 f"`target_modules` must name linear layers of the model, but got {targets} ({error}); "
@@ -168,8 +169,7 @@ def _source(settings: ModelSettings, base: Path, field: str) -> _Source:
 
 def _dequantized() -> dict[str, Any]:
     """Ask for dense weights where transformers would keep the blocks of a GGUF file packed."""
-    config = getattr(transformers, "GgufConfig", None)
-    return {} if config is None else {"quantization_config": config(dequantize=True)}
+    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _require_gguf(field: str) -> None:

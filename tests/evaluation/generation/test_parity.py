@@ -5,8 +5,7 @@ import random
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from tiny_llama import tiny_llama
+from tiny_llama import tiny_llama, with_adapters
 from transformers import MambaConfig, MambaForCausalLM
 
 from qtarget.evaluation.generation.backends import PlainBackend, TransformersBackend
@@ -101,9 +100,7 @@ def test_weights_are_handed_over_as_the_base_names_them_with_adapters_merged(tok
     base = tiny_llama(6, len(tokenizer))
     names = [name for name, _ in base.named_parameters()]
     assert [name for name, _ in merged_weights(base)] == names
-    adapted = get_peft_model(
-        copy.deepcopy(base), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
-    ).eval()
+    adapted = with_adapters(copy.deepcopy(base))
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         expected = adapted(ids).logits

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from qtarget.search.commands.train import launcher, train_winner
 from qtarget.search.export.files import accelerate_files
+from qtarget.search.launchers.helper import MODULE
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
 
@@ -58,12 +59,12 @@ def train(winner: Path, out: Path, tracking: str = "none", **changes: Any) -> di
 def test_killed_and_started_again_it_saves_the_same_bytes(tmp_path: Path) -> None:
     winner = write_winner(tmp_path, run={"packing": True}, evaluation=None)
     with start(winner, tmp_path / "straight") as whole:
-        assert b'"trained"' in whole.stdout.read()
+        assert b'"done"' in whole.stdout.read()
     with start(winner, tmp_path / "killed") as process:
         wait_for(tmp_path / "killed" / "metrics.jsonl", 19, process)
         process.send_signal(signal.SIGKILL)
     with start(winner, tmp_path / "killed") as again:
-        assert b'"trained"' in again.stdout.read()
+        assert b'"done"' in again.stdout.read()
     files = [(tmp_path / out / "model" / "model.safetensors").read_bytes() for out in ("straight", "killed")]
     assert files[0] == files[1]
     steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
@@ -72,7 +73,9 @@ def test_killed_and_started_again_it_saves_the_same_bytes(tmp_path: Path) -> Non
 
 def start(winner: Path, out: Path) -> subprocess.Popen[bytes]:
     """The process that `qtarget train` starts; it lives as long as its standard input."""
-    command = [sys.executable, "-m", "qtarget.search.engine.train", str(winner), str(out)]
+    request = out.with_name(f"{out.name}.json")
+    request.write_text(json.dumps({"winner": str(winner), "out": str(out), "changes": {}}))
+    command = [sys.executable, "-m", MODULE, "train", str(request)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
 
