@@ -71,7 +71,7 @@ def read(path: Path, title: str, field: str) -> Iterator[Row]:
 def _json_lines(file: BinaryIO, title: str, field: str) -> Iterator[Row]:
     for number, line in enumerate(file, 1):
         place = f"line {number} of {title}"
-        text = decoded(line, title, field, first_line=number).strip()
+        text = decoded(line, title, field, first_line=number).rstrip()
         if text:
             yield Row(_object(text, place, field), place)
 
@@ -80,7 +80,7 @@ def _object(text: str, place: str, field: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        listed = "; a file that holds one JSON list must end in .json" if text[0] == "[" else ""
+        listed = "; a file that holds one JSON list must end in .json" if text.lstrip()[0] == "[" else ""
         raise UserError(
             f"every line must be a JSON object, but {place} is not ({_reason(error)}): {text[:SHOWN]!r}; mend the "
             f"line{listed}",
