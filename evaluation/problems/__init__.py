@@ -5,6 +5,7 @@ Splits are decided by content, so that what a trial sees can never be what confi
 asking.py     what comes before a question: system message and worked examples, as the demonstrations have them
 gym_tasks.py  reasoning-gym tasks (extra `gym`): streams of generated problems that do not repeat
 load.py       problems with known answers, from files, data sets, reasoning-gym tasks and named suites
+mismatches.py what differs between learning and scoring, and what else is worth a look
 prompting.py  from a data set's row to the text of a user message and the gold answer
 splits.py     which problem belongs to which split, decided by its content alone
 suites.py     the usual benchmarks by name: hub ids, columns and prompts as their authors publish them

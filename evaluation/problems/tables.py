@@ -61,4 +61,4 @@ def require_column(row: Row, column: str, where: str) -> None:
 
 def _read(task: TaskSettings, base: Path, say: Callable[[str], None]) -> Iterator[PlacedRow]:
     for path in (task.path,) if isinstance(task.path, str) else task.path:
-        yield from read_path(path, base, name=task.name, split=task.split, field=FIELD, say=say)
+        yield from read_path(path, base, name=task.name, split=task.split, field=FIELD, say=say, one_split=True)

@@ -10,7 +10,6 @@ export.py     for `qtarget export`: the exported loss against the trial's own, o
 helper.py     one way for a verb to compute: a process answers one request and leaves
 inputs.py     what all trials of an engine share, resident: models, data, problems, sources of residuals
 main.py       the process that computes: loads model, data and problems once
-mismatches.py what differs between learning and scoring, and what else is worth a look
 ranks.py      one rank of an engine of several: rank 0 decides and tells the others, which compute along
 ranks_run.py  a trial on several ranks: all train; answers are shared out; rank 0 alone judges and decides
 report.py     for `qtarget report`: the designs' curves, and what the winner says about real tokens

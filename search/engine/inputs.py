@@ -10,6 +10,7 @@ import torch
 from accelerate import PartialState
 
 from ...evaluation.problems.load import content_of, load_problems
+from ...evaluation.problems.mismatches import warnings
 from ...evaluation.problems.splits import training_hashes
 from ...spaces import TargetSpec
 from ...spaces.identity import content_id
@@ -19,7 +20,6 @@ from ...trainers.settings import DataSettings, ModelSettings
 from ...trainers.teachers.sources import CachedModel
 from ..study.config import StudyConfig
 from .cache import cache_bias, study_caches
-from .mismatches import warnings
 from .scoring import Scoring, needs_base
 
 

@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 
 from ...evaluation.problems.load import Problem, load_problems
+from ...evaluation.problems.mismatches import warnings
 from ...evaluation.problems.splits import training_hashes
 from ...evaluation.scoring.evaluate import Evaluation, evaluate
 from ...spaces.identity import derive_seed
@@ -30,7 +31,6 @@ from ..study.winner_file import WinnerFile, load_winner
 from .channel import Channel
 from .helper import Silent
 from .inputs import training_prompts
-from .mismatches import warnings
 
 RESULT_FILE = "result.json"
 PER_PROBLEM = {"item_scores", "problem_ids"}

@@ -36,22 +36,24 @@ def read_path(
     split: str = "train",
     field: str,
     say: Callable[[str], None] = lambda note: None,
+    one_split: bool = False,
 ) -> Iterator[Row]:
     """The rows of a file, a pattern, a folder or a hub id, in their order; relative paths start at `base`.
 
     `name`: configuration of a data set; `split`: `train`, `train[:100]`, `train+test`; `say` hears which files of a
-    folder are left unread.
+    folder are left unread. `one_split`: a file, or files by pattern, are whatever split is asked for, not `train`.
 
     Raises UserError with `field` for what is not there or cannot be read; most of it while rows are taken.
     """
     files = matching_files(path, base, field=field)
+    only = re.split(r"\W", split)[0] if one_split else "train"
     if files is not None:
-        return _of_splits({"train": files}, split, base, path, field)
+        return _of_splits({only: files}, split, base, path, field)
     local = local_path(path, base, suffixes=DATA_SUFFIXES, field=field)
     if local is None:
         return _of_library(path, name, split, field)
     if local.is_file():
-        return _of_splits({"train": [local]}, split, base, path, field)
+        return _of_splits({only: [local]}, split, base, path, field)
     if any((local / saved).is_file() for saved in SAVED):
         return _saved(local, path, split, field)
     return _of_splits(folder_splits(local, name, path, field, say), split, base, path, field)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...evaluation.problems.asking import system_of
-from ...evaluation.settings import FROM_DEMONSTRATIONS, EvaluationSettings, TaskSettings
 from ...trainers.data.demonstrations import Demonstrations
 from ...trainers.data.style import Style
 from ...trainers.settings import TrainingSettings
+from ..settings import FROM_DEMONSTRATIONS, EvaluationSettings, TaskSettings
+from .asking import system_of
 
 
 def warnings(
