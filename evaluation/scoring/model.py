@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...trainers.data.style import Style
 from ...trainers.models.load import Precision, load_model, load_tokenizer
 from ...trainers.settings import ModelSettings
 from ..generation.parity import backend_factory, checked
@@ -28,8 +29,11 @@ def run(
     seed: int = 0,
     precision: Precision = "fp32",
     on_block: OnBlock | None = None,
+    style: Style | None = None,
 ) -> Evaluation:
     """Evaluate a model folder, hub id or GGUF file on the search problems of `settings.tasks`.
+
+    `style`: how the demonstrations ask that the model has learnt from; default: tasks ask as they say themselves.
 
     Relative paths start at `base`. With `out`, a folder, `items.jsonl` is written as items are decided, and a second
     call carries on from it; `evaluation.json` is written last. An accelerator is used if there is one.
@@ -37,7 +41,7 @@ def run(
     Raises UserError for a model, a task or a setting that cannot be used.
     """
     source = ModelSettings(path=model) if isinstance(model, str) else model
-    problems = load_problems(settings, base, seed).search
+    problems = load_problems(settings, base, seed, style=style).search
     tokenizer = load_tokenizer(source, base)
     network: Any = load_model(source, base, precision, device=_device())
     items = None if out is None else out / ITEMS

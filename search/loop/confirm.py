@@ -19,6 +19,7 @@ from ...spaces.errors import UserError
 from ...spaces.identity import canonical_id, content_id, derive_seed
 from ..store.history import TrialRecord, load_history, plain_sft
 from ..study.config import Candidate, StudyConfig
+from ..study.config_file import with_kept_date
 from ..study.files import read_json, write_json
 
 VERDICT_FILE = "confirmation.json"
@@ -99,6 +100,7 @@ def confirmation_config(config: StudyConfig, chosen: tuple[Candidate, ...]) -> S
         "candidates": chosen,
         "search": search,
         "evaluation": config.evaluation.model_copy(update=evaluation),
+        "date": with_kept_date(config).date,
     }
     return config.model_copy(update=changes)
 
