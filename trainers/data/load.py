@@ -15,7 +15,7 @@ from .formats import Row
 from .notes import Notes
 from .shapes import Read, Turn, turn_reader
 from .sources import Part, Source, chosen, sources
-from .style import StyleWatch
+from .style import Style, StyleWatch
 from .template import ChatTemplate
 from .tokenization import tokenize
 
@@ -65,6 +65,15 @@ def read_turns(settings: DataSettings, base: Path) -> Iterator[Turn]:
     for source in sources(settings):
         reader = _Rows(source, base, Notes())
         yield from map(reader.read, reader.rows)
+
+
+def style_of(settings: DataSettings, base: Path, *, day: datetime.date | None = None) -> Style:
+    """How the demonstrations ask, without tokenising them. Raises UserError as `load_demonstrations` does."""
+    watch, places = StyleWatch(), set()
+    for turn in read_turns(settings, base):
+        watch.see(turn)
+        places.add(turn.place)
+    return watch.style(settings.chat_template_kwargs, day or datetime.date.today(), places)
 
 
 class _Rows:
