@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from ..spaces.settings import Settings
 
 Kind = Literal["math", "numeric", "choice", "exact"]
+GoldReading = Literal["key", "letter", "text", "index", "index_from_1"]
 
 
 class Shot(Settings):
@@ -32,7 +33,9 @@ class TaskSettings(Settings):
     choices_column: str | tuple[str, ...] | None = None
     """Column with the options of a multiple-choice question (a list or a mapping), or one column per option."""
     choices: tuple[str, ...] = ()
-    """The options when they are the same for every question. The gold may be an option's letter, index or text."""
+    """The options when they are the same for every question. The gold may be an option's key, letter, text or index."""
+    gold_is: GoldReading | None = None
+    """How a gold names its option; default: the first reading that fits every row."""
     where: dict[str, tuple[str, ...]] = Field(default={})
     """Keep rows whose column has one of these values."""
     template: str = "{question}"
@@ -49,7 +52,9 @@ class TaskSettings(Settings):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of this task among all problems, relative to the other tasks."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-6
-    """Relative, for numeric golds that are no integers. Integers are compared exactly."""
+    """Relative, for golds that are no integers. Integers are compared exactly."""
+    error_column: str | None = None
+    """Column with the absolute error that an answer to this row may have; empty: none. Counts for integers too."""
     config: dict[str, Any] = Field(default={})
     """Options of a reasoning-gym task."""
 

@@ -16,7 +16,7 @@ ROOMS = {
     "spaces": "errors settings numerics ranges rows gamma residual contrast target curves presets figure identity "
     "search_space",
     "trainers": "paths settings run_settings models data loss teachers loop standalone",
-    "evaluation": "settings facts verification problems generation statistics scoring tiny_world",
+    "evaluation": "settings facts reading extraction verification problems generation statistics scoring tiny_world",
     "search": "study store launchers engine tracking loop terminal compare report export campaign commands cli",
 }
 """Rooms, and the files that lie on a floor itself, from the bottom up: each may import those before it."""

@@ -14,13 +14,14 @@ from ...spaces.errors import UserError
 from ...spaces.identity import derive_seed
 from ...spaces.settings import Settings
 from ..facts import Fact, facts_of
+from ..reading.numeric import DEFAULT_TOLERANCE
 from ..settings import EvaluationSettings, Kind, TaskSettings
-from ..verification.numeric import DEFAULT_TOLERANCE
 from ..verification.pool import shared_pool
 from ..verification.verdict import Verdict
-from ..verification.verify import Claim, judge, judge_all
+from ..verification.verify import Claim, judge, judge_all, spelled_golds
+from .choice_golds import gold_letters
 from .gym_tasks import stream
-from .prompting import asked_columns, check_template, gold_of, message, question_of
+from .prompting import asked_columns, check_template, error_of, gold_of, message, question_of
 from .splits import allot, content_hash, is_for_search, is_for_training
 from .suites import resolve
 from .tables import read_rows
@@ -46,12 +47,24 @@ class Problem(Settings):
     """The reasoning-gym item whose own scorer judges."""
     chat: bool = True
     tolerance: float = DEFAULT_TOLERANCE
+    absolute: float = 0.0
+    """Error that the data set allows an answer to this problem, in the gold's unit."""
     facts: dict[str, Fact] = Field(default_factory=dict)
     """What else is known of it, by name: a report slices by these."""
 
-    def claim(self, completion: str, *, truncated: bool = False) -> Claim:
+    def claim(self, completion: str, *, truncated: bool = False, reasoning: bool = False) -> Claim:
         """A completion of this problem, to be judged by `verify.judge`."""
-        return Claim(completion, self.gold, self.kind, self.verifier, self.entry, truncated, self.tolerance)
+        return Claim(
+            completion,
+            self.gold,
+            self.kind,
+            self.verifier,
+            self.entry,
+            truncated,
+            self.tolerance,
+            self.absolute,
+            reasoning,
+        )
 
 
 class TaskCounts(Settings):
@@ -108,11 +121,16 @@ def load_problems(
 
 
 def unreadable_golds(problems: Iterable[Problem]) -> list[tuple[Problem, str]]:
-    """Problems whose gold no completion could match, with the reason; math golds are parsed in workers."""
+    """Problems whose gold no completion could match, itself included, with the reason."""
     checked = [problem for problem in problems if problem.verifier is None and problem.entry is None]
     judgements = judge_all([problem.claim("") for problem in checked])
     pairs = zip(checked, judgements, strict=True)
     return [(problem, judged.detail) for problem, judged in pairs if judged.verdict is Verdict.ERROR]
+
+
+def spelled_golds_of(problems: Iterable[Problem]) -> list[str]:
+    """Mathematical golds that no parser reads: only the same spelling matches them."""
+    return spelled_golds([each.gold for each in problems if each.kind == "math" and not (each.verifier or each.entry)])
 
 
 def _find_verifiers(verifiers: Collection[str], base: Path) -> None:
@@ -192,16 +210,17 @@ def _label(task: TaskSettings) -> str:
 def _file_problems(task: TaskSettings, base: Path) -> Iterator[Problem]:
     rows = read_rows(task, base)
     check_template(task, rows[0])
-    for number, row in enumerate(rows, 1):
+    for number, (row, letter) in enumerate(zip(rows, gold_letters(task, rows), strict=True), 1):
         place = f"row {number} of {task.path}"
-        gold = gold_of(task, row, place)
+        gold = gold_of(task, row, letter, place)
         _check_gold(task, gold, place)
         facts = facts_of(row, asked_columns(task))
-        yield _problem(task, question_of(task, row), message(task, row), gold, task.kind, None, facts)
+        problem = _problem(task, question_of(task, row), message(task, row), gold, task.kind, None, facts)
+        yield problem.model_copy(update={"absolute": error_of(task, row, place)}) if task.error_column else problem
 
 
 def _check_gold(task: TaskSettings, gold: str, place: str) -> None:
-    """Refuse what no completion could match; math golds need a worker and are left to `unreadable_golds`."""
+    """Refuse what no completion could match; a few broken math golds are left to `check`, which names them."""
     if task.verifier is not None or task.kind == "math":
         return
     judged = judge(Claim("", gold, task.kind))

@@ -24,12 +24,7 @@ from ..study.config_file import find_study, load_study
 from ..study.events import Listener
 from ..terminal.progress import ProgressDisplay
 from ..terminal.status import show_front
-from ..terminal.tables import (
-    confirmation_sentence,
-    confirmation_table,
-    trials_table,
-    winner_sentence,
-)
+from ..terminal.tables import confirmation_sentence, confirmation_table, trials_table, winner_sentence
 from ..tracking.address import study_key, tracking_uri
 from ..tracking.mlflow import MlflowTracking
 

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, Hours, Ray, StudyFile, StudyFiles, Trials, Until, Workers, console_for, finish, print_json
+from .options import (
+    AsJson,
+    Hours,
+    Ray,
+    StudyFile,
+    StudyFiles,
+    Trials,
+    Until,
+    Workers,
+    console_for,
+    finish,
+    print_json,
+)
 
 
 def check(study: StudyFiles, as_json: AsJson = False) -> None:

@@ -12,4 +12,5 @@ reproduce.py   `qtarget reproduce`: one trial again, from its spec.json alone, a
 train.py       `qtarget train`: the full run of an exported target, in processes of its own, shown and tracked here
 ui.py          `qtarget ui`: optuna-dashboard and the MLflow UI of a study or a campaign, on free local ports, until
                Ctrl-C
+verify.py      `qtarget verify`: stored answers judged again, offline, and what changed
 """

@@ -18,15 +18,7 @@ from ..study.config_file import parse_study
 from ..study.folder_file import read_folder, write_folder, write_host
 from ..study.redaction import redact
 from ..study.references import filled
-from ..study.resume import (
-    Change,
-    as_searched,
-    decisive,
-    hold_against,
-    refuse_changes,
-    refuse_other_inputs,
-    said,
-)
+from ..study.resume import Change, as_searched, decisive, hold_against, refuse_changes, refuse_other_inputs, said
 from .prior import Prior
 from .storage import StudyStorage, open_storage, sqlite_url
 

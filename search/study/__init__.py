@@ -8,10 +8,9 @@ config_file.py      reading a study's YAML: plain data, keys once, and each faul
 events.py           what happens in a study, as data: the supervisor emits, progress bars and tracking listen
 faults.py           every fault of a file in words: its path in the file, the rule, the value and the remedy
 failures.py         kinds of failure, and what each means for a trial: try again, infeasible, failed
-files.py            writing and reading small files so that a crash leaves the old one or the new one, and the names
-                    of shared ones
+files.py            writing and reading small files so that a crash leaves the old one or the new one, and names, of
+                    shared files and of studies
 folder_file.py      the configuration that a study's folder keeps, read as it is where the folder lies now
-names.py            what a study may be called
 redaction.py        what may be shown: text without passwords, and without control characters that a terminal would
                     obey
 references.py       `${NAME}` and `${file:PATH}` in addresses of stores: secrets outside of study files

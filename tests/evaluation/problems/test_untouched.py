@@ -41,7 +41,7 @@ def test_the_report_half_comes_first(tmp_path: Path) -> None:
     splits = load_problems(settings(tmp_path, 9), tmp_path, 0)
     asked = untouched_problems(settings(tmp_path, 9), tmp_path, 0, (), ids(splits.search))
     assert ids(asked) == ids(splits.report)
-    more = untouched_problems(settings(tmp_path, 36), tmp_path, 0, (), ids(splits.search))
+    more = untouched_problems(settings(tmp_path, 30), tmp_path, 0, (), ids(splits.search))
     assert ids(splits.report) < ids(more) and not ids(more) & ids(splits.search)
 
 
