@@ -65,18 +65,20 @@ class Searched:
     low: float
     high: float
     log: bool = False
+    by_name: bool = False
+    """Only where a space names the field: `search` then stands for this range."""
 
     def range(self) -> Range:
         """The same interval as a `Range`."""
         return Range(low=self.low, high=self.high, log=self.log)
 
 
-def searched_fields(family: type[BaseModel]) -> dict[str, Range]:
-    """The default search range of each field of `family` that declares one."""
+def searched_fields(family: type[BaseModel], *, by_name: bool = True) -> dict[str, Range]:
+    """The default search range of each field of `family` that declares one; `by_name`: those too that must be named."""
     marks = {
         name: mark
         for name, field in family.model_fields.items()
         for mark in field.metadata
         if isinstance(mark, Searched)
     }
-    return {name: mark.range() for name, mark in marks.items()}
+    return {name: mark.range() for name, mark in marks.items() if by_name or not mark.by_name}

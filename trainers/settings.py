@@ -1,10 +1,10 @@
 """What decides a training run: model, data and optimisation. Free of torch, so that any process may read it."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..spaces.settings import Settings
+from ..spaces.settings import GrownSettings, Settings
 
 
 class ModelSettings(Settings):
@@ -31,7 +31,7 @@ class LoraSettings(Settings):
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
 
 
-class DataSettings(Settings):
+class DataSettings(GrownSettings):
     """Demonstrations: a local JSONL or Parquet file, or anything `datasets.load_dataset` takes."""
 
     path: str
@@ -47,10 +47,19 @@ class DataSettings(Settings):
     """Render through the chat template; false: prompt and completion are plain text, joined as they are."""
     critical_column: str | None = None
     """Column with, per completion, the character spans [[start, end], ...] that are critical (CFT's mask)."""
+    weight_column: str | None = None
+    """Column with, per row, how often it counts: a number for the whole answer, one number a token of it, or character
+    spans [[start, end, weight], ...] of the completion (1 elsewhere). 0 is no loss at all. A learnt message's key
+    `weight` comes on top."""
+    reference_logprob_column: str | None = None
+    """Column with, per row, the log-probability of each token of the answer under a reference, nats: then designs that
+    look at no more of it (`asft_k3`, `flow`, ...) ask no model."""
     max_length: Annotated[int, Field(ge=2)] = 1024
     """Tokens, prompt and completion together; longer demonstrations are counted and left out."""
     max_examples: Annotated[int, Field(ge=1)] | None = None
     """Keep this many demonstrations, drawn by a seeded hash of their content."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"weight_column", "reference_logprob_column"})
 
 
 class CacheSettings(Settings):

@@ -18,7 +18,7 @@ from ...spaces.identity import content_id
 from ...trainers.data.load import load_demonstrations, load_rows, turn_reader
 from ...trainers.loop.resident import ResidentModel, needs_frozen_copy
 from ...trainers.settings import DataSettings, ModelSettings
-from ...trainers.teachers.sources import CachedModel
+from ...trainers.teachers.sources import CachedModel, LabelColumn, Source
 from ..study.config import StudyConfig
 from ..study.files import SEEN_FILE, read_json
 from .cache import cache_bias, study_caches
@@ -31,8 +31,8 @@ class Engine:
     def __init__(self, config: StudyConfig) -> None:
         base = config.base_folder
         self._config = config
-        self._opened: dict[ModelSettings, CachedModel] = {}
-        needs, live = config.needs, config.cache is None
+        self._opened: dict[str, CachedModel] = {}
+        needs, live = config.needs - config.in_data, config.cache is None
         self.resident = ResidentModel(
             config.model,
             base,
@@ -52,24 +52,24 @@ class Engine:
 
     def sources(self, target: TargetSpec) -> dict[str, Any]:
         """Reference and teacher of a design, live or from the cache that all trials share; None where it needs none."""
-        resident, config, needs = self.resident, self._config, target.needs
-        if config.cache is not None:
-            return {
-                "reference": self._cached(config.model) if "reference" in needs else None,
-                "teacher": self._cached(config.teacher) if "teacher" in needs and config.teacher else None,
-            }
-        return {
-            "reference": resident.reference() if "reference" in needs else None,
-            "teacher": resident.teacher if "teacher" in needs else None,
-        }
+        return {role: self._source(role, target) if role in target.needs else None for role in ("reference", "teacher")}
 
-    def _cached(self, model: ModelSettings) -> CachedModel:
+    def _source(self, role: str, target: TargetSpec) -> Source | None:
+        if role == "reference" and self.data.has_reference_logprobs and role not in target.needs_rows:
+            return LabelColumn()
+        if self._config.cache is None:
+            return self.resident.reference() if role == "reference" else self.resident.teacher
+        model = self._config.model if role == "reference" else self._config.teacher
+        return None if model is None else self._cached(role, model)
+
+    def _cached(self, role: str, model: ModelSettings) -> CachedModel:
         """Opened once an engine; built first when it is not there."""
-        if model not in self._opened:
+        if role not in self._opened:
             caches, _ = study_caches(self._config, self.data, self.tokenizer)
+            rows = role in self._config.needs_rows
             # every rank calls: they build together
-            self._opened[model] = caches.open_or_build(model, device=self.resident.device)
-        return self._opened[model]
+            self._opened[role] = caches.open_or_build(model, rows=rows, device=self.resident.device)
+        return self._opened[role]
 
     def cache_bias(self) -> dict[str, Any] | None:
         """What the study's caches lose, measured once a study; None where models are asked live."""
@@ -88,7 +88,7 @@ class Engine:
         if self.resident.teacher_fingerprint is not None:
             found["teacher"] = self.resident.teacher_fingerprint
         elif "teacher" in self._config.needs and self._config.teacher is not None:
-            found["teacher"] = self._cached(self._config.teacher).cache.manifest.key.id
+            found["teacher"] = self._cached("teacher", self._config.teacher).cache.manifest.key.id
         return found
 
     def describe(self) -> dict[str, str]:

@@ -24,7 +24,7 @@ from ...trainers.loop.resident import ResidentModel, needs_frozen_copy
 from ...trainers.loop.sft import StepReport
 from ...trainers.settings import ModelSettings
 from ...trainers.teachers.cached import CachedModels
-from ...trainers.teachers.sources import Source
+from ...trainers.teachers.sources import LabelColumn, Source
 from ..study.files import write_json
 from ..study.winner_file import WinnerFile, against_search, load_winner
 from .channel import Channel
@@ -44,6 +44,8 @@ class Training:
         self.winner, self.out, self.channel = winner, out, channel
         self.main = PartialState().is_main_process
         needs, live, base = winner.target.needs, winner.cache is None, winner.base_folder
+        if winner.data.reference_logprob_column is not None and "reference" not in winner.target.needs_rows:
+            needs = needs - {"reference"}
         self.resident = ResidentModel(
             winner.model,
             base,
@@ -105,10 +107,14 @@ class Training:
         )  # fmt: skip
         roles: dict[str, ModelSettings | None] = {"reference": winner.model, "teacher": winner.teacher}
         return {
-            role: caches.open_or_build(model, device=self.resident.device)
+            role: caches.open_or_build(model, rows=role in winner.target.needs_rows, device=self.resident.device)
             for role, model in roles.items()
-            if model is not None and role in winner.target.needs
+            if model is not None and role in winner.target.needs and not self._in_data(role)
         }
+
+    def _in_data(self, role: str) -> bool:
+        """Whether the data say all that the design asks of a model."""
+        return role == "reference" and self.data.has_reference_logprobs and role not in self.winner.target.needs_rows
 
     def _fingerprints(self) -> dict[str, str]:
         """Content of what is read here, as a search names it."""
@@ -124,6 +130,8 @@ class Training:
     def _source(self, role: str) -> Source | None:
         if role not in self.winner.target.needs:
             return None
+        if self._in_data(role):
+            return LabelColumn()
         if role in self.cached:
             return self.cached[role]
         return self.resident.reference() if role == "reference" else self.resident.teacher

@@ -196,6 +196,17 @@ class StudyConfig(Settings):
         return self.space.needs.union(*(design.needs for design in designs))
 
     @property
+    def needs_rows(self) -> frozenset[str]:
+        """Of which models some design looks at more than the label's log-probability."""
+        return self.space.needs_rows.union(*(baseline.target().needs_rows for baseline in self.baseline_settings()))
+
+    @property
+    def in_data(self) -> frozenset[str]:
+        """Models that need not be asked, because the data have all that the designs look at."""
+        column = self.data.reference_logprob_column is not None
+        return frozenset({"reference"} if column and "reference" not in self.needs_rows else ())
+
+    @property
     def objectives(self) -> int:
         """Values of a trial: its score, and, where retention is searched for too, what it did not forget."""
         retention = self.evaluation.retention
@@ -275,7 +286,7 @@ class StudyConfig(Settings):
 
 def _inputs(given: Mapping[str, Any]) -> frozenset[str]:
     """What designs may look at; `given`: fields of the study that have been read."""
-    always = {"reference", "old_logprobs", "sequence_ids"}
+    always = {"reference", "previous", "old_logprobs", "sequence_ids"}
     marked = isinstance(given.get("data"), DataSettings) and given["data"].critical_column
     return frozenset(always | ({"teacher"} if given.get("teacher") else set()) | ({"critical"} if marked else set()))
 

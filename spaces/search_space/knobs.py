@@ -96,7 +96,8 @@ def family_knobs(part: str, family: str, knobs: Any) -> dict[str, Any]:
     if not isinstance(knobs, dict | None):
         raise ValueError(f"`{part}.{family}` must map knobs to values, but got {knobs!r}; use {{}} for its defaults")
     model = FAMILIES[part][family]
-    own = {name: rule for name, rule in searched_fields(model).items() if name not in BASES[part].model_fields}
+    default = searched_fields(model, by_name=False)
+    own = {name: rule for name, rule in default.items() if name not in BASES[part].model_fields}
     rules = {name: _rule(part, family, name, value, model) for name, value in (knobs or {}).items()}
     merged = ({} if part == "weight" else own) | rules
     for _ in corners(part, family, merged):

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from ..gamma.base import MODELS
 from ..identity import canonical_id
 from ..identity.equivalents import writings
 from ..ranges import Range
@@ -99,6 +100,12 @@ class SearchSpace(Settings):
     def needs(self) -> frozenset[str]:
         """Inputs that some design of the space looks at."""
         return frozenset().union(*(self._family_needs(part, name) for part in PARTS for name in self._part(part)))
+
+    @property
+    def needs_rows(self) -> frozenset[str]:
+        """Of which models some design of the space looks at more than the label's log-probability."""
+        parts = [(part, name) for part in PARTS for name in self._part(part)]
+        return frozenset().union(*(_needs_rows(part, name, self._rules(part, name)) for part, name in parts))
 
     @property
     def training_knobs(self) -> tuple[str, ...]:
@@ -290,3 +297,9 @@ class SearchSpace(Settings):
 def _needs(part: str, family: str, rules: dict[str, Any]) -> frozenset[str]:
     """Inputs that some member of a family looks at."""
     return frozenset().union(*(getattr(corner, "needs", ()) for corner in corners(part, family, rules)))
+
+
+def _needs_rows(part: str, family: str, rules: dict[str, Any]) -> frozenset[str]:
+    """Models of which some member of a family looks at more than the label."""
+    rows_of = "needs_rows" if part == "gamma" else "needs"
+    return frozenset().union(*(getattr(corner, rows_of, ()) for corner in corners(part, family, rules))) & MODELS
