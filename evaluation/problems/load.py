@@ -223,8 +223,21 @@ def _file_problems(task: TaskSettings, base: Path, notes: Notes) -> Iterator[Pro
         check_template(task, row, place)
         gold = gold_of(task, row, place)
         _check_gold(task, gold, place)
+        prompt = message(task, row)
+        _check_text(prompt + gold, place)
         facts = facts_of(row, asked_columns(task))
-        yield _problem(task, question_of(task, row), message(task, row), gold, task.kind, None, facts)
+        yield _problem(task, question_of(task, row), prompt, gold, task.kind, None, facts)
+
+
+def _check_text(text: str, place: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"Problems must be Unicode text, but {place} has half a character in "
+            f"{text[max(0, error.start - 20) :][:40]!r}; mend the row",
+            field="evaluation.tasks",
+        ) from None
 
 
 def _check_gold(task: TaskSettings, gold: str, place: str) -> None:
