@@ -6,12 +6,10 @@ Started as `python -m qtarget.search.engine.main STUDY_FOLDER`. It knows neither
 from __future__ import annotations
 
 import errno
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -27,8 +25,8 @@ from .run import Run
 def main(folder: Path) -> None:
     """Serve one supervisor until its pipe ends; every failure is reported before the process leaves."""
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us through the supervisor
     channel = Channel()
+    channel.heed_signals()
     try:
         serve(folder, channel)
     except Exception as error:
@@ -36,15 +34,14 @@ def main(folder: Path) -> None:
         sys.exit(1)
 
 
-def serve(folder: Path, channel: Channel, make_run: Callable[[Engine, Channel, Message], Run] = Run) -> NoReturn:
-    """Load what the study needs, then run one trial after another until the channel's end ends the process."""
+def serve(folder: Path, channel: Channel, make_run: Callable[[Engine, Channel, Message], Run] = Run) -> None:
+    """Load what the study needs, then run one trial after another until a signal or the channel's end."""
     engine = Engine(read_folder(folder))
     engine.cache_bias()
     channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe())
-    while True:
-        command = channel.next_command()
+    while (command := channel.next_command())["type"] != "leave":
         if command["type"] == "run":
-            channel.stop.clear()
+            channel.begin()
             make_run(engine, channel, command).finish()
 
 

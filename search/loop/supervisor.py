@@ -56,7 +56,8 @@ def run_study(
     """Create the study, or go on with it, until every slot of its queue is finished.
 
     `trials` replaces the number of slots of the configuration. `until` (with a time zone) is a deadline at which
-    running trials stop at their next step and keep their checkpoint; so do Ctrl-C and SIGTERM, a second one at once.
+    running trials stop at their next step and keep their checkpoint; so they do at Ctrl-C, SIGTERM, SIGHUP and
+    SIGUSR1, whether this process or an engine gets it, and at once when the same one comes again.
     `hours` is a budget of engine hours over all trials of the study, those before this call included; it ends likewise.
     With `reserve` the search ends early enough for a confirmation on so many engines to fit into what is left of both,
     if it ever does.
@@ -184,7 +185,8 @@ class Supervisor:
     def _is_over(self, signals: StopSignals) -> bool:
         """Whether someone has asked to stop, or the budget has run out."""
         running = {worker.task.claim.number: worker.task.seconds for worker in self._workers if worker.task}
-        over: Over | Literal["signal"] | None = "signal" if signals.count else self._spending.over(running)
+        asked = signals.count or any(worker.told_to_stop for worker in self._workers)
+        over: Over | Literal["signal"] | None = "signal" if asked else self._spending.over(running)
         self._ended = over or "finished"
         return over is not None
 

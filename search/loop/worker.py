@@ -51,6 +51,8 @@ class Worker:
         self.check_inputs: Callable[[Mapping[str, str]], None] = lambda fingerprints: None  # raises UserError
         self.task: Task | None = None
         self._idle_deaths, self._last_sign = 0, time.monotonic()
+        self.told_to_stop: str | None = None
+        """What asked the engine to stop, if anything but this supervisor did: all of the study stops then."""
         self.disk_full = -math.inf
         """When the engine last found no room on the disk, in the seconds of `time.monotonic`."""
 
@@ -106,7 +108,14 @@ class Worker:
             except LeaseLostError as error:
                 self._let_go(error)
         if dead and self.engine is engine:
-            kind, reason = engine.cause_of_death()
+            self._on_death(engine)
+
+    def _on_death(self, engine: RunningEngine) -> None:
+        kind, reason = engine.cause_of_death()
+        if kind == "stopped" or self.told_to_stop is not None:
+            self.told_to_stop = self.told_to_stop or reason
+            self.abandon()
+        else:
             self._on_failure(Failure(kind=kind, message=reason, traceback=engine.log_tail()))
 
     def _handle(self, message: Message) -> None:
@@ -119,6 +128,8 @@ class Worker:
                 self._send_trial(self.task)
         elif kind == "unplaced" and self.task is not None:
             self._give_back(self.task, "no node has room for its engine")
+        elif kind == "signalled":
+            self.told_to_stop = f"the engine got {message['name']}"
         elif kind == "failed":
             self._on_failure(Failure.model_validate(message["failure"]))
         elif self.task is not None and message.get("number") == self.task.claim.number:
