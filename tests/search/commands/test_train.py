@@ -58,12 +58,12 @@ def train(winner: Path, out: Path, tracking: str = "none", **changes: Any) -> di
 def test_killed_and_started_again_it_saves_the_same_bytes(tmp_path: Path) -> None:
     winner = write_winner(tmp_path, run={"packing": True}, evaluation=None)
     with start(winner, tmp_path / "straight") as whole:
-        assert b'"trained"' in whole.stdout.read()
+        assert b'"done"' in whole.stdout.read()
     with start(winner, tmp_path / "killed") as process:
         wait_for(tmp_path / "killed" / "metrics.jsonl", 19, process)
         process.send_signal(signal.SIGKILL)
     with start(winner, tmp_path / "killed") as again:
-        assert b'"trained"' in again.stdout.read()
+        assert b'"done"' in again.stdout.read()
     files = [(tmp_path / out / "model" / "model.safetensors").read_bytes() for out in ("straight", "killed")]
     assert files[0] == files[1]
     steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]

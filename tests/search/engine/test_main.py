@@ -19,7 +19,7 @@ from qtarget.search.store.history import load_history
 
 CHATTER = """
 import os, sys, threading
-from qtarget.search.engine_channel import Channel
+from qtarget.search.engine.channel import Channel
 channel = Channel()
 print("stray print"); sys.stdout.flush(); os.system("echo stray child"); os.write(1, b"stray native\\n")
 channel.send("ready", value=0.1)
@@ -84,7 +84,7 @@ def test_failures_are_told_apart_by_what_really_happens(act: Callable[[], None],
     assert failure.kind == kind and said in failure.message
     assert failure.field == ("data.path" if kind == "user" else None)
     if kind == "bug":
-        assert "Traceback" in failure.traceback and "test_engine.py" in failure.traceback
+        assert "Traceback" in failure.traceback and "test_main.py" in failure.traceback
 
 
 GROUPS = Path("/sys/fs/cgroup/memory")

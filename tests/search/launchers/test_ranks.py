@@ -63,7 +63,7 @@ def kill_rank_1() -> None:
 
 def ranks() -> list[psutil.Process]:
     """Rank processes below this one."""
-    return [p for p in psutil.Process().children(recursive=True) if "engine_ranks" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process().children(recursive=True) if "search.engine.ranks" in " ".join(p.cmdline())]
 
 
 def losses(record: TrialRecord) -> list[float]:

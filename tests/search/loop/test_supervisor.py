@@ -271,7 +271,7 @@ def test_another_process_joins_by_url_and_name(scripted_study, recorder: Recorde
     assert Path(joined.folder) == config.study_folder
     study = optuna.load_study(study_name="small", storage=f"sqlite:///{config.study_folder}/study.db")
     study.set_user_attr("code", {**study.user_attrs["code"], "trainers/loop/sft.py": "of another day"})
-    with pytest.raises(UserError, match=r"the same code, but here trainers/sft\.py differ"):
+    with pytest.raises(UserError, match=r"the same code, but here trainers/loop/sft\.py differ"):
         join_study(f"sqlite:///{config.study_folder}/study.db", "small", launch=scripted)
 
 

@@ -19,7 +19,7 @@ from qtarget.search.study.redaction import printable, redact
 from qtarget.trainers.settings import ModelSettings
 
 ROOT = Path(__file__).parents[3]
-SOURCES = [path for floor in ("spaces", "trainers", "evaluation", "search") for path in (ROOT / floor).glob("*.py")]
+SOURCES = [path for floor in ("spaces", "trainers", "evaluation", "search") for path in (ROOT / floor).rglob("*.py")]
 FORBIDDEN = {"eval", "exec", "torch.load", "pickle.load", "pickle.loads", "os.system", "yaml.unsafe_load"}
 
 

@@ -29,10 +29,10 @@ import sys, time, torch
 from pathlib import Path
 from transformers import AutoModelForCausalLM
 from qtarget.spaces import presets
-from qtarget.trainers.data import load_demonstrations
-from qtarget.trainers.models import load_tokenizer
+from qtarget.trainers.data.load import load_demonstrations
+from qtarget.trainers.models.load import load_tokenizer
 from qtarget.trainers.settings import DataSettings, ModelSettings, TrainingSettings
-from qtarget.trainers.sft import train
+from qtarget.trainers.loop.sft import train
 
 folder = Path(sys.argv[1])
 tokenizer = load_tokenizer(ModelSettings(path="base"), folder)

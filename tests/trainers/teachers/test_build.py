@@ -159,7 +159,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from cache_world import demonstrations, key, teacher
-from qtarget.trainers.cache_build import build
+from qtarget.trainers.teachers.build import build
 def die(done, total):
     if done > total / 3:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -195,7 +195,7 @@ RANK = """
 import sys, torch
 from pathlib import Path
 from cache_world import demonstrations, key, teacher
-from qtarget.trainers.cache_build import build
+from qtarget.trainers.teachers.build import build
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 build(teacher(), demonstrations(), key(demonstrations()), folder / "root", pad_token_id=0, shard_tokens=30)
