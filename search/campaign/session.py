@@ -11,7 +11,7 @@ from rich.console import Console
 from ..launchers.choose import engines
 from ..loop.budget import Budget, confirmation_cost, is_confirmed, parse_until
 from ..loop.confirm import candidates, conclude, confirmation_config
-from ..loop.summary import Summary
+from ..loop.summary import Summary, stopped_sentence
 from ..loop.supervisor import join_study, run_study
 from ..store.history import load_history
 from ..store.study import joined_config
@@ -75,8 +75,8 @@ def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str
     show_front(records, console)
     console.print(winner_sentence(summary.winner, summary.sft), soft_wrap=True)
     if summary.state == "stopped":
-        console.print("Stopped; nothing is lost. The same command goes on from the checkpoints.")
-    console.print(f"Everything is in {config.study_folder}", soft_wrap=True)
+        console.print(stopped_sentence(records))
+    console.print(f"Everything is in {config.study_folder}", soft_wrap=True, markup=False)
     return summary.as_dict()
 
 

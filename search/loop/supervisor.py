@@ -9,7 +9,7 @@ import logging
 import math
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from ..study.events import Event, Listener, StudyEnded, StudyStarted, TrialEnded
 from ..study.resume import refuse_other_inputs
 from ..study.trial import trial_folder
 from .budget import Budget, Over, Spending
+from .log import run_log
 from .plan import Planned, Planner, first_slots
 from .signals import StopSignals
 from .summary import Summary, ended
@@ -96,12 +97,21 @@ def _supervise(
     try:
         if launch is None:
             launch, workers = place(study.config.engine.ranks, workers)
-        with StopSignals() as signals:
-            return Supervisor(study, listeners, budget, workers, launch).run(signals)
+        with run_log(study.folder) as written, StopSignals() as signals:
+            return Supervisor(study, [written, *listeners], budget, workers, launch).run(signals)
     finally:
         study.storage.close()
         for listener in listeners:
-            listener.close()
+            _guarded(listener.close)
+
+
+def _guarded(action: Callable[[], None]) -> str | None:
+    """Do what only shows or tracks: it may not end the study, nor leave the process. Why it failed, if it did."""
+    try:
+        action()
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 class Supervisor:
@@ -111,6 +121,7 @@ class Supervisor:
         self, study: Study, listeners: Sequence[Listener], budget: Budget, workers: int, launch: Launch
     ) -> None:
         self._study, self._listeners = study, listeners
+        self._failing: list[Listener] = []
         self._spending = Spending(budget, study.config)
         self._disk = Disk(study.folder, study.config.limits.disk_gigabytes)
         self._queue = Queue(study.config, study.storage)
@@ -248,6 +259,9 @@ class Supervisor:
 
     def _stop_all(self, signals: StopSignals) -> None:
         """First signal or deadline: stop at the next step. Second signal: at once."""
+        told = next((worker.told_to_stop for worker in self._workers if worker.told_to_stop), signals.name)
+        if told and any(worker.task for worker in self._workers):
+            log.warning("%s: running trials stop at their next step", told)
         for worker in self._workers:
             worker.stop("interrupted")
         while any(worker.task for worker in self._workers) and signals.count < 2:
@@ -270,6 +284,9 @@ class Supervisor:
 
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:
-            listener.on_event(event)
+            failure = _guarded(partial(listener.on_event, event))
+            if failure is not None and listener not in self._failing:
+                self._failing.append(listener)
+                log.warning("%s failed (%s); the study goes on", type(listener).__name__, failure)
         if isinstance(event, TrialEnded) and event.state != "interrupted":
             drop_checkpoints(self._look())

@@ -21,6 +21,7 @@ from ..study.events import Event, ProblemsDone, RungScored, StepDone, TrialEnded
 from ..study.events import TrialState as EndState
 from ..study.failures import Failure, decide
 from ..study.trial import TrialSpec, trial_folder
+from .summary import ABANDONED
 from .task import Task
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ class Worker:
         if task is not None and task.stopping == "timeout":
             failure = self._timeout()  # killed because it did not stop when asked
         if task is not None and task.stopping == "interrupted":
-            self._give_back(task)
+            self._give_back(task, ABANDONED)
         elif failure.kind in ("bug", "user"):
             self._end_study(failure)
         elif task is not None:
@@ -297,7 +298,7 @@ class Worker:
         """Kill the engine and put the trial back: it goes on from its last checkpoint."""
         self.discard_engine()
         if self.task is not None:
-            self._give_back(self.task, "abandoned")
+            self._give_back(self.task, ABANDONED)
 
     def discard_engine(self) -> None:
         if self.engine is not None:

@@ -24,6 +24,7 @@ from ..store.history import TrialRecord, best, load_history, plain_sft
 from ..study.config import StudyConfig
 from ..study.config_file import locate
 from ..study.files import read_json
+from .output import lost_output
 from .progress import STATE_STYLE
 from .tables import confirmation_sentence, duration, score_text, winner_sentence
 
@@ -213,9 +214,9 @@ def view(found: Snapshot) -> RenderableType:
 
 
 def follow(path: Path, console: Console, *, every: float = 2.0) -> dict[str, Any]:
-    """Show a study, and its confirmation once that runs, until nothing is left of either; Ctrl-C ends it.
+    """Show a study, and its confirmation once that runs, until nothing is left of either, or nobody reads on.
 
-    Only reads. Returns the last snapshot as data. Raises UserError when there is no study.
+    Ctrl-C ends it. Only reads. Returns the last snapshot as data. Raises UserError when there is no study.
     """
     config = locate(path)
     with Live(console=console, auto_refresh=False, transient=False) as live:
@@ -226,7 +227,7 @@ def follow(path: Path, console: Console, *, every: float = 2.0) -> dict[str, Any
             if verdict is not None:
                 frame = Group(frame, Text(confirmation_sentence(verdict), style="bold"))
             live.update(frame, refresh=True)
-            if not shown.left:
+            if not shown.left or lost_output():
                 return {"study": config.study, "confirmation": verdict, **shown.as_dict()}
             time.sleep(every)
 
