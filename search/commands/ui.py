@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ...spaces.errors import UserError
+from ..launchers.process import SAFE
 from ..loop.signals import StopSignals
 from ..store.storage import open_storage
 from ..store.study import storage_url
@@ -168,7 +169,7 @@ def _launch(name: str, link: str, module: Sequence[str], log: Path, environment:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env={**os.environ, **environment},
+            env={**os.environ, **SAFE, **environment},
             start_new_session=True,  # Ctrl-C is for us: we end them in order
         )
     return Server(name, link, process, log)
