@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class CampaignNow:
         at_work, left = sum(pair.running for pair in self.pairs), self.search_left
         if left is None or not at_work:
             return None
-        return datetime.now().astimezone() + timedelta(seconds=(left + self.confirmations_left) / at_work)
+        return (datetime.now(UTC) + timedelta(seconds=(left + self.confirmations_left) / at_work)).astimezone()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

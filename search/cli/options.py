@@ -29,7 +29,7 @@ Hours = Annotated[
 Ray = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Ray cluster for the engines: one a GPU, or one a node without.")
 ]
-Until = Annotated[str | None, typer.Option(help="Stop at this time, e.g. 07:00 or 2030-01-31T07:00+01:00.")]
+Until = Annotated[str | None, typer.Option(help="Stop at this time: 07:00, +8h, or 2030-01-31T07:00+01:00.")]
 
 
 def console_for(as_json: bool = False, record: bool = False) -> Console:

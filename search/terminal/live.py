@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def snapshot(config: StudyConfig, records: Sequence[TrialRecord] | None = None) 
         waiting = sum(record.state == "waiting" for record in records)
         left = mean * (waiting + sum(1 - each.step / max(1, each.steps) for each in running))
         if running:
-            end = datetime.now().astimezone() + timedelta(seconds=left / len(running))
+            end = (datetime.now(UTC) + timedelta(seconds=left / len(running))).astimezone()
     return Snapshot(config.study, records, running, spent, left, end)
 
 
