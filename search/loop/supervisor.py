@@ -139,6 +139,7 @@ class Supervisor:
     def run(self, signals: StopSignals) -> Summary:
         state: Literal["finished", "stopped", "failed"] = "failed"
         self._study.storage.patience.give_up = lambda: self._is_over(signals)
+        self._study.storage.patience.held_up = self._pause_if_long
         try:
             if self._study.stored:
                 self._queue.reap()
@@ -154,6 +155,12 @@ class Supervisor:
             finally:
                 self._queue.leave()
         return self._summary("finished" if state == "finished" else "stopped")
+
+    def _pause_if_long(self, seconds: float) -> None:
+        """A storage that is away for so long may have been out of reach for this host only."""
+        if seconds > self._study.config.limits.lease_seconds / 2 and not self._study.storage.url.startswith("sqlite"):
+            for worker in self._workers:
+                worker.pause()
 
     def _start_engines(self, signals: StopSignals) -> None:
         """The first engine sees all inputs before the study is created: what cannot work leaves nothing behind."""

@@ -294,6 +294,15 @@ class Worker:
             self.discard_engine()
             self._on_stopped(task, {})
 
+    def pause(self) -> None:
+        """Have the trial stop at its next step: its lease cannot be renewed, and another host may take it over.
+
+        It is given back, or let go, when the storage answers again.
+        """
+        if self.task is not None and self.engine is not None and self.inputs is not None and not self.task.paused:
+            self.task.paused = True
+            self.engine.send({"type": "stop", "number": self.task.claim.number})
+
     def abandon(self) -> None:
         """Kill the engine and put the trial back: it goes on from its last checkpoint."""
         self.discard_engine()

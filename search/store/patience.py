@@ -30,6 +30,8 @@ class Patience:
     def __init__(self) -> None:
         self.give_up: Callable[[], bool] = lambda: False
         """Asked between two tries: whether to wait no longer (Ctrl-C, the deadline)."""
+        self.held_up: Callable[[float], None] = lambda seconds: None
+        """Told between two tries how long this has been waited for."""
 
     def wait_for(self, action: Callable[[], Result]) -> Result:
         """The result of `action`, tried again after each failure that `passing` names.
@@ -37,7 +39,7 @@ class Patience:
         Raises KeyboardInterrupt when told to give up: nothing can be stored any more, and what was running is found and
         put back at the next start.
         """
-        waiting = False
+        waiting, begun = False, time.monotonic()
         while True:
             try:
                 result = action()
@@ -50,6 +52,7 @@ class Patience:
                 if not waiting:
                     log.warning("%s; the study pauses until that has passed", reason)
                 waiting = True
+                self.held_up(time.monotonic() - begun)
                 time.sleep(PAUSE_SECONDS)
             else:
                 if waiting:
