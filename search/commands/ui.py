@@ -190,7 +190,7 @@ def _wait(servers: Sequence[Server], signals: StopSignals, console: Console) -> 
 
 def _study_number(config: StudyConfig) -> int:
     """What the dashboard calls the study. Raises UserError when its storage has none."""
-    with contextlib.closing(open_storage(storage_url(config), config.study)) as storage:
+    with contextlib.closing(open_storage(storage_url(config), config.study, reading=True)) as storage:
         try:
             found: int = storage.backend.get_study_id_from_name(config.study)
         except KeyError:

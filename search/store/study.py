@@ -17,7 +17,7 @@ from ..study.config_file import parse_study, write_folder
 from ..study.redaction import redact
 from ..study.resume import refuse_changes, refuse_other_inputs
 from .prior import Prior
-from .storage import StudyStorage, open_storage, sqlite_url
+from .storage import StudyStorage, open_storage, placed, sqlite_url
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # events say what happens; its own lines would break progress bars
 
@@ -121,10 +121,7 @@ def storage_url(config: StudyConfig) -> str:
     """The URL of the configuration, or an SQLite file in the study's folder; relative SQLite paths start at `base`."""
     if config.storage is None:
         return sqlite_url(config.study_folder / "study.db")
-    prefix = "sqlite:///"
-    if config.storage.startswith(prefix) and not config.storage.startswith(f"{prefix}/"):
-        return sqlite_url(config.base_folder / config.storage.removeprefix(prefix))
-    return config.storage
+    return placed(config.storage, config.base_folder)
 
 
 def stored_attributes(storage: StudyStorage, name: str) -> dict[str, Any]:

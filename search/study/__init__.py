@@ -12,6 +12,7 @@ files.py            writing and reading small files so that a crash leaves the o
 redaction.py        what may be shown: text without passwords, and without control characters that a terminal would
                     obey
 resume.py           what may change between two starts of one study: whatever does not decide a trial
+urls.py             addresses of databases and servers as people write them, and how they are shown
 trial.py            one trial as data: what decides it, and the folder that its files live in
 winner_file.py      winner.yaml: everything a full training run needs, written by `qtarget export` and read by
                     `qtarget train`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_USER_INFO = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s'\"]*@")
+_USER_INFO = re.compile(r"(\w[\w+.-]*://[^\s:/]*):[^\s'\"]*@")
 _QUERY = re.compile(r"([?&](?:password|passwd|pwd|token|api_key|sslpassword)=)[^&\s'\"]+", re.IGNORECASE)
 
 
