@@ -26,7 +26,7 @@ from ..terminal.tables import (
     trials_table,
     winner_sentence,
 )
-from ..tracking.address import study_key, tracking_uri
+from ..tracking.address import study_place, tracking_uri
 from ..tracking.mlflow import MlflowTracking
 
 
@@ -146,6 +146,6 @@ def listeners(config: StudyConfig, console: Console) -> list[Listener]:
     found: list[Listener] = [ProgressDisplay(console)]
     if config.tracking.uri != "none":
         experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
-        uri, key = tracking_uri(config), study_key(config)
-        found.append(MlflowTracking(uri, experiment, config.study, config.study_folder, key=key))
+        uri, place = tracking_uri(config), study_place(config)
+        found.append(MlflowTracking(uri, experiment, config.study, config.study_folder, place=place))
     return found

@@ -184,7 +184,7 @@ class Supervisor:
         self._announced = True
         records, config = self._look(), self._study.shown_config
         done, folder = ended(records), str(self._study.folder)
-        self._emit(StudyStarted(self._study.name, folder, len(records), len(done), config, done))
+        self._emit(StudyStarted(self._study.name, folder, len(records), len(done), config, done, self._study.identity))
 
     def _work(self, signals: StopSignals) -> Literal["finished", "stopped"]:
         while not self._is_over(signals):

@@ -23,6 +23,9 @@ class StudyStarted:
     config: Mapping[str, Any]
     ended: Mapping[int, TrialState] = field(default_factory=dict)
     """How each finished slot ended, those told by processes that died before they could say so included."""
+    identity: str | None = None
+    """Of the study in its storage: one that is made anew under the old name has another. None: from before there was
+    one."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from .redaction import redact
 
 _WELL_FORMED = re.compile(r"[\w+.-]+://[^:/?#\s]*(?::[^@:/?#\s'\"]*)?@[^@/?#\s]+(?:/[^?#@\s]*)?(?:\?[\w.-]+=\S*)?")
 _WITH_PASSWORD = re.compile(r"(?P<start>[\w+.-]+://[^:/?#\s]*:)(?P<password>.*)@(?P<rest>[^@]*)", re.DOTALL)
-_LOCAL = ("localhost", "127.0.0.1", "::1")
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def encoded(url: str) -> str:
@@ -34,6 +34,6 @@ def shown(url: str) -> str:
 def is_local(url: str) -> bool:
     """Whether a server of this host is meant, which no proxy can reach."""
     try:
-        return urlsplit(encoded(url)).hostname in _LOCAL
+        return urlsplit(encoded(url)).hostname in LOCAL
     except ValueError:
         return False

@@ -2,7 +2,10 @@
 
 A trial never fails, and never waits, because of tracking.
 
-address.py  which store a study is tracked in, and what its runs are found by there
-mlflow.py   MLflow, written from events and never read back into the study: a parent run a study
-spool.py    a journal of study events on disk, so that tracking can fall behind
+address.py     which store a study is tracked in, and what its runs are found by there
+connection.py  the way to a tracking store, and which of its answers are refusals
+mlflow.py      MLflow, written from events and never read back into the study: a parent run a study
+names.py       what MLflow takes for a name and for a value
+spool.py       a journal of study events on disk, so that tracking can fall behind
+writer.py      spooled events become runs, parameters and metrics
 """
