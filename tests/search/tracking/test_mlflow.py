@@ -18,7 +18,7 @@ from qtarget.search.study.config_file import parse_study
 from qtarget.search.study.events import RungScored, StepDone, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from qtarget.search.study.trial import trial_folder
 from qtarget.search.tracking.address import run_key, tracking_uri
-from qtarget.search.tracking.connection import connect, past_proxies
+from qtarget.search.tracking.connection import connect, logging_level, past_proxies
 from qtarget.search.tracking.mlflow import MlflowTracking
 from qtarget.search.tracking.names import fitting_name, flatten
 from qtarget.search.tracking.spool import open_spool, orphans
