@@ -116,7 +116,7 @@ def confirm_study(
     chosen = candidates(config, load_history(config))
     confirmation = confirmation_config(config, chosen)
     names, seeds = ", ".join(candidate.title for candidate in chosen), config.confirmation.seeds
-    console.print(f"Confirming with {seeds} fresh seeds on untouched problems: {names}", soft_wrap=True)
+    console.print(f"Confirming with {seeds} fresh seeds on untouched problems: {names}", soft_wrap=True, markup=False)
     heard = listeners(confirmation, console)
     summary = run_study(confirmation, heard, workers=workers, until=deadline, hours=hours)
     if summary.state != "finished":

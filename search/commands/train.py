@@ -71,7 +71,7 @@ def train_winner(
     if found["status"] == "stopped":
         console.print(f"Stopped after step {found['step']}; the same command goes on from there.")
     else:
-        console.print(f"Trained {found['steps']} steps; the model is in {found['model']}", soft_wrap=True)
+        console.print(f"Trained {found['steps']} steps; the model is in {found['model']}", soft_wrap=True, markup=False)
         if found["report"] is not None:
             shown = found["report"]
             console.print(
@@ -125,7 +125,7 @@ class _Listener:
     def _hear(self, message: Mapping[str, Any]) -> None:
         kind = message["type"]
         if kind == "started":
-            self.console.print(message["data"], soft_wrap=True)
+            self.console.print(message["data"], soft_wrap=True, markup=False)
         elif kind == "step":
             note = f"loss {message['metrics']['loss']:.4g}"
             self.show({"phase": "training", "done": message["step"], "total": message["steps"], "note": note})
