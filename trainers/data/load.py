@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -87,7 +88,9 @@ def load_rows(settings: DataSettings, base: Path) -> Any:
                     f"`path` must end in one of {', '.join(FORMATS)}, but got {local}; convert the file",
                     field=f"{FIELD}.path",
                 )
-            return datasets.load_dataset(builder, settings.name, data_files=str(local), split=settings.split)
+            # a name, not a pattern: folders may be called `[b]`
+            files = glob.escape(str(local))
+            return datasets.load_dataset(builder, settings.name, data_files=files, split=settings.split)
         return datasets.load_dataset(str(local or settings.path), settings.name, split=settings.split)
     except UserError:
         raise

@@ -5,6 +5,7 @@ Settings are plain dictionaries, as `winner.yaml` holds them.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Iterator
@@ -117,7 +118,7 @@ def demonstrations(data: dict[str, Any], tokenizer: Any, base: Path) -> Any:
     place = base / data["path"]
     if place.is_file():
         kind = FORMATS[place.suffix]
-        rows = load_dataset(kind, data.get("name"), data_files=str(place), split=data["split"])
+        rows = load_dataset(kind, data.get("name"), data_files=glob.escape(str(place)), split=data["split"])
     else:
         rows = load_dataset(str(place) if place.exists() else data["path"], data.get("name"), split=data["split"])
     rows = rows.map(lambda row: tokenized(row, data, tokenizer), remove_columns=rows.column_names)
