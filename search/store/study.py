@@ -162,12 +162,15 @@ def searched(config: StudyConfig) -> Searched:
 
 def held_against(config: StudyConfig, stored: Mapping[str, Any]) -> Searched:
     """The same by what the storage says of the study."""
+    if "config" not in stored:
+        return Searched(config, stored.get("fingerprints", {}), [])
+    config = _dated(config, stored["config"].get("date"))
+    before = {**stored["config"], "date": stored["config"].get("date") or str(config.date)}
     try:
-        used = as_searched(stored["config"], config)
-    except (UserError, KeyError):  # of a version that wrote it in another way, or none
+        used = as_searched(before, config)
+    except (UserError, KeyError):  # of a version that wrote it in another way
         used = config
-    changes = decisive(stored["config"], config) if "config" in stored else []
-    return Searched(used, stored.get("fingerprints", {}), changes)
+    return Searched(used, stored.get("fingerprints", {}), decisive(before, config))
 
 
 def _dated(config: StudyConfig, stored: str | None) -> StudyConfig:
