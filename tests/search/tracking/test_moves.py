@@ -17,7 +17,7 @@ from qtarget.search.loop.supervisor import run_study
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study, read_folder, write_folder
 from qtarget.search.tracking.address import run_key, study_place, tracking_uri
-from qtarget.search.tracking.mlflow import connect
+from qtarget.search.tracking.connection import connect
 
 
 def study_key(config: StudyConfig) -> str:
