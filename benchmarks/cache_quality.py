@@ -33,17 +33,17 @@ from pathlib import Path
 from torch import nn
 
 from qtarget.spaces.target import TargetSpec
-from qtarget.trainers.batches import collate
-from qtarget.trainers.cache import TeacherCache
-from qtarget.trainers.cache_bias import DISTILLATION, CacheBias, cache_bias
-from qtarget.trainers.cache_build import build
-from qtarget.trainers.cache_key import cache_key
-from qtarget.trainers.data import load_demonstrations
-from qtarget.trainers.demonstrations import Demonstrations
-from qtarget.trainers.models import load_model, load_tokenizer, pad_token_id
+from qtarget.trainers.data.batches import collate
+from qtarget.trainers.data.demonstrations import Demonstrations
+from qtarget.trainers.data.load import load_demonstrations
+from qtarget.trainers.loop.sft import train
+from qtarget.trainers.models.load import load_model, load_tokenizer, pad_token_id
 from qtarget.trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
-from qtarget.trainers.sft import train
-from qtarget.trainers.sources import CachedModel, FrozenModel, Source
+from qtarget.trainers.teachers.bias import DISTILLATION, CacheBias, cache_bias
+from qtarget.trainers.teachers.build import build
+from qtarget.trainers.teachers.cache import TeacherCache
+from qtarget.trainers.teachers.key import cache_key
+from qtarget.trainers.teachers.sources import CachedModel, FrozenModel, Source
 
 KINDS = {
     "top-64": CacheSettings(),

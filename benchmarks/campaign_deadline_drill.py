@@ -23,8 +23,8 @@ from typing import Any
 
 import yaml
 
-from qtarget.search.campaign_config import load_campaign
-from qtarget.search.history import load_history
+from qtarget.search.store.history import load_history
+from qtarget.search.study.campaign_config import load_campaign
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def variant(campaign: Path, out: Path) -> Path:
 def call(campaign: Path, seconds: float, number: int) -> dict[str, Any]:
     """One `qtarget run --until`, its words kept in call-N.log; what came of it."""
     until = datetime.now().astimezone() + timedelta(seconds=seconds)
-    command = [sys.executable, "-m", "qtarget.search.cli", "run", str(campaign), "--until", until.isoformat(), "--json"]
+    command = [sys.executable, "-m", "qtarget", "run", str(campaign), "--until", until.isoformat(), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     campaign.with_name(f"call-{number}.log").write_text(done.stderr, "utf-8")
     late = (datetime.now().astimezone() - until).total_seconds()

@@ -25,11 +25,11 @@ from optuna.trial import TrialState
 from postgres import postgres_server
 from small_study import small_config
 
-from qtarget.search.config import StudyConfig
-from qtarget.search.config_file import parse_study
-from qtarget.search.queue import Queue, Verdict
-from qtarget.search.storage import open_storage
-from qtarget.search.study import Study
+from qtarget.search.store.queue import Queue, Verdict
+from qtarget.search.store.storage import open_storage
+from qtarget.search.store.study import Study
+from qtarget.search.study.config import StudyConfig
+from qtarget.search.study.config_file import parse_study
 
 
 def main() -> None:

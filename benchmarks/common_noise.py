@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from qtarget.evaluation.evaluate import evaluate
-from qtarget.evaluation.problems import load_problems
+from qtarget.evaluation.problems.load import load_problems
+from qtarget.evaluation.scoring.evaluate import evaluate
 from qtarget.evaluation.settings import EvaluationSettings, TaskSettings
 from qtarget.spaces.identity import derive_seed
-from qtarget.trainers.models import load_model, load_tokenizer
+from qtarget.trainers.models.load import load_model, load_tokenizer
 from qtarget.trainers.settings import ModelSettings
 
 

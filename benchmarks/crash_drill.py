@@ -29,10 +29,10 @@ from typing import Any
 import psutil
 import yaml
 
-from qtarget.search.config import StudyConfig
-from qtarget.search.config_file import load_study
-from qtarget.search.history import TrialRecord, load_history
-from qtarget.search.session import tracking_uri
+from qtarget.search.store.history import TrialRecord, load_history
+from qtarget.search.study.config import StudyConfig
+from qtarget.search.study.config_file import load_study
+from qtarget.search.tracking.address import tracking_uri
 
 PHASES = ("training", "checkpointing", "evaluation", "tracking", "starting", "training", "checkpointing", "tell")
 """Chances are equal; only so many results are ever told, and every trial trains and saves more than once."""
@@ -95,7 +95,7 @@ def write_variant(study: Path, out: Path, name: str, **changes: int | None) -> P
 
 
 def command(study: Path) -> list[str]:
-    return [sys.executable, "-m", "qtarget.search.cli", "run", str(study)]
+    return [sys.executable, "-m", "qtarget", "run", str(study)]
 
 
 @dataclass(frozen=True)

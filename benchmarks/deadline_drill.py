@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from qtarget.search.config_file import load_study
-from qtarget.search.history import load_history
+from qtarget.search.store.history import load_history
+from qtarget.search.study.config_file import load_study
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def variant(study: Path, out: Path) -> Path:
 def call(study: Path, seconds: float) -> dict[str, Any]:
     """One `qtarget run --until`; what came of it."""
     until = datetime.now().astimezone() + timedelta(seconds=seconds)
-    command = [sys.executable, "-m", "qtarget.search.cli", "run", str(study), "--until", until.isoformat(), "--json"]
+    command = [sys.executable, "-m", "qtarget", "run", str(study), "--until", until.isoformat(), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     late = (datetime.now().astimezone() - until).total_seconds()
     if done.returncode not in (0, 130):

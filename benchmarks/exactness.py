@@ -21,7 +21,7 @@ from published_losses import cases, value_and_gradient
 from token_rows import TokenRows, edge_rows, random_rows
 
 from qtarget.spaces import presets
-from qtarget.trainers.loss_dense import dense_target_loss
+from qtarget.trainers.loss.dense import dense_target_loss
 
 WORLDS = [
     random_rows("near", scale=0.3),

@@ -60,7 +60,7 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     winner["training"] |= {"precision": "fp32", "clip_norm": None, "steps": given.steps}
     winner["evaluation"] = None
     if given.preset is not None:
-        from qtarget.search.export_loss import loss_source
+        from qtarget.search.export.loss import loss_source
         from qtarget.spaces import presets
 
         winner["target"] = presets.get(given.preset).model_dump(mode="json")
@@ -124,8 +124,9 @@ def trl_side(folder: Path, out: Path, steps: int) -> None:
 def qtarget_side(folder: Path, out: Path, steps: int) -> None:
     """`qtarget train`, in the process that it would start."""
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    from qtarget.search.engine_train import Silent, Training
-    from qtarget.search.winner_file import load_winner
+    from qtarget.search.engine.helper import Silent
+    from qtarget.search.engine.train import Training
+    from qtarget.search.study.winner_file import load_winner
 
     notes = Notes(out)
     training = Training(load_winner(folder), out / "run", Silent())

@@ -29,12 +29,12 @@ from typing import Any
 
 import torch
 
-from qtarget.evaluation.backends import PlainBackend
-from qtarget.evaluation.generate import Request, Sampling, generate
-from qtarget.evaluation.problems import load_problems
-from qtarget.evaluation.prompts import encode, end_tokens, render
+from qtarget.evaluation.generation.backends import PlainBackend
+from qtarget.evaluation.generation.batched import Request, Sampling, generate
+from qtarget.evaluation.generation.prompts import encode, end_tokens, render
+from qtarget.evaluation.problems.load import load_problems
 from qtarget.evaluation.settings import EvaluationSettings, TaskSettings
-from qtarget.trainers.models import load_model, load_tokenizer
+from qtarget.trainers.models.load import load_model, load_tokenizer
 from qtarget.trainers.settings import ModelSettings
 
 Tokens = dict[int, tuple[int, ...]]
@@ -76,7 +76,7 @@ def fixed_batches(model: Any, requests: Sequence[Request], sampling: Sampling) -
 
 def vllm_arm(model: Any, tokenizer: Any, requests: Sequence[Request], sampling: Sampling) -> Arm:
     """vLLM started on `model`, which stays in this process and hands its weights over before every call."""
-    from qtarget.evaluation.vllm_backend import VllmBackend
+    from qtarget.evaluation.generation.vllm_backend import VllmBackend
 
     with tempfile.TemporaryDirectory() as folder:
         backend = VllmBackend(model, tokenizer, Path(folder))

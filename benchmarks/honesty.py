@@ -16,8 +16,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from qtarget.evaluation.confirmation import Outcome, confirm
-from qtarget.evaluation.stats import sign_flip_test, wilson
+from qtarget.evaluation.statistics.confirmation import Outcome, confirm
+from qtarget.evaluation.statistics.stats import sign_flip_test, wilson
 from qtarget.spaces.identity import derive_seed
 
 Array = NDArray[np.float64]

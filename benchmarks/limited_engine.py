@@ -5,7 +5,7 @@ import resource
 import sys
 from pathlib import Path
 
-from qtarget.search import engine
+from qtarget.search.engine import main as engine
 
 UNIT = 1 << 20
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qtarget.evaluation.confirmation import confirm
-from qtarget.search.confirm import problem_scores
+from qtarget.evaluation.statistics.confirmation import confirm
+from qtarget.search.loop.confirm import problem_scores
 
 SIDES = {"winner": "winner.yaml", "sft": "sft.yaml"}
 
@@ -48,7 +48,7 @@ def trained(winner: Path, out: Path, steps: int, seed: int) -> dict[str, float]:
     started = time.perf_counter()
     if not (out / "result.json").exists():
         options = ["--out", str(out), "--steps", str(steps), "--seed", str(seed), "--tracking", "none", "--json"]
-        command = [sys.executable, "-m", "qtarget.search.cli", "train", str(winner), *options]
+        command = [sys.executable, "-m", "qtarget", "train", str(winner), *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     result = json.loads((out / "result.json").read_text("utf-8"))["report"]
     if result["split"] != "report":

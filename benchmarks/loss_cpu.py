@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from qtarget.spaces import presets
 from qtarget.trainers.loss import fused_target_loss, fused_target_losses
-from qtarget.trainers.loss_head import WORKSPACE
+from qtarget.trainers.loss.head import WORKSPACE
 
 TOKENS, WIDTH, VOCAB, K, THREADS, GATE_TOKENS = 512, 256, 32768, 64, 2, 64
 GATED = ["sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft", "gem", "eaft"]

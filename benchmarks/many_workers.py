@@ -32,15 +32,15 @@ from scripted_engine import FINGERPRINTS
 from scripted_study import scripted
 from small_study import small_config
 
-from qtarget.search.config import StudyConfig
-from qtarget.search.config_file import parse_study
-from qtarget.search.events import Event, TrialEnded
-from qtarget.search.history import TrialRecord, load_history
-from qtarget.search.plan import first_slots
-from qtarget.search.queue import Queue
-from qtarget.search.storage import sqlite_url
-from qtarget.search.study import open_study
-from qtarget.search.supervisor import join_study
+from qtarget.search.loop.plan import first_slots
+from qtarget.search.loop.supervisor import join_study
+from qtarget.search.store.history import TrialRecord, load_history
+from qtarget.search.store.queue import Queue
+from qtarget.search.store.storage import sqlite_url
+from qtarget.search.store.study import open_study
+from qtarget.search.study.config import StudyConfig
+from qtarget.search.study.config_file import parse_study
+from qtarget.search.study.events import Event, TrialEnded
 
 FORK = multiprocessing.get_context("fork")
 """A worker that is forked works at once; one that had to import everything would be killed before it did."""

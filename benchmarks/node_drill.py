@@ -24,8 +24,8 @@ import yaml
 from crash_drill import command, compare, write_variant
 from ray.cluster_utils import Cluster
 
-from qtarget.search.config_file import load_study
-from qtarget.search.history import load_history
+from qtarget.search.store.history import load_history
+from qtarget.search.study.config_file import load_study
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 PATIENCE = 600.0
@@ -94,7 +94,7 @@ def is_under_way(trial: Path) -> bool:
 
 def works_on(process: psutil.Process, folder: Path) -> bool:
     try:
-        return "qtarget.search.engine" in process.cmdline() and str(folder) in process.cmdline()
+        return "qtarget.search.engine.main" in process.cmdline() and str(folder) in process.cmdline()
     except psutil.Error:
         return False
 

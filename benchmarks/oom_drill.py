@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from small_study import small_config, write_small_study
 
-from qtarget.search.config_file import load_study
-from qtarget.search.history import TrialRecord, load_history
-from qtarget.search.launcher_process import EngineProcess
-from qtarget.search.supervisor import run_study
+from qtarget.search.launchers.process import EngineProcess
+from qtarget.search.loop.supervisor import run_study
+from qtarget.search.store.history import TrialRecord, load_history
+from qtarget.search.study.config_file import load_study
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 TOLERANCE = 1e-5

@@ -25,10 +25,10 @@ from postgres import free_port
 from scripted_study import scripted
 from small_study import small_config
 
-from qtarget.search.config_file import parse_study
-from qtarget.search.events import Event, TrialEnded
-from qtarget.search.supervisor import run_study
-from qtarget.search.tracking import MlflowTracking
+from qtarget.search.loop.supervisor import run_study
+from qtarget.search.study.config_file import parse_study
+from qtarget.search.study.events import Event, TrialEnded
+from qtarget.search.tracking.mlflow import MlflowTracking
 
 STEPS = 8
 

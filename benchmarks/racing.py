@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qtarget.evaluation.racing import evidence, looks, predictions
 from qtarget.evaluation.settings import RacingSettings
-from qtarget.evaluation.stats import wilson
+from qtarget.evaluation.statistics.racing import evidence, looks, predictions
+from qtarget.evaluation.statistics.stats import wilson
 from qtarget.spaces.identity import derive_seed
 
 Array = NDArray[np.float64]

@@ -1,5 +1,5 @@
 """Evaluation: problems, generation, answer verification and statistics. Knows transformers and math-verify."""
 
-from .verify import Verdict, verify
+from .verification.verify import Verdict, verify
 
 __all__ = ["Verdict", "verify"]

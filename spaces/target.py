@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from .contrast import EntropyBonus, Gem, ReverseKl, Signed
-from .gamma_batch import CayleyPower, MedianCap, MedianPower, Rank
-from .gamma_confidence import Anchored, Bump, Constant, Focal, Power, SoftThreshold, Threshold, Tilt
-from .gamma_ratio import Critical, Gap, LikelihoodRatio, Proximal, SigmoidRatio
-from .gamma_shape import ConcentrationPower, Diversity, Mass, SurprisePower, TopkEntropy
+from .gamma.batch import CayleyPower, MedianCap, MedianPower, Rank
+from .gamma.confidence import Anchored, Bump, Constant, Focal, Power, SoftThreshold, Threshold, Tilt
+from .gamma.ratio import Critical, Gap, LikelihoodRatio, Proximal, SigmoidRatio
+from .gamma.shape import ConcentrationPower, Diversity, Mass, SurprisePower, TopkEntropy
 from .numerics import entropy, expectation, product
 from .ranges import Searched
 from .residual import Geometric, Mixture, Previous, Reference, Student, Teacher, Uniform, even

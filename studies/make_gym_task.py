@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from qtarget.evaluation import Verdict, verify
-from qtarget.evaluation.gym_tasks import GymItem, stream
+from qtarget.evaluation.problems.gym_tasks import stream
+from qtarget.evaluation.problems.splits import content_hash, is_for_training
 from qtarget.evaluation.settings import TaskSettings
-from qtarget.evaluation.splits import content_hash, is_for_training
+from qtarget.evaluation.verification.gym import GymItem
 
 
 def draw(

@@ -3,9 +3,9 @@
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qtarget.trainers.cache_format import CacheKey
-from qtarget.trainers.demonstrations import Demonstration, Demonstrations
-from qtarget.trainers.sources import FrozenModel
+from qtarget.trainers.data.demonstrations import Demonstration, Demonstrations
+from qtarget.trainers.teachers.format import CacheKey
+from qtarget.trainers.teachers.sources import FrozenModel
 
 VOCAB, PADDED = 90, 96
 """Entries of the tokenizer, and rows of the head."""

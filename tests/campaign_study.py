@@ -9,8 +9,8 @@ import yaml
 from report_study import confirm, search
 from small_study import small_config
 
-from qtarget.search.campaign_config import load_campaign
-from qtarget.search.config import StudyConfig
+from qtarget.search.study.campaign_config import load_campaign
+from qtarget.search.study.config import StudyConfig
 
 PAIRS = ("done", "halfway", "torn", "absent")
 

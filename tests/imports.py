@@ -41,7 +41,7 @@ def _walk_at_runtime(node: ast.AST) -> Iterator[ast.AST]:
 
 def imports_by_module(root: Path = ROOT) -> dict[str, set[str]]:
     """Module name to what it imports, for every product file."""
-    files = [root / "__init__.py", *(path for floor in FLOORS for path in sorted((root / floor).glob("*.py")))]
+    files = [*root.glob("__*__.py"), *(path for floor in FLOORS for path in sorted((root / floor).rglob("*.py")))]
     return {
         module_name(path): imported(path.read_text("utf-8"), module_name(path), path.name == "__init__.py")
         for path in files

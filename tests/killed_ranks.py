@@ -22,12 +22,12 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 
 from qtarget.spaces import presets
-from qtarget.trainers.data import load_demonstrations
-from qtarget.trainers.models import load_tokenizer
-from qtarget.trainers.ranks import whole
-from qtarget.trainers.resident import ResidentModel
+from qtarget.trainers.data.load import load_demonstrations
+from qtarget.trainers.loop.resident import ResidentModel
+from qtarget.trainers.loop.sft import train
+from qtarget.trainers.models.load import load_tokenizer
+from qtarget.trainers.models.ranks import whole
 from qtarget.trainers.settings import DataSettings, ModelSettings, TrainingSettings
-from qtarget.trainers.sft import train
 
 BASE = ModelSettings(path="base")
 SETTINGS = TrainingSettings(steps=6, effective_batch=8, micro_batch=8, learning_rate=3e-3, checkpoint_every=2)

@@ -10,11 +10,11 @@ from typing import Any
 from scripted_study import scripted
 from small_study import small_config
 
-from qtarget.search.config import StudyConfig
-from qtarget.search.config_file import parse_study
-from qtarget.search.confirm import candidates, conclude, confirmation_config
-from qtarget.search.history import load_history
-from qtarget.search.supervisor import run_study
+from qtarget.search.loop.confirm import candidates, conclude, confirmation_config
+from qtarget.search.loop.supervisor import run_study
+from qtarget.search.store.history import load_history
+from qtarget.search.study.config import StudyConfig
+from qtarget.search.study.config_file import parse_study
 
 SCORES = {"0": 0.25, "1": 0.125, "2": 0.75, "3": 0.5}
 """By trial: sft, dft, and two points of the space."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qtarget.search.launcher_process import EngineProcess, Launch
+from qtarget.search.launchers.process import EngineProcess, Launch
 
 TESTS = Path(__file__).parent
 

@@ -1,15 +1,27 @@
-"""The plan of the house: one way down, no torch beside Optuna, every package in the wheel."""
+"""The plan of the house: one way down, rooms in order, no torch beside Optuna, every package in the wheel."""
 
+import ast
 import subprocess
 import sys
 import tomllib
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import pytest
 from imports import FLOORS, ROOT, imported, imports_by_module
 
 TRACKERS = {"optuna", "mlflow"}
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "peft"}
+ROOMS = {
+    "spaces": "errors settings numerics ranges rows gamma residual contrast target curves presets figure identity "
+    "search_space",
+    "trainers": "paths settings run_settings models data loss teachers loop standalone",
+    "evaluation": "settings facts verification problems generation statistics scoring tiny_world",
+    "search": "study store launchers engine tracking loop terminal compare report export campaign commands cli",
+}
+"""Rooms, and the files that lie on a floor itself, from the bottom up: each may import those before it."""
+SMALLEST, LARGEST = 3, 14
+"""Files of a room, its `__init__` aside."""
 
 
 def floor_of(module: str) -> int | None:
@@ -25,6 +37,29 @@ def upward(imports: dict[str, set[str]]) -> list[str]:
         for name in sorted(names)
         if (here := floor_of(module)) is not None and (there := floor_of(name)) is not None and there > here
     ]
+
+
+def room_of(module: str) -> tuple[str, str] | None:
+    """(floor, room or file on the floor) of a module; None for a floor's own `__init__`."""
+    parts = module.split(".")
+    return (parts[1], parts[2]) if floor_of(module) is not None and len(parts) > 2 else None
+
+
+def against_the_order(imports: dict[str, set[str]]) -> list[str]:
+    """`module -> import` for every import, lazy ones too, of a room that comes later on the same floor."""
+    return [
+        f"{module} -> {name}"
+        for module, names in imports.items()
+        for name in sorted(names & imports.keys())
+        if (here := room_of(module)) is not None
+        and (there := room_of(name)) is not None
+        and here[0] == there[0]
+        and (order := ROOMS[here[0]].split()).index(there[1]) > order.index(here[1])
+    ]
+
+
+def folders() -> list[Path]:
+    return [path for floor in FLOORS for path in sorted((ROOT / floor).iterdir()) if (path / "__init__.py").exists()]
 
 
 def outside(imports: dict[str, set[str]], packages: set[str]) -> dict[str, set[str]]:
@@ -57,20 +92,42 @@ def circle(imports: dict[str, set[str]]) -> list[str]:
 
 
 def torch_beside_trackers(imports: dict[str, set[str]]) -> list[str]:
-    """Tracker-talking modules from which torch can be reached.
+    """Modules of the top floor, its engine's room aside, from which torch can be reached.
 
     Spaces do not count: they import torch only inside functions that trainers call.
     """
     heavy = {module for module in outside(imports, HEAVY) if floor_of(module) != 0}
     return [
         f"{module} reaches {', '.join(sorted(reached))}"
-        for module in sorted(outside(imports, TRACKERS))
-        if (reached := closure(module, imports) & heavy)
+        for module in sorted(imports)
+        if floor_of(module) == 3
+        and room_of(module) != ("search", "engine")
+        and (reached := closure(module, imports) & heavy)
     ]
 
 
 def test_no_import_climbs_a_floor() -> None:
     assert upward(imports_by_module()) == []
+
+
+def test_rooms_of_a_floor_import_one_way() -> None:
+    assert against_the_order(imports_by_module()) == []
+
+
+def test_the_order_names_every_room_and_every_file_of_a_floor() -> None:
+    found = {room for module in imports_by_module() if (room := room_of(module)) is not None}
+    assert found == {(floor, room) for floor, order in ROOMS.items() for room in order.split()}
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_a_room_says_what_happens_in_it_and_names_its_files(folder: Path) -> None:
+    files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert SMALLEST <= len(files) <= LARGEST
+    said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
+    purpose = said[: min(said.find(f"\n{name} ") for name in files)]
+    assert len(purpose.strip().splitlines()) >= 2, "purpose first, then the files, each by its name"
+    assert [name for name in files if f"\n{name} " not in said] == []
+    assert [name for name in files if name.startswith(f"{folder.name}_")] == [], "the folder says it already"
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -97,10 +154,10 @@ def test_spaces_imports_torch_only_inside_functions() -> None:
     [
         ("qtarget.spaces.planted", "from ..trainers.loss import dense_target_loss", upward),
         ("qtarget.trainers.planted", "def late():\n    from qtarget.evaluation import verify", upward),
-        ("qtarget.evaluation.planted", "import importlib\nimportlib.import_module('qtarget.search.cli')", upward),
+        ("qtarget.evaluation.planted", "import importlib\nimportlib.import_module('qtarget.search.cli.main')", upward),
         ("qtarget.search.planted", "import optuna\ndef late():\n    import torch", torch_beside_trackers),
         ("qtarget.search.planted", "import mlflow\nfrom .engine import main", torch_beside_trackers),
-        ("qtarget.trainers.loss_head", "def late():\n    from .row_form import RowForm", circle),
+        ("qtarget.trainers.loss.head", "def late():\n    from .row_form import RowForm", circle),
     ],
 )
 def test_a_planted_import_is_found(module: str, source: str, rule) -> None:  # type: ignore[no-untyped-def]
@@ -116,14 +173,13 @@ def test_type_checking_imports_do_not_count() -> None:
 
 def test_every_package_on_disk_is_in_the_wheel() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
-    on_disk = {"qtarget"} | {f"qtarget.{floor}" for floor in FLOORS if (ROOT / floor / "__init__.py").exists()}
-    assert set(listed) == on_disk
-    nested = [str(path) for floor in FLOORS for path in (ROOT / floor).glob("*/__init__.py")]
-    assert nested == [], "floors are flat folders"
+    found = [path.parent for floor in FLOORS for path in (ROOT / floor).rglob("__init__.py")]
+    assert sorted(listed) == sorted(
+        ["qtarget", *(".".join(("qtarget", *path.relative_to(ROOT).parts)) for path in found)]
+    )
 
 
-def test_readme_tree_names_every_file() -> None:
+def test_readme_names_every_floor_and_room() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    files = [path for floor in FLOORS for path in (ROOT / floor).glob("*.py") if path.name != "__init__.py"]
-    missing = [f"{path.parent.name}/{path.name}" for path in sorted(files) if f" {path.name} " not in readme]
-    assert missing == []
+    assert [floor for floor in FLOORS if f"\n{floor}/ " not in readme] == []
+    assert [f"{path.parent.name}/{path.name}" for path in folders() if f"\n  {path.name}/ " not in readme] == []

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from qtarget.trainers.transformers_versions import old_names_of_peft
+from qtarget.trainers.models.transformers_versions import old_names_of_peft
 
 CHARACTERS = "0123456789+-*/=.,:?! \nabcdefghijklmnopqrstuvwxyz#"
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<turn>"]

@@ -11,8 +11,8 @@ import pytest
 from scripted_study import Recorder
 from small_study import small_config
 
-from qtarget.search.config import StudyConfig
-from qtarget.search.config_file import parse_study
+from qtarget.search.study.config import StudyConfig
+from qtarget.search.study.config_file import parse_study
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.trainer_pt_utils import LabelSmoother
 
 from qtarget.spaces import TargetSpec, presets
-from qtarget.trainers.loss_dense import dense_target_loss
+from qtarget.trainers.loss.dense import dense_target_loss
 
 VOCAB = 32
 GENERATOR = torch.Generator().manual_seed(20)

@@ -14,7 +14,7 @@ from token_rows import edge_rows, random_rows
 from qtarget.spaces import TargetSpec
 from qtarget.spaces.rows import Rows
 from qtarget.spaces.target import AnyContrast, AnyGamma, AnyResidual, count, design, trust
-from qtarget.trainers.loss_dense import dense_target_loss
+from qtarget.trainers.loss.dense import dense_target_loss
 
 PAIRS = [(gamma, residual, "plain") for gamma in GAMMAS for residual in RESIDUALS]
 TRIPLES = [(gamma, "teacher", extra) for gamma in GAMMAS for extra in EXTRAS]

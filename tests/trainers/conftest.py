@@ -10,8 +10,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from qtarget.trainers.data import load_demonstrations
-from qtarget.trainers.demonstrations import Demonstrations
+from qtarget.trainers.data.demonstrations import Demonstrations
+from qtarget.trainers.data.load import load_demonstrations
 from qtarget.trainers.settings import DataSettings
 
 CHARACTERS = "0123456789+-=. abcdefghijklmnopqrstuvwxyz\n"

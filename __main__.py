@@ -1,0 +1,5 @@
+"""`python -m qtarget`: the command line."""
+
+from .search.cli.main import main
+
+main()

@@ -1,0 +1,238 @@
+"""Problems with known answers, from files, data sets, reasoning-gym tasks and named suites."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ...spaces.errors import UserError
+from ...spaces.identity import derive_seed
+from ...spaces.settings import Settings
+from ..facts import Fact, facts_of
+from ..settings import EvaluationSettings, Kind, TaskSettings
+from ..verification.numeric import DEFAULT_TOLERANCE
+from ..verification.pool import shared_pool
+from ..verification.verdict import Verdict
+from ..verification.verify import Claim, judge, judge_all
+from .gym_tasks import stream
+from .prompting import asked_columns, check_template, gold_of, message, question_of
+from .splits import allot, content_hash, is_for_search, is_for_training
+from .suites import resolve
+from .tables import read_rows
+
+FIND_SECONDS = 60.0
+"""A user's module may take so long to import."""
+
+
+class Problem(Settings):
+    """One question with its known answer, ready to be asked and judged."""
+
+    id: str
+    """Hash of question and gold: the same problem has the same id in every study."""
+    task: str
+    question_hash: str
+    """Hash of the normalised question; decides the split."""
+    prompt: str
+    """The user message; the chat template comes on top when `chat` is set."""
+    gold: str
+    kind: Kind = "math"
+    verifier: str | None = None
+    entry: dict[str, Any] | None = None
+    """The reasoning-gym item whose own scorer judges."""
+    chat: bool = True
+    tolerance: float = DEFAULT_TOLERANCE
+    facts: dict[str, Fact] = Field(default_factory=dict)
+    """What else is known of it, by name: a report slices by these."""
+
+    def claim(self, completion: str, *, truncated: bool = False) -> Claim:
+        """A completion of this problem, to be judged by `verify.judge`."""
+        return Claim(completion, self.gold, self.kind, self.verifier, self.entry, truncated, self.tolerance)
+
+
+class TaskCounts(Settings):
+    """What became of a task's rows."""
+
+    task: str
+    read: int
+    duplicates: int
+    """Left out: the question came before, in this or an earlier task."""
+    in_training: int
+    """Left out: the question is among the training demonstrations."""
+    search: int
+    """Problems the search split could have had."""
+    report: int
+    """Problems the report split could have had."""
+
+
+class Splits(Settings):
+    """Problems the search may look at, and problems kept for the report. No question is in both."""
+
+    search: tuple[Problem, ...]
+    """In an order drawn by the seed, tasks mixed: every prefix is a fair sample."""
+    report: tuple[Problem, ...]
+    counts: tuple[TaskCounts, ...]
+
+    @property
+    def in_training(self) -> int:
+        """Problems left out because the training demonstrations contain them."""
+        return sum(count.in_training for count in self.counts)
+
+
+def load_problems(
+    settings: EvaluationSettings, base: Path, seed: int, exclude: Collection[str] = frozenset()
+) -> Splits:
+    """The search and report problems of all tasks, in proportion to the tasks' weights.
+
+    `base`: the folder relative paths start from. `exclude`: content hashes (`splits.training_hashes`) of the training
+    prompts; a problem among them is left out and counted. Raises UserError for unreadable sources, missing columns,
+    golds and verifiers, and when a split cannot be filled.
+    """
+    tasks = [resolve(task) for task in settings.tasks]
+    _find_verifiers({task.verifier for task in tasks if task.verifier is not None}, base)
+    weights = [task.weight for task in tasks]
+    wanted = zip(allot(settings.problems, weights), allot(settings.report_problems, weights), strict=True)
+    seen: set[str] = set()
+    drawn = []
+    for task, (search, report) in zip(tasks, wanted, strict=True):
+        drawn.append(_draw(task, base, seed, exclude, seen, search, report))
+    return Splits(
+        search=_shuffled([problem for part, _, _ in drawn for problem in part], seed),
+        report=_shuffled([problem for _, part, _ in drawn for problem in part], seed),
+        counts=tuple(counts for _, _, counts in drawn),
+    )
+
+
+def unreadable_golds(problems: Iterable[Problem]) -> list[tuple[Problem, str]]:
+    """Problems whose gold no completion could match, with the reason; math golds are parsed in workers."""
+    checked = [problem for problem in problems if problem.verifier is None and problem.entry is None]
+    judgements = judge_all([problem.claim("") for problem in checked])
+    pairs = zip(checked, judgements, strict=True)
+    return [(problem, judged.detail) for problem, judged in pairs if judged.verdict is Verdict.ERROR]
+
+
+def _find_verifiers(verifiers: Collection[str], base: Path) -> None:
+    """Make modules in `base` importable by the verification workers, and see that every verifier is there."""
+    folder = str(base.resolve())
+    if verifiers and folder not in sys.path:
+        sys.path.append(folder)
+        shared_pool().close()  # workers keep the path that they were started with
+    for verifier in sorted(verifiers):
+        request = {"do": "find", "verifier": verifier, "module": verifier.partition(":")[0]}
+        verdict, detail = shared_pool().ask(request, FIND_SECONDS)
+        if verdict != "correct":
+            raise UserError(
+                f"`verifier` must name a function as `module:function`, but got {verifier!r}: {detail}; put the module "
+                f"into {folder}, or install it",
+                field="evaluation.tasks",
+            )
+
+
+def _draw(
+    task: TaskSettings, base: Path, seed: int, exclude: Collection[str], seen: set[str], search: int, report: int
+) -> tuple[tuple[Problem, ...], tuple[Problem, ...], TaskCounts]:
+    """The task's problems for both splits, picked by the seed, with counts."""
+    halves: tuple[list[Problem], list[Problem]] = ([], [])
+    read = duplicates = in_training = 0
+    for problem in _gym_problems(task, seed) if task.source == "gym" else _file_problems(task, base):
+        if task.source == "gym" and len(halves[0]) >= search and len(halves[1]) >= report:
+            break  # an endless source ends when both splits are full
+        read += 1
+        if problem.question_hash in seen:
+            duplicates += 1
+        elif problem.question_hash in exclude or content_hash(problem.prompt) in exclude:
+            in_training += 1
+        else:
+            all_search = report == 0 and task.source != "gym"
+            halves[0 if all_search or is_for_search(problem.question_hash) else 1].append(problem)
+        seen.add(problem.question_hash)
+    counts = TaskCounts(
+        task=_label(task),
+        read=read,
+        duplicates=duplicates,
+        in_training=in_training,
+        search=len(halves[0]),
+        report=len(halves[1]),
+    )
+    _check_enough(counts, search, report)
+    return _shuffled(halves[0], seed)[:search], _shuffled(halves[1], seed)[:report], counts
+
+
+def _shuffled(problems: Sequence[Problem], seed: int) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda problem: (derive_seed("problem order", seed, problem.id), problem.id)))
+
+
+def _check_enough(counts: TaskCounts, search: int, report: int) -> None:
+    for split, has, needs in (("search", counts.search, search), ("report", counts.report, report)):
+        if has < needs:
+            raise UserError(
+                f"The {split} split needs {needs} problems of {counts.task}, but has {has}: {counts.read} read, "
+                f"{counts.duplicates} repeated, {counts.in_training} seen in training; the content of a question "
+                f"decides its split (one half each), so ask for fewer `{_FIELDS[split]}` or give more data"
+            )
+
+
+_FIELDS = {"search": "problems", "report": "report_problems"}
+
+
+def _label(task: TaskSettings) -> str:
+    return Path(task.path).stem if task.source == "file" else task.path
+
+
+def _file_problems(task: TaskSettings, base: Path) -> Iterator[Problem]:
+    rows = read_rows(task, base)
+    check_template(task, rows[0])
+    for number, row in enumerate(rows, 1):
+        place = f"row {number} of {task.path}"
+        gold = gold_of(task, row, place)
+        _check_gold(task, gold, place)
+        facts = facts_of(row, asked_columns(task))
+        yield _problem(task, question_of(task, row), message(task, row), gold, task.kind, None, facts)
+
+
+def _check_gold(task: TaskSettings, gold: str, place: str) -> None:
+    """Refuse what no completion could match; math golds need a worker and are left to `unreadable_golds`."""
+    if task.verifier is not None or task.kind == "math":
+        return
+    judged = judge(Claim("", gold, task.kind))
+    if judged.verdict is Verdict.ERROR:
+        raise UserError(f"Golds of kind {task.kind} must be readable, but in {place} {judged.detail}")
+
+
+def _gym_problems(task: TaskSettings, seed: int) -> Iterator[Problem]:
+    task = task.model_copy(update={"question_column": "question"})
+    for item in stream(task, seed):
+        if not is_for_training(content_hash(item.question)):
+            prompt = message(task, {"question": item.question})
+            entry = item.entry.model_dump() if item.entry is not None else None
+            exacter = task.model_copy(update={"tolerance": 0.0}) if item.exact else task
+            yield _problem(exacter, item.question, prompt, item.gold, item.kind, entry, item.facts)
+
+
+def _problem(
+    task: TaskSettings,
+    question: str,
+    prompt: str,
+    gold: str,
+    kind: Kind,
+    entry: dict[str, Any] | None,
+    facts: dict[str, Fact],
+) -> Problem:
+    question_hash = content_hash(question)
+    return Problem(
+        id=hashlib.sha256(f"{question_hash}\0{gold}".encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        task=_label(task),
+        question_hash=question_hash,
+        prompt=prompt,
+        gold=gold,
+        kind=kind,
+        verifier=task.verifier,
+        entry=entry,
+        chat=task.chat,
+        tolerance=task.tolerance,
+        facts=facts,
+    )

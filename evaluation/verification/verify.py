@@ -1,0 +1,116 @@
+"""Is a completion's final answer the right one? One strict verdict, the same in any thread and process.
+
+The answer is extracted (`answers.py`) and compared by `kind` (`compare.py`):
+
+- `numeric`: one number (`numeric.py`); integers exactly, other golds within a stated relative tolerance
+- `math`: numbers as above, words by their letters, everything else symbolically (math-verify) in a worker process
+- `choice`: the option's letter
+- `exact`: equality after Unicode NFC and with white space collapsed
+
+Or a user's `module:function` decides, or the reasoning-gym task the problem comes from; both run in a worker too. A
+gold that cannot be read is an ERROR whatever the completion says, so that a broken data set never scores points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..settings import Kind
+from .answers import clean, explicit_answer, extract_answer
+from .compare import COMPARISONS
+from .numeric import DEFAULT_TOLERANCE
+from .pool import shared_pool
+from .verdict import Judgement, Pending, Verdict
+
+__all__ = ["Claim", "Judgement", "Verdict", "judge", "judge_all", "verify"]
+
+DEFAULT_LIMIT = 10.0
+"""Seconds of wall clock for one comparison in a worker; most take milliseconds, also on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One completion to be judged."""
+
+    completion: str
+    gold: str
+    kind: Kind = "math"
+    verifier: str | None = None
+    """`module:function` that decides instead of `kind`."""
+    entry: dict[str, Any] | None = None
+    """The reasoning-gym entry whose own scorer decides instead of `kind`."""
+    truncated: bool = False
+    """The completion was cut off at the token limit."""
+    tolerance: float = DEFAULT_TOLERANCE
+    """Relative; for numeric golds that are no integers."""
+
+
+def verify(
+    completion: str,
+    gold: str,
+    kind: Kind = "math",
+    *,
+    verifier: str | None = None,
+    truncated: bool = False,
+    tolerance: float = DEFAULT_TOLERANCE,
+    limit: float = DEFAULT_LIMIT,
+) -> Verdict:
+    """The verdict on one completion. `limit`: seconds for the comparison, should it need a worker.
+
+    Raises ValueError for an unknown kind; nothing in `completion` or `gold` raises.
+    """
+    return judge(Claim(completion, gold, kind, verifier, None, truncated, tolerance), limit=limit).verdict
+
+
+def judge(claim: Claim, *, limit: float = DEFAULT_LIMIT) -> Judgement:
+    """One judgement; the comparison may take `limit` seconds."""
+    return judge_all([claim], limit=limit)[0]
+
+
+def judge_all(claims: Sequence[Claim], *, limit: float = DEFAULT_LIMIT) -> list[Judgement]:
+    """Judgements in the order of the claims; what needs a worker is shared among the pool's workers."""
+    prepared = [_prepare(claim) for claim in claims]
+    pending = [item for item in prepared if isinstance(item, Pending)]
+    replies = iter(shared_pool().ask_all([item.job for item in pending], limit) if pending else ())
+    return [item if isinstance(item, Judgement) else _settle(item, *next(replies)) for item in prepared]
+
+
+def _settle(item: Pending, verdict: str, detail: str) -> Judgement:
+    return item.settle(Verdict(verdict), detail)
+
+
+def _prepare(claim: Claim) -> Judgement | Pending:
+    """Everything that needs no worker: extraction, and comparison where it is cheap."""
+    if claim.kind not in COMPARISONS:
+        raise ValueError(f"`kind` must be one of {', '.join(COMPARISONS)}, but got {claim.kind!r}")
+    if claim.verifier is not None:
+        return Pending(_verifier_job(claim.verifier, claim), None, claim.truncated)
+    gold = _gold_answer(claim.gold)
+    if not gold and claim.entry is None:
+        return Judgement(Verdict.ERROR, None, "the problem has no gold answer")
+    answer = extract_answer(claim.completion, "exact" if claim.entry is not None else claim.kind)
+    if claim.truncated and (answer is None or not answer.closed):
+        return Judgement(Verdict.TRUNCATED, answer.text if answer else None)
+    if claim.entry is None:
+        return COMPARISONS[claim.kind](answer, gold, claim.tolerance)
+    if answer is None:
+        return Judgement(Verdict.NO_ANSWER)
+    gym_job = {"do": "gym", "answer": answer.text, "gold": claim.gold, "entry": claim.entry, "module": "reasoning_gym"}
+    return Pending(gym_job, answer.text)
+
+
+def _verifier_job(verifier: str, claim: Claim) -> dict[str, Any]:
+    module = verifier.partition(":")[0]
+    return {
+        "do": "verifier",
+        "verifier": verifier,
+        "module": module,
+        "completion": claim.completion,
+        "gold": claim.gold,
+    }
+
+
+def _gold_answer(gold: str) -> str:
+    """The gold itself, or what it marks as its answer when it is a worked solution."""
+    marked = explicit_answer(gold)
+    return clean(marked.text if marked is not None else gold)

@@ -1,0 +1,137 @@
+"""The killable process in which answers are compared: one JSON object a line in, one out.
+
+It owns everything that may hang, crash or raise: sympy, a user's verifier, a reasoning-gym scorer. The caller holds the
+wall clock; as a second fuse the process ends itself when one item takes twice the limit, even if nobody is left to
+kill it. Standard output is kept for the replies, so a verifier that prints does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TextIO
+
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of private memory one worker may hold."""
+
+Reply = tuple[str, str]
+"""(verdict, detail)."""
+
+
+def compare_math(answer: str, gold: str) -> Reply:
+    """Symbolic comparison by math-verify: answer and gold are LaTeX or plain expressions."""
+    parsed_gold = _parse(gold)
+    if not parsed_gold:
+        return "error", f"the gold answer {gold[:80]!r} cannot be parsed"
+    if not answer:
+        return "no_answer", ""
+    parsed_answer = _parse(answer)
+    if not parsed_answer:
+        return "wrong", "the answer cannot be parsed"
+    from math_verify import verify
+
+    equal = verify(list(parsed_gold), list(parsed_answer), timeout_seconds=None, raise_on_error=False)
+    return ("correct" if equal else "wrong"), ""
+
+
+_PLAIN_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")  # read as p times i otherwise
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> tuple[Any, ...]:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+
+    configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+    boxed = f"\\boxed{{{_PLAIN_PI.sub(lambda _: chr(92) + 'pi ', text)}}}"
+    return tuple(parse(boxed, configs, "no_fallback", "first_match", parsing_timeout=None))
+
+
+def run_verifier(verifier: str, completion: str, gold: str) -> Reply:
+    """A user's `module:function`, called with (completion, gold); it returns a bool or a verdict's name."""
+    outcome = _function(verifier)(completion, gold)
+    if isinstance(outcome, bool):
+        return ("correct" if outcome else "wrong"), ""
+    name = str(getattr(outcome, "value", outcome)).lower()
+    if name in ("correct", "wrong", "no_answer", "truncated", "timeout", "error"):
+        return name, ""
+    return "error", f"`{verifier}` must return a bool or the name of a Verdict, but returned {outcome!r:.80}"
+
+
+@lru_cache(maxsize=16)
+def _function(verifier: str) -> Callable[[str, str], object]:
+    module, _, name = verifier.partition(":")
+    function: Callable[[str, str], object] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def score_gym(answer: str, gold: str, entry: dict[str, Any]) -> Reply:
+    """The task's own scorer, where anything below full marks is wrong."""
+    from .gym import score_entry
+
+    return ("correct" if score_entry(answer, gold, entry) else "wrong"), ""
+
+
+def make_gym_items(request: dict[str, Any]) -> Reply:
+    """Problems of a reasoning-gym task: made here because this process has a fixed hash seed."""
+    from .gym import make_items
+
+    return make_items(request["task"], request["config"], request["seed"], request["start"])
+
+
+def answer_request(request: dict[str, Any]) -> Reply:
+    """Run one request; whatever it raises becomes an error with the exception's text."""
+    try:
+        match request["do"]:
+            case "load":
+                importlib.import_module(request["module"])
+                return "correct", ""
+            case "make":
+                return make_gym_items(request)
+            case "math":
+                return compare_math(request["answer"], request["gold"])
+            case "find":
+                return ("correct" if callable(_function(request["verifier"])) else "wrong"), "it cannot be called"
+            case "verifier":
+                return run_verifier(request["verifier"], request["completion"], request["gold"])
+            case "gym":
+                return score_gym(request["answer"], request["gold"], request["entry"])
+        return "error", f"unknown request {request['do']!r}"
+    except (MemoryError, RecursionError) as error:
+        return "timeout", f"out of resources: {type(error).__name__}"
+    except Exception as error:
+        return "error", re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
+
+
+def serve(requests: TextIO, replies: TextIO) -> None:
+    """Answer requests until the input ends."""
+    replies.write('{"ready": true}\n')
+    replies.flush()
+    for line in requests:
+        request = json.loads(line)
+        faulthandler.dump_traceback_later(2 * request["limit"] + 1, exit=True, file=2)
+        verdict, detail = answer_request(request)
+        faulthandler.cancel_dump_traceback_later()
+        replies.write(json.dumps({"verdict": verdict, "detail": detail}) + "\n")
+        replies.flush()
+
+
+def main() -> None:
+    """Entry point: keep the real standard output for replies and silence everything else."""
+    replies = os.fdopen(os.dup(1), "w", encoding="ascii")
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    logging.disable(logging.CRITICAL)
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
+    compare_math("x+1", "1+x")  # imports and grammar tables belong to the start, not to the first item's clock
+    serve(sys.stdin, replies)

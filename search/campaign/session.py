@@ -1,0 +1,151 @@
+"""One call of `qtarget run` on one study: its listeners, the table at the end, the confirmation after it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..launchers.choose import engines
+from ..loop.budget import Budget, confirmation_cost, is_confirmed, parse_until
+from ..loop.confirm import candidates, conclude, confirmation_config
+from ..loop.summary import Summary
+from ..loop.supervisor import join_study, run_study
+from ..store.history import load_history
+from ..store.study import joined_config
+from ..study.config import StudyConfig
+from ..study.config_file import find_study, load_study
+from ..study.events import Listener
+from ..terminal.progress import ProgressDisplay
+from ..terminal.status import show_front
+from ..terminal.tables import (
+    confirmation_sentence,
+    confirmation_table,
+    trials_table,
+    winner_sentence,
+)
+from ..tracking.address import study_key, tracking_uri
+from ..tracking.mlflow import MlflowTracking
+
+
+def run_file(
+    path: Path,
+    console: Console,
+    *,
+    trials: int | None = None,
+    workers: int = 1,
+    confirmation_workers: int | None = None,
+    until: str | None = None,
+    hours: float | None = None,
+) -> dict[str, Any]:
+    """Create or resume the study of a YAML file, show it while it runs, and sum it up.
+
+    Several workers change what a sampler sees when, and so what it finds; a confirmation is the same with any number.
+    """
+    config, deadline = load_study(path), parse_until(until)
+    afterwards = engines(config.engine.ranks, confirmation_workers or workers) if is_confirmed(config) else 0
+    heard = listeners(config, console)
+    summary = run_study(config, heard, trials=trials, workers=workers, until=deadline, hours=hours, reserve=afterwards)
+    found = _sum_up(config, summary, console)
+    return _confirm_if_due(config, found, console, Budget(deadline, hours, afterwards))
+
+
+def join_and_show(
+    url: str,
+    name: str,
+    console: Console,
+    *,
+    base: Path | None = None,
+    workers: int = 1,
+    until: str | None = None,
+    hours: float | None = None,
+) -> dict[str, Any]:
+    """Work on a study that exists, show it, and sum it up."""
+    config = joined_config(url, name, base)
+    heard, deadline = listeners(config, console), parse_until(until)
+    summary = join_study(url, name, heard, base=base, workers=workers, until=deadline, hours=hours)
+    return _sum_up(config, summary, console)
+
+
+def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str, Any]:
+    records = load_history(config)
+    console.print(trials_table(records, f"Study {config.study}"))
+    show_front(records, console)
+    console.print(winner_sentence(summary.winner, summary.sft), soft_wrap=True)
+    if summary.state == "stopped":
+        console.print("Stopped; nothing is lost. The same command goes on from the checkpoints.")
+    console.print(f"Everything is in {config.study_folder}", soft_wrap=True)
+    return summary.as_dict()
+
+
+def _confirm_if_due(config: StudyConfig, found: dict[str, Any], console: Console, budget: Budget) -> dict[str, Any]:
+    """Confirm what a search has found, if its budget lets it; else say that there was no time."""
+    if not budget.reserve or found["ended"] == "signal":
+        return found
+    records = load_history(config)
+    cost = confirmation_cost(config, records)
+    if cost is None:  # plain SFT and another design are the least to compare
+        return found
+    if found["ended"] in ("deadline", "hours"):
+        why = f"No time to confirm: that takes {cost.shown(budget.reserve)}. The same command goes on."
+        console.print(why, soft_wrap=True)
+        return {**found, "unconfirmed": why}
+    used = config.engine.ranks * sum(record.seconds or 0.0 for record in records) / 3600
+    hours = None if budget.hours is None else budget.hours - used
+    verdict = confirm_study(config, console, workers=budget.reserve, deadline=budget.until, hours=hours)
+    finished = verdict is not None and found["state"] == "finished"
+    return {**found, "confirmation": verdict, "state": "finished" if finished else "stopped"}
+
+
+def confirm_file(path: Path, console: Console, *, workers: int = 1, until: str | None = None) -> dict[str, Any] | None:
+    """Confirm the best designs of a study; create or resume. None when it was stopped before its verdict."""
+    return confirm_study(find_study(path), console, workers=workers, deadline=parse_until(until))
+
+
+def confirm_study(
+    config: StudyConfig,
+    console: Console,
+    *,
+    workers: int = 1,
+    deadline: datetime | None = None,
+    hours: float | None = None,
+) -> dict[str, Any] | None:
+    """Retrain the best designs and plain SFT with fresh seeds, score them on the report problems, say what holds."""
+    chosen = candidates(config, load_history(config))
+    confirmation = confirmation_config(config, chosen)
+    names, seeds = ", ".join(candidate.title for candidate in chosen), config.confirmation.seeds
+    console.print(f"Confirming with {seeds} fresh seeds on untouched problems: {names}", soft_wrap=True)
+    heard = listeners(confirmation, console)
+    summary = run_study(confirmation, heard, workers=workers, until=deadline, hours=hours)
+    if summary.state != "finished":
+        why = "was stopped" if summary.ended == "signal" else "had no time to end"
+        console.print(f"The confirmation {why}; `qtarget confirm` goes on with it.")
+        return None
+    retention = config.evaluation.retention
+    verdict = conclude(confirmation, None if retention is None else retention.limit)
+    console.print(confirmation_table(verdict))
+    console.print(confirmation_sentence(verdict), soft_wrap=True, style="bold")
+    _report(config, console, in_time=deadline is None)
+    return verdict
+
+
+def _report(config: StudyConfig, console: Console, *, in_time: bool) -> None:
+    """Write the report of a confirmed study; with a deadline, without loading the models once more."""
+    from ..report.write import write_report  # matplotlib takes a second to import
+
+    try:
+        write_report(config.study_folder, console, compute=in_time)
+    except Exception as error:  # the study is finished and its verdict written, whatever becomes of a page
+        console.print(f"The report could not be written: {error}", markup=False, soft_wrap=True)
+
+
+def listeners(config: StudyConfig, console: Console) -> list[Listener]:
+    """Progress on the terminal, and MLflow unless it is switched off."""
+    found: list[Listener] = [ProgressDisplay(console)]
+    if config.tracking.uri != "none":
+        experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
+        uri, key = tracking_uri(config), study_key(config)
+        found.append(MlflowTracking(uri, experiment, config.study, config.study_folder, key=key))
+    return found

@@ -1,0 +1,50 @@
+"""Arguments and options that several verbs share, and how a verb speaks: to people, or in JSON to programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
+StudyFiles = Annotated[
+    list[Path], typer.Argument(help="Study file, campaign file (with `matrix`), or several.", metavar="STUDY.yaml...")
+]
+StudyPath = Annotated[Path, typer.Argument(help="Study file (YAML), or a study's folder.", metavar="STUDY")]
+StudyPaths = Annotated[
+    list[Path], typer.Argument(help="Study file or folder, campaign file, or several of them.", metavar="STUDY...")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials, instead of the file's.")]
+Workers = Annotated[int, typer.Option(min=1, help="Engines on this host.")]
+Hours = Annotated[
+    float | None, typer.Option("--gpu-hours", min=0, help="Stop when all trials together have used an engine so long.")
+]
+Ray = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Ray cluster for the engines: one a GPU, or one a node without.")
+]
+Until = Annotated[str | None, typer.Option(help="Stop at this time, e.g. 07:00 or 2030-01-31T07:00+01:00.")]
+
+
+def console_for(as_json: bool = False, record: bool = False) -> Console:
+    """Terminal for people; with --json it moves to standard error and leaves standard output to the program."""
+    from rich.console import Console
+
+    return Console(stderr=as_json, record=record, width=120 if record else None)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+def finish(summary: dict[str, Any], as_json: bool) -> None:
+    """End a verb that runs a study: exit 130 when it was stopped, 1 when it did not finish."""
+    if as_json:
+        print_json(summary)
+    if summary["state"] != "finished":
+        raise SystemExit(130 if summary["state"] == "stopped" else 1)

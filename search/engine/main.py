@@ -1,0 +1,76 @@
+"""The process that computes: loads model, data and problems once, then trains and scores one trial after another.
+
+Started as `python -m qtarget.search.engine.main STUDY_FOLDER`. It knows neither Optuna nor MLflow.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from ...spaces.errors import UserError
+from ...trainers.loop.sft import DivergedError
+from ..study.config_file import read_folder
+from ..study.failures import Failure
+from .channel import Channel, Message, die_with_parent
+from .inputs import Engine
+from .run import Run
+
+
+def main(folder: Path) -> None:
+    """Serve one supervisor until its pipe ends; every failure is reported before the process leaves."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us through the supervisor
+    channel = Channel()
+    try:
+        serve(folder, channel)
+    except Exception as error:
+        channel.send("failed", failure=classify(error).model_dump())
+        sys.exit(1)
+
+
+def serve(folder: Path, channel: Channel, make_run: Callable[[Engine, Channel, Message], Run] = Run) -> NoReturn:
+    """Load what the study needs, then run one trial after another until the channel's end ends the process."""
+    engine = Engine(read_folder(folder))
+    engine.cache_bias()
+    channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe())
+    while True:
+        command = channel.next_command()
+        if command["type"] == "run":
+            channel.stop.clear()
+            make_run(engine, channel, command).finish()
+
+
+def classify(error: BaseException) -> Failure:
+    """What kind of failure an exception is."""
+    trace = "".join(traceback.format_exception(error))
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, UserError):
+        return Failure(kind="user", message=str(error), field=error.field)
+    if isinstance(error, DivergedError):
+        return Failure(kind="diverged", message=str(error))
+    if _out_of_memory(error):
+        return Failure(kind="oom", message=message, traceback=trace)
+    if "No space left on device" in str(error) or getattr(error, "errno", None) == errno.EDQUOT:
+        return Failure(kind="disk", message=message, traceback=trace)
+    if "CUDA error" in str(error):  # the context is lost, the next engine has a new one
+        return Failure(kind="crash", message=message, traceback=trace)
+    return Failure(kind="bug", message=message, traceback=trace)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,101 @@
+"""How an engine scores models: a backend that was checked against plain generate(), and what trials must not forget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...evaluation.generation.backends import Backend
+from ...evaluation.generation.batched import evaluation_mode
+from ...evaluation.generation.parity import Checked, backend_factory, checked
+from ...evaluation.problems.load import Problem
+from ...evaluation.scoring.evaluate import OnBlock
+from ...evaluation.scoring.retention_measure import RetentionMeasure
+from ...trainers.loop.resident import ResidentModel
+from ..study.config import StudyConfig
+from ..study.files import write_json
+
+BACKEND_FILE = "backend.json"
+"""In the study's folder: who generates, and how it compared with plain generate()."""
+
+
+class Scoring:
+    """What all evaluations of an engine share."""
+
+    def __init__(
+        self, config: StudyConfig, resident: ResidentModel, problems: Sequence[Problem], seen: Collection[str]
+    ) -> None:
+        """`seen`: content hashes of the training prompts."""
+        self._config, self._resident, self._problems = config, resident, problems
+        self._checked: Checked | None = None
+        self._retention: RetentionMeasure | None = None
+        self._seed = config.search.seed
+        settings, base = config.evaluation, config.base_folder
+        if settings.retention is not None:
+            tokenizer = resident.tokenizer
+            self._retention = RetentionMeasure(settings, settings.retention, tokenizer, base, self._seed, seen)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Content of what trials must not forget."""
+        return {} if self._retention is None else {"retention": self._retention.fingerprint}
+
+    def prepare(self, base: Any, on_block: OnBlock) -> bool:
+        """Check the backend and ask the untouched base what later trials are compared with; False when stopped."""
+        if self._checked is None:
+            self._checked = self._check(base)
+        if self._retention is not None and not self._retention.knows_base:
+            self._retention.ask_base(base, self._seed, self.backend(base), on_block)
+            return self._retention.knows_base
+        return True
+
+    def backend(self, model: Any) -> Backend:
+        """Who generates `model`'s answers."""
+        assert self._checked is not None, "`prepare` comes first"
+        return self._checked.backend(model)
+
+    def described_backend(self) -> dict[str, Any]:
+        """Name and check of the backend, for the record."""
+        assert self._checked is not None, "`prepare` comes first"
+        return self._checked.as_dict()
+
+    def retention(self, model: Any, items: Path | None, on_block: OnBlock) -> tuple[bool, dict[str, Any] | None]:
+        """(whether it went through, what `model` kept); nothing to keep: None."""
+        if self._retention is None:
+            return True, None
+        base = self._base_logits() if self._retention.compares_logits else None
+        found = self._retention.measure(
+            model, base, seed=self._seed, items_path=items, backend=self.backend(model), on_block=on_block
+        )
+        return found is not None, found
+
+    def _base_logits(self) -> Callable[[Tensor, Tensor], Tensor]:
+        frozen = self._resident.reference()
+        network: Any = frozen.model
+
+        @torch.no_grad()
+        def logits(ids: Tensor, mask: Tensor) -> Tensor:
+            with network.disable_adapter() if frozen.adapters_off else nullcontext(), evaluation_mode(network):
+                return torch.as_tensor(network(input_ids=ids, attention_mask=mask).logits)
+
+        return logits
+
+    def _check(self, base: Any) -> Checked:
+        """Once an engine; the study's folder keeps the record of the last one."""
+        settings, tokenizer = self._config.evaluation, self._resident.tokenizer
+        make = backend_factory(settings.backend, base, tokenizer)
+        greedy = settings.temperature == 0
+        found = checked(settings.backend, make, base, tokenizer, self._problems, greedy=greedy)
+        if self._config.study_folder.is_dir():  # `check` leaves the disk as it was
+            write_json(self._config.study_folder / BACKEND_FILE, found.as_dict())
+        return found
+
+
+def needs_base(config: StudyConfig) -> bool:
+    """Whether full fine-tunes need the untouched base beside them to be measured."""
+    retention = config.evaluation.retention
+    return config.training.lora is None and retention is not None and retention.text is not None

@@ -1,0 +1,14 @@
+"""One `run`: slots are claimed, become trials, go through engines, and come back as results or as another attempt.
+
+Knows how long it may go on, whom to confirm, and how it ended; shows nothing.
+
+budget.py      how long a call may go on, besides the slots of the queue, and what it keeps for the confirmation
+confirm.py     confirmation: the best designs and plain SFT, retrained with fresh seeds
+plan.py        from a claimed slot to its trial: baselines as they were published, everything else from the sampler
+signals.py     Ctrl-C and SIGTERM as something to wait on: the first asks for a clean stop, the second for a quick one
+summary.py     how a call of `run_study` ended, and how each slot did
+supervisor.py  one `qtarget run`: create or resume the study, keep its engines busy until no slot is left
+task.py        a claimed trial on its way through an engine
+warm_start.py  starting from finished studies: reads their trials, ranks them, picks the best designs
+worker.py      one engine and the trial it runs, as the supervisor sees them: commands out, events in
+"""

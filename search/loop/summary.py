@@ -1,0 +1,39 @@
+"""How a call of `run_study` ended, and how each slot did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..store.history import TrialRecord
+from ..study.events import TrialState
+from .budget import Over
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a call of `run_study` ended."""
+
+    state: Literal["finished", "stopped"]
+    study: str
+    folder: str
+    counts: Mapping[str, int]
+    """Slots: waiting, running, complete, pruned, fail."""
+    winner: TrialRecord | None
+    sft: TrialRecord | None
+    """Plain SFT, to compare the winner with."""
+    seconds: float
+    """Wall time of this call."""
+    ended: Over | Literal["finished", "signal"] = "finished"
+    """Why it ended."""
+
+    def as_dict(self) -> dict[str, Any]:
+        winner, sft = (record.as_dict() if record else None for record in (self.winner, self.sft))
+        return {**vars(self), "counts": dict(self.counts), "winner": winner, "sft": sft}
+
+
+def ended(records: Sequence[TrialRecord]) -> dict[int, TrialState]:
+    """How the finished slots ended, by number."""
+    states: tuple[TrialState, ...] = ("complete", "pruned", "infeasible", "failed")
+    return {record.number: state for record in records for state in states if record.state == state}

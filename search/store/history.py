@@ -1,0 +1,200 @@
+"""What a study's trials came to, for tables, reports and exports. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from ...evaluation.statistics.racing import predictions
+from ...spaces import TargetSpec
+from ...spaces.errors import UserError
+from ..study.config import StudyConfig
+from ..study.config_file import read_folder
+from ..study.events import TrialState as EndState
+from ..study.trial import TrialFolder, trial_folder
+from .queue import WITHDRAWN
+from .storage import open_storage
+from .study import storage_url
+
+State = Literal["waiting", "running", "complete", "pruned", "infeasible", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One slot of the queue."""
+
+    number: int
+    title: str
+    state: State
+    target: TargetSpec | None
+    """None while the slot waits to be filled."""
+    baseline: str | None
+    """Preset of a published objective that the study started with."""
+    training: Mapping[str, Any]
+    """Searched training settings, e.g. learning_rate; empty while the slot waits to be filled."""
+    parameters: Mapping[str, Any]
+    """What the sampler sees."""
+    score: float | None
+    """Average@k on the search problems, or on the first of them at the last rung of a pruned trial; an infeasible trial
+    has one when it was scored and forgot too much."""
+    standard_error: float | None
+    seconds: float | None
+    """Wall time over all attempts."""
+    verdicts: Mapping[str, int]
+    rungs: Mapping[int, float]
+    """Score by optimiser step."""
+    attempts: int
+    chain: Sequence[Mapping[str, str]]
+    """Why each earlier attempt ended, and when."""
+    same_as: int | None
+    """Number of the finished trial with the same gradient whose result this slot was credited with."""
+    failure: Mapping[str, str] | None
+    """Kind and message."""
+    folder: Path
+    spec_id: str | None = field(default=None)
+    race: Mapping[str, Any] | None = field(default=None)
+    """The last look of a race, and the number of the trial it ran against."""
+    retention: Mapping[str, Any] | None = field(default=None)
+    """What the trial kept of what the base could: name, value, standard error, unit, direction, forgotten."""
+
+    @property
+    def finished(self) -> bool:
+        return self.state not in ("waiting", "running")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        target = None if self.target is None else self.target.model_dump(mode="json")
+        return {**vars(self), "target": target, "folder": str(self.folder), "rungs": dict(self.rungs)}
+
+
+def load_history(study: StudyConfig | Path | str) -> list[TrialRecord]:
+    """Records of all slots, in the order of the queue. `study`: a configuration or a study's folder.
+
+    Raises UserError when the folder, the storage or the study is not there.
+    """
+    config = study if isinstance(study, StudyConfig) else read_folder(Path(study))
+    with closing(open_storage(storage_url(config), config.study)) as storage:
+        try:
+            loaded = optuna.load_study(study_name=config.study, storage=storage.backend)
+        except KeyError:
+            raise UserError(
+                f"study {config.study!r} must exist, but {storage.shown} has no such study; run it first"
+            ) from None
+        trials = [trial for trial in loaded.get_trials(deepcopy=False) if not trial.user_attrs.get(WITHDRAWN)]
+        return read_records(trials, config.study_folder)
+
+
+def read_records(trials: Iterable[FrozenTrial], folder: Path) -> list[TrialRecord]:
+    """Records of Optuna's trials, their designs read from the trial folders."""
+    return [_record(trial, folder) for trial in trials]
+
+
+def best(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The complete trial with the highest score; the first of equals."""
+    complete = [record for record in records if record.state == "complete" and record.score is not None]
+    return max(complete, key=lambda record: (record.score or 0.0, -record.number), default=None)
+
+
+def front(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Complete trials that none beats in both score and retention (Pareto), best score first; empty without retention.
+
+    Of trials equal in both, the first.
+    """
+    measured = [r for r in records if r.state == "complete" and r.score is not None and r.retention is not None]
+    ranked = sorted(measured, key=lambda r: (-(r.score or 0.0), _forgotten(r), r.number))
+    kept: list[TrialRecord] = []
+    for record in ranked:
+        if not kept or _forgotten(record) < _forgotten(kept[-1]):
+            kept.append(record)
+    return kept
+
+
+def _forgotten(record: TrialRecord) -> float:
+    return 0.0 if record.retention is None else float(record.retention["forgotten"])
+
+
+def opponents(trials: Iterable[FrozenTrial], folder: Path) -> dict[str, Any] | None:
+    """What a trial races against: number and item scores of the best complete trial, and what all of them predict.
+
+    None without a complete trial, or when the best one's files are elsewhere.
+    """
+    records = read_records(trials, folder)
+    complete = [record for record in records if record.state == "complete" and record.same_as is None]
+    scores = {record.number: _item_scores(record) for record in complete}
+    winner = best(complete)
+    incumbent = None if winner is None else scores[winner.number]
+    if winner is None or incumbent is None:
+        return None
+    known = [found for found in scores.values() if found is not None and len(found) == len(incumbent)]
+    return {"number": winner.number, "incumbent": incumbent, "reference": predictions(known, incumbent).tolist()}
+
+
+def _item_scores(record: TrialRecord) -> list[float] | None:
+    return (TrialFolder(record.folder).result or {}).get("item_scores")
+
+
+def plain_sft(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The best trial of the plain SFT baseline, what a winner is compared with: even one that forgot too much."""
+    own = [record for record in records if record.baseline == "sft"]
+    scored = [record for record in own if record.state == "infeasible" and record.score is not None]
+    return best(own) or max(scored, key=lambda record: (record.score or 0.0, -record.number), default=None)
+
+
+def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
+    facts = trial.user_attrs
+    folder = trial_folder(study_folder, trial.number).path
+    same_as = facts.get("same_as")
+    target = facts.get("target")
+    state = _state(trial)
+    return TrialRecord(
+        number=trial.number,
+        title=str(facts.get("title") or facts.get("baseline") or "-"),
+        state=state,
+        target=None if target is None else TargetSpec.model_validate(target),
+        baseline=facts.get("baseline"),
+        training=facts.get("training", {}),
+        parameters=trial.params,
+        score=trial.values[0] if trial.values and _has_score(state, facts) else None,
+        standard_error=facts.get("standard_error"),
+        seconds=facts.get("seconds"),
+        verdicts=facts.get("verdicts", {}),
+        rungs=trial.intermediate_values,
+        attempts=int(facts.get("attempts", 0)),
+        chain=facts.get("chain", []),
+        same_as=same_as,
+        failure=facts.get("failure"),
+        folder=folder if same_as is None else trial_folder(study_folder, same_as).path,
+        spec_id=facts.get("spec_id"),
+        race=facts.get("race"),
+        retention=facts.get("retention"),
+    )
+
+
+def _has_score(state: State, facts: Mapping[str, Any]) -> bool:
+    """A trial that ran out of memory or diverged is told a value that nothing has measured."""
+    return state in ("complete", "pruned") or (state == "infeasible" and "retention" in facts)
+
+
+def end_state(trial: FrozenTrial) -> EndState:
+    """State of a finished trial as events name it."""
+    names: dict[State, EndState] = {"complete": "complete", "pruned": "pruned", "infeasible": "infeasible"}
+    return names.get(_state(trial), "failed")
+
+
+def _state(trial: FrozenTrial) -> State:
+    if trial.state.is_finished() and any(value > 0 for value in trial.constraints.values()):
+        return "infeasible"
+    names: dict[TrialState, State] = {
+        TrialState.WAITING: "waiting",
+        TrialState.RUNNING: "running",
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+    }
+    return names[trial.state]

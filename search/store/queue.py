@@ -1,0 +1,300 @@
+"""The queue is the budget: N slots in the storage, claimed, given back and finished under the study's lock.
+
+Nothing counts trials, so m supervisors on k hosts neither overshoot nor undershoot. A slot that is given back (Ctrl-C,
+a dead supervisor) is the same Optuna trial again: same number, parameters, folder, tracking run and rung scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ..store import leases
+from ..study.config import StudyConfig
+from .leases import Lease
+from .patience import Patience
+from .prior import Prior
+from .sampling import make_pruner, make_sampler
+from .storage import StudyStorage
+
+WITHDRAWN = "withdrawn"
+"""User attribute of a slot that a smaller budget took back: failed for Optuna, no part of the study any more."""
+
+BEHIND = "behind"
+"""User attribute of a waiting slot: number of the running trial of the same gradient whose outcome it waits for."""
+
+CREDITED = ("standard_error", "verdicts", "num_problems", "samples", "failure", "race", "retention")
+"""What a trial that repeats a finished one takes over from it, besides score and rungs."""
+
+
+WORST = -1e3
+"""Further objectives of a trial that has no result."""
+
+
+class LeaseLostError(RuntimeError):
+    """Another supervisor has taken this trial over; whatever was computed here for it must not be told."""
+
+
+@dataclass
+class Claim:
+    """A trial that this supervisor may run until its lease expires."""
+
+    trial: Trial
+    lease: Lease
+    attempt: int
+    """1 for the first try."""
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return self.trial.user_attrs
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a trial ends."""
+
+    state: TrialState
+    score: float | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """User attributes to keep with it."""
+    violated: str | None = None
+    """Name of the constraint that makes it infeasible: oom, diverged or timeout."""
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    """Other constraints; above 0 is violated."""
+    further: tuple[float, ...] = ()
+    """Values of further objectives, larger is better."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A slot to enqueue: fixed parameters (empty: the sampler fills them) and attributes."""
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Queue:
+    """The slots of one study."""
+
+    def __init__(self, config: StudyConfig, storage: StudyStorage) -> None:
+        self._study, self._settings, self._storage = config.study, config.search, storage
+        self._space = config.space
+        self._pruner = make_pruner(config.search, config.training.steps)
+        self._lease_seconds = config.limits.lease_seconds
+        self._tokens: list[str] = []
+        self._view: optuna.Study | None = None
+        """The study for reading; its trials are read anew each time."""
+
+    def load(self, number: int | None = None) -> optuna.Study:
+        """A fresh view of the study, with the sampler that fills trial `number`, if one is to be filled."""
+        study = optuna.load_study(study_name=self._study, storage=self._storage.backend, pruner=self._pruner)
+        if number is not None:
+            stored = study.user_attrs.get("prior")
+            prior = None if stored is None else Prior.model_validate(stored)
+            study.sampler = make_sampler(self._settings, number, self._space, prior)
+        return study
+
+    def fill(self, first: Sequence[Slot], trials: int) -> None:
+        """Make the study hold `trials` slots: `first`, then empty ones; a smaller budget withdraws waiting ones."""
+        with self._storage.lock():
+            study = self.load()
+            slots = self.slots(study)
+            for slot in [*first[len(slots) :], *[Slot()] * trials][: max(0, trials - len(slots))]:
+                study.enqueue_trial(dict(slot.parameters), user_attrs=dict(slot.attributes))
+            slots = self.slots(study)
+            waiting = [trial for trial in slots if trial.state == TrialState.WAITING]
+            for trial in waiting[::-1][: max(0, len(slots) - trials)]:
+                self._storage.backend.set_trial_user_attr(trial._trial_id, WITHDRAWN, True)
+                self._storage.backend.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def slots(self, study: optuna.Study | None = None) -> list[FrozenTrial]:
+        """Every slot of the study, in the order of the queue."""
+        self._view = study or self._view or self.load()
+        trials = self._view.get_trials(deepcopy=False)
+        return [trial for trial in trials if not trial.user_attrs.get(WITHDRAWN)]
+
+    @property
+    def patience(self) -> Patience:
+        return self._storage.patience
+
+    def claim(self) -> Claim | None:
+        """The next waiting slot, now ours; None when none waits, or all that wait stand behind a running twin."""
+        with self._storage.lock():
+            taken = next(filter(None, map(self._take, self._claimable())), None)
+        if taken is None:
+            return None
+        trial, lease, attempt = taken
+        # samplers may think for a while: outside the lock
+        return Claim(Trial(self.load(trial.number), trial._trial_id), lease, attempt)
+
+    def _claimable(self) -> Iterator[FrozenTrial]:
+        slots = self.slots()
+        running = {trial.number for trial in slots if trial.state == TrialState.RUNNING}
+        for trial in slots:
+            if trial.state == TrialState.WAITING and trial.user_attrs.get(BEHIND) not in running:
+                yield trial
+
+    def _take(self, trial: FrozenTrial) -> tuple[FrozenTrial, Lease, int] | None:
+        """The trial, now ours; None when it no longer waits, which takes a server that lost our lock."""
+        lease = leases.new_lease(self._lease_seconds)
+        self._tokens.append(lease.token)
+        attempt = int(trial.user_attrs.get("attempts", 0)) + 1
+        # the lease first: a RUNNING trial without one could not be told from a lost one
+        self._set(trial._trial_id, leases.ATTRIBUTE, lease.model_dump())
+        self._set(trial._trial_id, "attempts", attempt)
+        if not self._storage.backend.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+            self._set(trial._trial_id, leases.ATTRIBUTE, None)  # whoever runs it notices, and it is reaped
+            return None
+        return trial, lease, attempt
+
+    def renew(self, claim: Claim, seconds: float | None = None) -> None:
+        """Extend the lease and keep the `seconds` used so far; raises LeaseLostError when it has been taken over."""
+        with self._storage.lock():
+            self._check(claim)
+            claim.lease = claim.lease.renewed(self._lease_seconds)
+            self._set(claim.trial._trial_id, leases.ATTRIBUTE, claim.lease.model_dump())
+            if seconds is not None:
+                self._set(claim.trial._trial_id, "seconds", seconds)
+
+    def note(self, claim: Claim, **attributes: Any) -> None:
+        """Keep facts with the trial; raises LeaseLostError when it was taken over and finished."""
+        try:
+            for name, value in attributes.items():
+                claim.trial.set_user_attr(name, value)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            raise LeaseLostError(f"trial {claim.number} was finished by another supervisor") from None
+
+    def note_attempt(self, claim: Claim, why: str) -> None:
+        """Count another try of a trial that stays ours, with the reason in its chain."""
+        claim.attempt += 1
+        self.note(claim, attempts=claim.attempt, chain=[*claim.attributes.get("chain", []), _link(why)])
+
+    def rungs(self, claim: Claim) -> dict[int, float]:
+        """Scores already reported, by optimiser step."""
+        return self._storage.backend.get_trial(claim.trial._trial_id).intermediate_values
+
+    def report(self, claim: Claim, step: int, score: float) -> bool:
+        """Record a rung's score; whether the pruner gives the trial up. Never a baseline: a comparison needs it."""
+        with self._storage.lock():
+            self._check(claim)
+            if step not in self.rungs(claim):
+                claim.trial.report(score, step)
+        return not claim.attributes.get("baseline") and bool(claim.trial.should_prune())
+
+    def give_back(self, claim: Claim, why: str) -> None:
+        """Put the trial back among the waiting ones, to go on from its checkpoint."""
+        with self._storage.lock():
+            self._check(claim)
+            self._release(claim.trial._trial_id, claim.attributes, why)
+
+    def finish(self, claim: Claim, verdict: Verdict) -> None:
+        """Tell the outcome; raises LeaseLostError when the trial has been taken over."""
+        with self._storage.lock():
+            self._check(claim)
+            self.note(claim, **verdict.attributes)
+            if verdict.violated is not None and not claim.trial.constraints:
+                claim.trial.set_constraint(verdict.violated, 1.0)
+            for name, value in verdict.constraints.items():
+                if name not in claim.trial.constraints:
+                    claim.trial.set_constraint(name, value)
+            study = claim.trial.study
+            values = [verdict.score or 0.0, *verdict.further]
+            values += [WORST] * (len(study.directions) - len(values))
+            study.tell(claim.number, values if verdict.state == TrialState.COMPLETE else None, state=verdict.state)
+
+    def enter(self, claim: Claim, attributes: Mapping[str, Any]) -> FrozenTrial | None:
+        """Keep what a claimed trial is; its twin, if there is one.
+
+        The twin: a trial of the same canonical id that is finished (a failed one proves nothing), else one that runs.
+        """
+        with self._storage.lock():  # of two that enter at once, one finds the other
+            self.note(claim, **attributes)
+            twins = [
+                trial
+                for trial in self.slots()
+                if trial.user_attrs.get("canonical") == attributes["canonical"] and trial.number != claim.number
+            ]
+        order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        ranked = sorted((trial for trial in twins if trial.state in order), key=lambda trial: order.index(trial.state))
+        return ranked[0] if ranked else None
+
+    def stand_behind(self, claim: Claim, number: int) -> None:
+        """Put a trial back until the running trial `number` has an outcome; that was no attempt."""
+        with self._storage.lock():
+            self._check(claim)
+            self.note(claim, **{BEHIND: number, "attempts": claim.attempt - 1})
+            self._wait_again(claim.trial._trial_id)
+
+    def credit(self, claim: Claim, twin: FrozenTrial) -> None:
+        """Finish a claim with what its twin came to."""
+        for step, score in twin.intermediate_values.items():
+            if step not in self.rungs(claim):
+                claim.trial.report(score, step)
+        copied = {name: twin.user_attrs[name] for name in CREDITED if name in twin.user_attrs}
+        facts = {**copied, "same_as": twin.number, "seconds": 0.0}
+        score, *further = twin.values or [None]
+        verdict = Verdict(twin.state, score, facts, constraints=dict(twin.constraints), further=tuple(further))
+        self.finish(claim, verdict)
+
+    def unfinished(self) -> int:
+        """Slots that wait or run, here or elsewhere."""
+        counts = self.counts()
+        return counts["waiting"] + counts["running"]
+
+    def is_done(self, trials: int) -> bool:
+        """Whether there are `trials` slots and all are finished."""
+        slots = self.slots()
+        return len(slots) == trials and all(trial.state.is_finished() for trial in slots)
+
+    def reap(self) -> list[int]:
+        """Put trials whose supervisor is gone back among the waiting ones; their numbers."""
+        with self._storage.lock():
+            lost = [trial for trial in self.slots() if trial.state == TrialState.RUNNING and _is_lost(trial)]
+            for trial in lost:
+                self._release(trial._trial_id, trial.user_attrs, "supervisor lost")
+        return [trial.number for trial in lost]
+
+    def leave(self) -> None:
+        """Stand by the claims made here no longer."""
+        leases.drop(self._tokens)
+
+    def counts(self) -> dict[str, int]:
+        """Slots by state: waiting, running, complete, pruned, fail."""
+        states = [trial.state.name.lower() for trial in self.slots()]
+        return {name: states.count(name) for name in ("waiting", "running", "complete", "pruned", "fail")}
+
+    def _check(self, claim: Claim) -> None:
+        stored = self._storage.backend.get_trial(claim.trial._trial_id)
+        lease = leases.read_lease(stored.user_attrs)
+        if stored.state != TrialState.RUNNING or lease is None or lease.token != claim.lease.token:
+            raise LeaseLostError(f"trial {claim.number} was taken over by another supervisor")
+
+    def _release(self, trial_id: int, attributes: Mapping[str, Any], why: str) -> None:
+        """Back to WAITING, with the reason in the trial's chain of attempts."""
+        self._set(trial_id, "chain", [*attributes.get("chain", []), _link(why)])
+        self._wait_again(trial_id)
+
+    def _wait_again(self, trial_id: int) -> None:
+        self._set(trial_id, leases.ATTRIBUTE, None)
+        self._storage.backend.set_trial_state_values(trial_id, TrialState.WAITING)
+
+    def _set(self, trial_id: int, name: str, value: Any) -> None:
+        self._storage.backend.set_trial_user_attr(trial_id, name, value)
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
+    lease = leases.read_lease(trial.user_attrs)
+    return lease is None or lease.lost()
+
+
+def _link(why: str) -> dict[str, str]:
+    return {"why": why, "at": datetime.now(UTC).isoformat(timespec="seconds")}

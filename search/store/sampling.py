@@ -1,0 +1,98 @@
+"""Optuna's samplers and pruners, as a study's settings name them.
+
+A sampler is made anew for every trial, seeded by (study seed, trial number): a resumed study needs no pickled generator
+and draws what an undisturbed one would have drawn.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from ...spaces import SearchSpace
+from ...spaces.identity import derive_seed
+from .prior import Prior, PriorSampler
+
+if TYPE_CHECKING:
+    from ..study.config import SearchSettings
+
+
+class Chooser:
+    """Lets a search space draw its knobs from an Optuna trial."""
+
+    def __init__(self, trial: optuna.Trial | optuna.trial.FixedTrial) -> None:
+        self._trial = trial
+
+    def real(self, name: str, low: float, high: float, log: bool = False) -> float:
+        return self._trial.suggest_float(name, low, high, log=log)
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        return self._trial.suggest_int(name, low, high)
+
+    def choice(self, name: str, options: Sequence[str]) -> str:
+        return str(self._trial.suggest_categorical(name, list(options)))
+
+
+def make_sampler(settings: SearchSettings, number: int, space: SearchSpace, prior: Prior | None = None) -> BaseSampler:
+    """The sampler that fills trial `number`; a random one learns nothing, from no study."""
+    seed = derive_seed("sampler", settings.seed, number) % 2**32  # Optuna's generators take 32 bits
+    own = _sampler(settings, seed)
+    if prior is None or settings.sampler == "random":
+        return own
+    generator = np.random.default_rng(derive_seed("warm start", settings.seed, number))
+    earlier = _tpe(0, seed, constant_liar=False)  # nothing runs there, and it would note the drawn point in that study
+    return PriorSampler(own, earlier, prior, partial(_earlier_study, prior, space), generator)
+
+
+def _earlier_study(prior: Prior, space: SearchSpace) -> optuna.Study:
+    """The trials of earlier studies as a study in memory, their ranks as values."""
+    earlier = optuna.create_study(direction="maximize")
+    for each in prior.trials:
+        trial = optuna.trial.FixedTrial(dict(each.parameters))
+        space.suggest(Chooser(trial))  # for the distributions
+        earlier.add_trial(
+            optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=each.rank)
+        )
+    return earlier
+
+
+def _sampler(settings: SearchSettings, seed: int) -> BaseSampler:
+    if settings.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    tpe = _tpe(settings.startup_trials, seed)
+    if settings.sampler == "gp":
+        return optuna.samplers.GPSampler(seed=seed, independent_sampler=tpe, n_startup_trials=settings.startup_trials)
+    return tpe
+
+
+def _tpe(startup_trials: int, seed: int, constant_liar: bool = True) -> BaseSampler:
+    """TPE that models the knobs of one family together.
+
+    Without `group` only the knobs that all trials share would be modelled jointly, in a conditional space almost none.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            n_startup_trials=startup_trials, multivariate=True, group=True, constant_liar=constant_liar, seed=seed
+        )
+
+
+def make_pruner(settings: SearchSettings, steps: int) -> BasePruner:
+    """The pruner over rungs, which are reported in optimiser steps."""
+    if settings.pruner == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=settings.startup_trials)
+    if settings.pruner == "successive_halving":
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=min(settings.rung_steps(steps), default=1), reduction_factor=2
+        )
+    if settings.pruner == "hyperband":
+        first = min(settings.rung_steps(steps), default=1)
+        return optuna.pruners.HyperbandPruner(min_resource=first, max_resource=steps, reduction_factor=2)
+    return optuna.pruners.NopPruner()

@@ -1,0 +1,281 @@
+"""A study as one YAML file: everything that decides it, validated before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from ...evaluation.settings import EvaluationSettings
+from ...spaces import SearchSpace, TargetSpec, presets
+from ...spaces.errors import UserError
+from ...spaces.settings import Settings
+from ...trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
+
+PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft")
+"""Baselines of a study that names none, as far as its inputs allow."""
+
+
+class EngineSettings(Settings):
+    """How many devices one trial takes."""
+
+    ranks: Annotated[int, Field(ge=1)] = 1
+    """Processes that train one model together, each on its own device; on the CPU where there is none."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """ddp: every rank holds the whole model. fsdp: each holds a share of weights, gradients and AdamW's state."""
+
+
+class BaselineSettings(Settings):
+    """A published objective to run before the sampler starts."""
+
+    preset: str
+    knobs: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, float] = Field(default_factory=dict)
+    """Training knobs of the search space that differ from `training`, e.g. learning_rate."""
+
+    def target(self) -> TargetSpec:
+        return presets.get(self.preset, **self.knobs)
+
+
+class SearchSettings(Settings):
+    """How the space is searched."""
+
+    trials: Annotated[int, Field(ge=1)] = 20
+    """Slots of the queue, baselines included."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    sampler: Literal["tpe", "random", "gp"] = "tpe"
+    startup_trials: Annotated[int, Field(ge=0)] = 10
+    """Finished trials, baselines included, before the sampler models anything and the pruner stops anything."""
+    pruner: Literal["none", "median", "successive_halving", "hyperband"] = "median"
+    rungs: tuple[Annotated[float, Field(gt=0)], ...] = (0.5,)
+    """Where a trial is scored on its way: shares of the steps (below 1) or optimiser steps (1 and more)."""
+    rung_problems: Annotated[float, Field(gt=0)] = 0.5
+    """Search problems scored at a rung, always the first ones: a share (up to 1) or a number (above 1)."""
+
+    def rung_steps(self, steps: int) -> tuple[int, ...]:
+        """Rungs in optimiser steps, rising, before the last step; none without a pruner."""
+        if self.pruner == "none":
+            return ()
+        found = {max(1, round(rung * steps)) if rung < 1 else int(rung) for rung in self.rungs}
+        return tuple(sorted(step for step in found if step < steps))
+
+    def rung_problem_count(self, problems: int) -> int:
+        """How many of `problems` are scored at a rung."""
+        share = self.rung_problems
+        return max(1, min(problems, round(share * problems) if share <= 1 else int(share)))
+
+
+class WarmStartSettings(Settings):
+    """Finished studies to start from: their best designs run early, their trials inform the sampler with a discount."""
+
+    studies: tuple[str, ...] = Field(min_length=1)
+    """Folders or YAML files of studies, from any model and data set; they are read once, when this study is created."""
+    designs: Annotated[int, Field(ge=0)] = 3
+    """Best of their designs that run right after the baselines."""
+    weight: Annotated[float, Field(ge=0)] = 5.0
+    """How many own trials all earlier ones together count for (rule in `prior.py`); 0: the sampler ignores them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_list_is_its_studies(cls, given: Any) -> Any:
+        return {"studies": given} if isinstance(given, list | tuple) else given
+
+
+class TrackingSettings(Settings):
+    """MLflow. A tracking server that is down never fails a trial."""
+
+    uri: str | None = None
+    """Default: an SQLite file in the study's folder. `none` switches tracking off."""
+    experiment: str | None = None
+    """Default: the names of model and data set."""
+
+
+class LimitSettings(Settings):
+    """When a trial is given up."""
+
+    trial_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Training and evaluation together; a trial past it is infeasible."""
+    silence_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """An engine that reports no step and no problem for so long is taken for dead."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """Crashes of the engine in one trial, without a new checkpoint in between, before the trial is failed."""
+    disk_gigabytes: Annotated[float, Field(ge=0)] = 1.0
+    """GiB that must be free in the study's folder for a trial to start; below, the study waits for room."""
+    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """A supervisor on another host that is silent for so long has lost its trials."""
+
+
+class ConfirmationSettings(Settings):
+    """How the best designs are confirmed: retrained with fresh seeds, scored on the untouched report problems."""
+
+    automatic: bool = True
+    """Confirm as soon as a search ends, if `evaluation.report_problems` are kept; else only on `qtarget confirm`."""
+    seeds: Annotated[int, Field(ge=2)] = 3
+    """Fresh seeds for each design; the same ones for all."""
+    designs: Annotated[int, Field(ge=1)] = 2
+    """Best designs of the search, compared with plain SFT; Target-SFT's default joins where there is a teacher."""
+
+
+class Candidate(Settings):
+    """A design under confirmation."""
+
+    title: str
+    target: TargetSpec
+    training: dict[str, float] = Field(default_factory=dict)
+
+
+class StudyConfig(Settings):
+    """One study: a model, its data, the space of targets and how they are scored."""
+
+    study: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
+    """Name in the storage, and of the study's folder."""
+    model: ModelSettings
+    teacher: ModelSettings | None = None
+    cache: CacheSettings | None = None
+    """Ask teacher and reference once, keep their answers on disk for all trials and studies. Default: ask them live."""
+    data: DataSettings
+    training: TrainingSettings = TrainingSettings()
+    space: SearchSpace = SearchSpace()
+    """Which targets are tried. Parts that are not given shrink to what the study's inputs allow."""
+    baselines: tuple[str | BaselineSettings, ...] | None = None
+    """Published objectives, run first: a preset's name, or preset, knobs, training. Default: those the inputs allow."""
+    warm_start: WarmStartSettings | None = None
+    """Finished studies to start from; a list of them, or `studies` with `designs` and `weight`."""
+    search: SearchSettings = SearchSettings()
+    evaluation: EvaluationSettings
+    confirmation: ConfirmationSettings = ConfirmationSettings()
+    """Needs `evaluation.report_problems`."""
+    candidates: tuple[Candidate, ...] = ()
+    """Designs to retrain with every fresh seed, instead of a search: how a confirmation is written down."""
+    storage: str | None = None
+    """Database URL; default: an SQLite file in the study's folder."""
+    tracking: TrackingSettings = TrackingSettings()
+    limits: LimitSettings = LimitSettings()
+    engine: EngineSettings = EngineSettings()
+    """How many devices one trial takes."""
+    folder: str | None = None
+    """The study's folder; default: runs/<study> beside the YAML file, wherever the command is called from."""
+    base: str | None = None
+    """Folder that relative paths start from, itself relative to the YAML file's; default: the YAML file's."""
+
+    @property
+    def base_folder(self) -> Path:
+        return Path(self.base or ".").absolute()
+
+    @property
+    def study_folder(self) -> Path:
+        return self.base_folder / (self.folder or f"runs/{self.study}")
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """What designs of this study may look at."""
+        return _inputs({"teacher": self.teacher, "data": self.data})
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the designs that this study may run look at."""
+        return self.space.needs.union(*(baseline.target().needs for baseline in self.baseline_settings()))
+
+    @property
+    def objectives(self) -> int:
+        """Values of a trial: its score, and, where retention is searched for too, what it did not forget."""
+        retention = self.evaluation.retention
+        return 2 if retention is not None and retention.role == "objective" else 1
+
+    def with_trials(self, trials: int) -> Self:
+        """The same study with another number of slots."""
+        return self.model_copy(update={"search": self.search.model_copy(update={"trials": trials})})
+
+    def baseline_settings(self) -> tuple[BaselineSettings, ...]:
+        """The baselines in the order of the queue."""
+        if self.baselines is None:
+            known = (BaselineSettings(preset=name) for name in PUBLISHED if name in presets.names())
+            return tuple(baseline for baseline in known if baseline.target().needs <= self.inputs)
+        return tuple(BaselineSettings(preset=each) if isinstance(each, str) else each for each in self.baselines)
+
+    @field_validator("space")
+    @classmethod
+    def _space_fits_inputs(cls, space: SearchSpace, info: ValidationInfo) -> SearchSpace:
+        inputs = _inputs(info.data)
+        if space.needs <= inputs:
+            return space
+        refused = UserError(
+            f"`space` must need only what the study has, but {_remedy(space.needs - inputs)}", field="space"
+        )
+        try:
+            fitting = space.for_inputs(inputs)
+        except ValueError:  # a part has no family left
+            raise refused from None
+        if any(getattr(fitting, part) != getattr(space, part) for part in space.model_fields_set):
+            raise refused
+        return fitting
+
+    @model_validator(mode="after")
+    def _inputs_are_there(self) -> Self:
+        if self.baselines is not None:
+            for index, baseline in enumerate(self.baseline_settings()):
+                self._check_baseline(baseline, f"baselines[{index}]")
+        _check_training(self.space.training_knobs, "space.training")
+        if self.objectives > 1 and self.search.pruner != "none":
+            raise UserError(
+                "`search.pruner` must be none when retention is an objective, which is known at a trial's end only, "
+                f"but got {self.search.pruner}",
+                field="search.pruner",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_share_a_batch(self) -> Self:
+        batch, ranks = self.training.effective_batch, self.engine.ranks
+        if batch % ranks:
+            raise UserError(
+                f"`training.effective_batch` must be a multiple of `engine.ranks`, but got {batch} and {ranks}; "
+                "change one of them",
+                field="training.effective_batch",
+            )
+        if self.evaluation.backend == "vllm" and ranks > 1:
+            raise UserError(
+                f"`evaluation.backend` must be another than vllm with `engine.ranks` above 1, but got {ranks} ranks; "
+                "use transformers, whose answers all ranks share out",
+                field="evaluation.backend",
+            )
+        return self
+
+    def _check_baseline(self, baseline: BaselineSettings, field: str) -> None:
+        try:
+            lacking = baseline.target().needs - self.inputs
+        except ValueError as error:
+            raise UserError(f"`{field}`: {error}", field=field) from None
+        if lacking:
+            raise UserError(
+                f"`{field}` must need only what the study has, but got {baseline.preset!r}, which {_remedy(lacking)}",
+                field=field,
+            )
+        _check_training(baseline.training, f"{field}.training")
+
+
+def _check_training(names: Iterable[str], field: str) -> None:
+    unknown = sorted(set(names) - set(TrainingSettings.model_fields))
+    if unknown:
+        raise UserError(
+            f"`{field}` must name training settings, but got {', '.join(unknown)}; "
+            f"known are {', '.join(TrainingSettings.model_fields)}",
+            field=field,
+        )
+
+
+def _inputs(given: Mapping[str, Any]) -> frozenset[str]:
+    """What designs may look at; `given`: fields of the study that have been read."""
+    always = {"reference", "old_logprobs", "sequence_ids"}
+    marked = isinstance(given.get("data"), DataSettings) and given["data"].critical_column
+    return frozenset(always | ({"teacher"} if given.get("teacher") else set()) | ({"critical"} if marked else set()))
+
+
+def _remedy(lacking: frozenset[str]) -> str:
+    ways = {
+        "teacher": "needs a teacher: add `teacher: {path: ...}`, or leave it out",
+        "critical": "needs marked spans: add `data.critical_column`, or leave it out",
+    }
+    return " and ".join(ways.get(each, f"needs {each}, which no study has: leave it out") for each in sorted(lacking))

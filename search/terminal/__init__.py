@@ -1,0 +1,11 @@
+"""What a person sees of one study on a terminal: progress, tables, sentences, the live view, the check.
+
+Reads what other rooms found; decides nothing.
+
+check.py     `qtarget check`: what would fail in the night fails now
+live.py      `qtarget status --live`: what runs, how far it is, what is spent and left, the best so far, what went
+             wrong
+progress.py  what a person sees while a study runs: a bar for it and for each running trial
+status.py    `qtarget status`: the table of a study and what is left of it
+tables.py    tables and sentences for people: the trials of a study, the winner against plain SFT
+"""

@@ -1,0 +1,109 @@
+"""`qtarget check`: what would fail in the night fails now, and the night's length is known before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ...spaces import presets
+from ..loop.budget import is_confirmed
+from ..study.config import StudyConfig
+from ..study.config_file import find_study
+from .progress import ask_and_show
+from .tables import show_bias
+
+
+def check_study(path: Path, console: Console) -> dict[str, Any]:
+    """Validate a study (file or folder), try its inputs in an engine, print what it found and what the study will cost.
+
+    Raises UserError for what the user can mend, RuntimeError for anything else that would fail.
+    """
+    config = find_study(path)
+    console.print("Loading model and data, then one worst-case step for each kind of design ...")
+    facts = ask_and_show("check", {"study": str(path)}, console)
+    facts |= {
+        "study": config.study,
+        "trials": config.search.trials,
+        "estimate_seconds": estimate_seconds(config, facts),
+        "confirmation_seconds": confirmation_seconds(config, facts),
+    }
+    for name, line in facts["inputs"].items():
+        console.print(f"{name:<10} {line}", soft_wrap=True)
+    size = config.space.size()
+    console.print(
+        f"space      {size.dimensions} dimensions, {size.combinations} combination(s) of families, "
+        f"{config.search.trials} trials",
+        soft_wrap=True,
+    )
+    for title, worst in facts["worst_steps"].items():
+        console.print(
+            f"step       {title}: {worst['seconds']:.2f} s and {worst['peak_bytes'] / 2**30:.2f} GiB at worst "
+            f"(longest demonstration {worst['longest']} tokens)",
+            soft_wrap=True,
+        )
+    show_bias(facts["cache_bias"], console)
+    for line in problem_lines(facts):
+        console.print(line, soft_wrap=True)
+    verdicts = ", ".join(f"{count} {name}" for name, count in facts["verdicts"].items() if count)
+    error = f" (first error: {facts['first_error']})" if facts["first_error"] else ""
+    console.print(f"verdicts   of the untrained model: {verdicts}{error}", soft_wrap=True)
+    after = f", its confirmation {spoken_time(facts['confirmation_seconds'])}" if facts["confirmation_seconds"] else ""
+    console.print(
+        f"The study takes {spoken_time(facts['estimate_seconds'])} at most, if every step is a worst case{after}. "
+        "All is well.",
+        soft_wrap=True,
+    )
+    return facts
+
+
+def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """The problems as the engine found them, who answers them, and what else is measured."""
+    found = facts["problems"]
+    for task in found["tasks"]:
+        yield (
+            f"task       {task['task']}: {task['read']} rows read, {task['duplicates']} repeated, "
+            f"{task['in_training']} also in training (left out); room for {task['search']} to search, "
+            f"{task['report']} to report"
+        )
+    if unusable := found["unusable_golds"]:
+        first = unusable[0]
+        yield (
+            f"golds      {len(unusable)} that no answer can match, each an error in every trial "
+            f"(first: {first['gold']!r}, {first['why']})"
+        )
+    yield f"prompts    longest {found['longest_prompt']} tokens"
+    yield f"answers    by {facts['backend']['note']}"
+    if facts["retention"] is not None:
+        kept = facts["retention"]
+        value = f"{kept['value']:.4g} {kept['unit']}"
+        yield f"retention  {kept['name']}: {value} untrained, {kept['seconds']:.1f} s a trial"
+
+
+def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
+    """Upper estimate of the whole search: every step and every problem of every trial, nothing pruned, in seconds."""
+    return config.search.trials * _trial_seconds(config, facts, config.evaluation.problems)
+
+
+def confirmation_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
+    """Upper estimate of the confirmation after the search, in seconds; 0 when none follows."""
+    if not is_confirmed(config):
+        return 0.0
+    published = presets.get("target_sft").needs <= config.inputs
+    designs = config.confirmation.designs + 1 + published  # plain SFT, and published Target-SFT where it can be had
+    trial = _trial_seconds(config, facts, config.evaluation.report_problems)
+    return designs * config.confirmation.seeds * trial
+
+
+def _trial_seconds(config: StudyConfig, facts: Mapping[str, Any], problems: int) -> float:
+    step = max(worst["seconds"] for worst in facts["worst_steps"].values())
+    kept = facts.get("retention") or {"seconds": 0.0}
+    answers = problems * config.evaluation.samples * facts["seconds_per_problem"]
+    return float(config.training.steps * step + answers + kept["seconds"])
+
+
+def spoken_time(seconds: float) -> str:
+    """Hours, or minutes when they are few."""
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"

@@ -1,0 +1,53 @@
+"""`qtarget status`: the table of a study and what is left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..loop.confirm import stored_verdict
+from ..store.history import TrialRecord, best, front, load_history, plain_sft
+from ..study.config_file import find_study
+from ..study.files import BIAS_FILE, read_json
+from .live import snapshot, standing
+from .tables import confirmation_sentence, confirmation_table, front_table, show_bias, trials_table, winner_sentence
+
+
+def show_status(path: Path, console: Console) -> dict[str, Any]:
+    """Print the table of a study and what is left of it; returns the same as data."""
+    config = find_study(path)
+    records = load_history(config)
+    left = sum(not record.finished for record in records)
+    console.print(
+        trials_table(records, f"Study {config.study}: {len(records) - left} of {len(records)} trials finished")
+    )
+    show_front(records, console)
+    now = snapshot(config, records)
+    for part in standing(now):
+        console.print(part)
+    console.print(winner_sentence(best(records), plain_sft(records)), soft_wrap=True)
+    bias = read_json(config.study_folder / BIAS_FILE)
+    show_bias(bias, console)
+    verdict = stored_verdict(config)
+    if verdict is not None:
+        console.print(confirmation_table(verdict))
+        console.print(confirmation_sentence(verdict), soft_wrap=True, style="bold")
+    return {
+        "study": config.study,
+        "folder": str(config.study_folder),
+        "trials": [record.as_dict() for record in records],
+        "unfinished": left,
+        "confirmation": verdict,
+        "cache_bias": bias,
+        "seconds": now.spent_seconds,
+        **now.as_dict(),
+    }
+
+
+def show_front(records: Sequence[TrialRecord], console: Console) -> None:
+    """Where a study measures what its trials forget."""
+    if found := front(records):
+        console.print(front_table(found))

@@ -1,0 +1,8 @@
+"""MLflow, written from events and never read back: what a study does goes to disk first, then to the server.
+
+A trial never fails, and never waits, because of tracking.
+
+address.py  which store a study is tracked in, and what its runs are found by there
+mlflow.py   MLflow, written from events and never read back into the study: a parent run a study
+spool.py    a journal of study events on disk, so that tracking can fall behind
+"""

@@ -1,0 +1,253 @@
+"""What `qtarget export` writes, of which design, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from imports import ROOT
+from rich.console import Console
+from safetensors.torch import load_file
+from scripted_study import scripted
+from small_study import small_config, write_small_study
+
+from qtarget.evaluation.statistics.confirmation import confirm
+from qtarget.search.export.choice import choose
+from qtarget.search.export.files import accelerate_files
+from qtarget.search.export.write import export_winner
+from qtarget.search.loop.supervisor import run_study
+from qtarget.search.store.history import load_history
+from qtarget.search.study.config import StudyConfig
+from qtarget.search.study.config_file import load_study
+from qtarget.search.study.files import write_json
+from qtarget.search.study.winner_file import load_winner
+from qtarget.spaces import presets
+from qtarget.spaces.errors import UserError
+
+BASELINES = ["sft", "dft", {"preset": "target_sft", "training": {"learning_rate": 0.02}}]
+SCORES = {"0": 0.2, "1": 0.7, "2": 0.6}
+CONSOLE = Console(quiet=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def private_caches(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("HF_HUB_OFFLINE", "1")  # a folder that is gone is not looked for on the hub
+        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A study of three baselines with real models and data; its engine is scripted, its scores are SCORES."""
+    return finished_study(tmp_path_factory.mktemp("study"), {"scores": SCORES})
+
+
+def finished_study(folder: Path, script: dict[str, Any]) -> Path:
+    search = {**small_config()["search"], "trials": 3, "pruner": "none"}
+    study = write_small_study(folder, baselines=BASELINES, search=search)
+    config = load_study(study)
+    config.study_folder.mkdir(parents=True)
+    write_json(config.study_folder / "script.json", script)
+    run_study(config, launch=scripted)
+    return study
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Path, tmp_path_factory) -> tuple[StudyConfig, dict[str, Any]]:
+    """The study with a confirmation that prefers Target-SFT to the best of the search, and its export."""
+    folder = tmp_path_factory.mktemp("exported")
+    shutil.copytree(finished.parent, folder / "study")
+    config = load_study(folder / "study" / finished.name)
+    verdict_of(config, {titles(config)[1]: 0.35, titles(config)[2]: 0.9})
+    return config, export(folder / "study" / finished.name, folder / "out")
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    shutil.copytree(finished.parent, tmp_path / "study")
+    return tmp_path / "study" / finished.name
+
+
+def verdict_of(config: StudyConfig, scores: dict[str, float]) -> None:
+    """A confirmation of the trials titled as in `scores`, with these mean scores."""
+    generator = np.random.default_rng(0)
+    tables = {title: generator.random((60, 3)) < score for title, score in {"sft": 0.3, **scores}.items()}
+    found = confirm(tables.pop("sft"), tables, generator)
+    records = {f"trial {record.number}: {record.title}": record for record in load_history(config)}
+    candidates = [
+        {"title": title, "target": records[title].target.model_dump(mode="json"), "training": records[title].training}
+        for title in tables
+    ]
+    write_json(
+        config.study_folder / "confirmation-x" / "confirmation.json", {"candidates": candidates, **found.as_dict()}
+    )
+
+
+def titles(config: StudyConfig) -> dict[int, str]:
+    return {record.number: f"trial {record.number}: {record.title}" for record in load_history(config)}
+
+
+def export(study: Path, folder: Path, **options: Any) -> dict[str, Any]:
+    return export_winner(study, folder, CONSOLE, **options)
+
+
+def test_the_confirmed_design_is_exported_with_all_its_files(exported) -> None:
+    config, found = exported
+    folder = Path(found["directory"])
+    assert found["confirmed"] and "prefers it to the best of the search, trial 1" in found["note"]
+    assert found["check"]["loss"] < 1e-5 and found["check"]["gradient"] < 1e-5
+    winner = load_winner(folder)
+    assert winner.target == presets.get("target_sft") and winner.training.learning_rate == 0.02
+    assert {"winner.yaml", "sft.yaml", "target_loss.py", "target_data.py", "train_trl.py", "one_gpu.yaml",
+            "fsdp_8gpu.yaml", "MODEL_CARD.md", "provenance.json", "check.json"} == set(found["files"])  # fmt: skip
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["confirmation"]["outcome"] == "better than SFT" and provenance["preset"] == "target_sft"
+    assert load_winner(folder / "sft.yaml").target == presets.get("sft")
+    assert "Better than SFT" in (folder / "MODEL_CARD.md").read_text()
+    check_tracking(config, found["tracking"])
+
+
+def check_tracking(config: StudyConfig, tracked: dict[str, Any]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{config.study_folder}/mlflow.db")
+    assert {each.path for each in client.list_artifacts(tracked["run"], "export")} >= {"export/winner.yaml"}
+    version = client.get_model_version_by_alias("small", "confirmed")
+    assert version.run_id == tracked["run"] and version.source.endswith("/export")
+
+
+def test_only_unconfirmed_exports_the_best_of_the_search_and_says_so(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no confirmation.*--unconfirmed"):
+        export(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    text = yaml.safe_load(study.read_text()) | {"tracking": {"uri": "http://127.0.0.1:9"}}
+    study.write_text(yaml.safe_dump(text))
+    found = export(study, tmp_path / "out", unconfirmed=True)
+    assert not found["confirmed"] and not found["tracking"]["logged"], "a store that is down never fails the export"
+    assert load_winner(tmp_path / "out").target == presets.get("dft")
+    assert "**Not confirmed.**" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    with pytest.raises(UserError, match="must be a new or empty folder"):
+        export(study, tmp_path / "out", unconfirmed=True)
+
+
+def test_a_confirmation_without_a_winner_is_no_confirmation(study: Path) -> None:
+    config = load_study(study)
+    verdict_of(config, {titles(config)[1]: 0.3, titles(config)[2]: 0.28})
+    with pytest.raises(UserError, match=r"found none that is better than SFT \(not distinguishable"):
+        choose(config, load_history(config), unconfirmed=False)
+    assert choose(config, load_history(config), unconfirmed=True).title.startswith("trial 1: ")
+
+
+def test_a_study_without_a_complete_trial_is_refused(tmp_path: Path) -> None:
+    study = finished_study(tmp_path / "failed", {str(number): ["oom"] for number in range(3)})
+    with pytest.raises(UserError, match=r"needs a complete trial.*(failed|infeasible)"):
+        export(study, tmp_path / "out", unconfirmed=True)
+
+
+def test_a_study_that_never_ran_is_refused(tmp_path: Path) -> None:
+    study = write_small_study(tmp_path / "new")
+    with pytest.raises(UserError, match="run it first"):
+        export(study, tmp_path / "out", unconfirmed=True)
+
+
+def test_a_teacher_that_is_gone_is_named(study: Path, tmp_path: Path) -> None:
+    config = load_study(study)
+    verdict_of(config, {titles(config)[2]: 0.9})
+    shutil.rmtree(study.parent / "teacher")
+    with pytest.raises(UserError, match=r"`path` must name a .* that can be read, but teacher"):
+        export(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
+
+
+@pytest.mark.parametrize(("text", "said"), [("target: {gamma: {kind: nonsense}}", "gamma"), ("- 1\n-", "file")])
+def test_a_faulty_winner_file_is_refused_with_the_place(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "winner.yaml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_winner(tmp_path)
+
+
+def test_the_trl_script_makes_the_first_steps_of_qtarget_train_without_qtarget(exported) -> None:
+    folder = exported[1]["directory"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "export_parity.py"), folder, "--json"]
+    done = subprocess.run([*command, "--steps", "3", "--micro-batch", "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["same_names"] and found["parameters"] > 10
+    assert found["worst_parameter"] < 1e-4
+    assert max(found["gradient_by_step"]) < 1e-2  # AdamW's first steps blow the smallest gradients up
+
+
+def test_the_exported_loss_works_inside_ddp_and_fsdp(exported) -> None:
+    folder = exported[1]["directory"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(ROOT / "tests" / "exported_on_two_ranks.py"), folder]
+    environment = os.environ | {"PYTHONPATH": folder}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.keys() == {"ddp", "fsdp1", "fsdp2", "fsdp2, head alone"} and max(found.values()) < 1e-5
+
+
+def test_the_trl_script_trains_the_same_weights_on_two_ranks_replicated_and_sharded(exported, tmp_path) -> None:
+    folder = Path(exported[1]["directory"])
+    copy = tmp_path / "export"
+    shutil.copytree(folder, copy)
+    winner = yaml.safe_load((copy / "winner.yaml").read_text())
+    winner["training"] |= {"micro_batch": 1, "effective_batch": 4}
+    (copy / "winner.yaml").write_text(yaml.safe_dump(winner))
+    sharded = yaml.safe_load((copy / "fsdp_8gpu.yaml").read_text()) | {"num_processes": 2}
+    (copy / "fsdp.yaml").write_text(yaml.safe_dump(sharded))
+    accelerate = ["-m", "accelerate.commands.launch", "--config_file", str(copy / "fsdp.yaml")]
+    launches = {
+        "one": [],
+        "ddp": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+        "fsdp": [*accelerate, "--main_process_port", "0", str(ROOT / "tests" / "fsdp_on_cpu.py")],
+    }
+    weights = {}
+    for name, launch in launches.items():
+        script = [str(copy / "train_trl.py"), "--out", str(tmp_path / name), "--steps", "2"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, *launch, *script], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "FutureWarning" not in done.stderr
+        weights[name] = load_file(tmp_path / name / "model.safetensors")
+    assert (tmp_path / "fsdp" / "checkpoint-2" / "pytorch_model_fsdp_0").is_dir(), "accelerate has sharded the model"
+    for other in ("ddp", "fsdp"):
+        assert weights["one"].keys() == weights[other].keys()
+        assert max(float((weights["one"][key] - weights[other][key]).abs().max()) for key in weights["one"]) < 3e-6
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_accelerate_reads_its_configurations_as_meant(tmp_path, monkeypatch, precision) -> None:
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    read = {}
+    for name, text in accelerate_files(precision).items():
+        (tmp_path / name).write_text(text)
+        parser = launch_command_parser()
+        known = {option.removeprefix("--") for option in parser._option_string_actions}
+        assert yaml.safe_load(text).get("fsdp_config", {}).keys() <= known, "accelerate takes any key and ignores it"
+        given = ["--config_file", str(tmp_path / name), "train_trl.py"]
+        read[name], _, from_file = _validate_launch_command(parser.parse_args(given))
+        assert from_file and read[name].mixed_precision == ("no" if precision == "fp32" else "bf16")
+    assert (read["one_gpu.yaml"].num_processes, read["one_gpu.yaml"].use_fsdp) == (1, False)
+    assert (read["fsdp_8gpu.yaml"].num_processes, read["fsdp_8gpu.yaml"].use_fsdp) == (8, True)
+    for key, value in prepare_multi_gpu_env(read["fsdp_8gpu.yaml"]).items():
+        monkeypatch.setenv(key, value)
+    plugin = FullyShardedDataParallelPlugin()
+    assert (plugin.fsdp_version, plugin.reshard_after_forward, plugin.cpu_ram_efficient_loading) == (2, True, False)
+    assert plugin.auto_wrap_policy.__name__ == "transformer_auto_wrap_policy"
+    assert plugin.state_dict_type.name == "SHARDED_STATE_DICT" and not plugin.activation_checkpointing

@@ -1,0 +1,194 @@
+"""Deadlines and engine hours: what is kept for the confirmation, and what is said when it does not fit."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from rich.console import Console
+from scripted_study import scripted
+from small_study import small_config
+
+from qtarget.search.campaign import session
+from qtarget.search.campaign.session import run_file
+from qtarget.search.loop import supervisor
+from qtarget.search.loop.budget import MARGIN, Budget, Cost, Spending, confirmation_cost, parse_until
+from qtarget.search.loop.supervisor import run_study
+from qtarget.search.store.history import TrialRecord, load_history
+from qtarget.search.study.config_file import parse_study
+from qtarget.spaces import presets
+from qtarget.spaces.errors import UserError
+
+EVALUATION = {**small_config()["evaluation"], "report_problems": 16}
+CONFIRMATION = {"seeds": 2, "designs": 1}
+
+
+def search(**changes: Any) -> dict[str, Any]:
+    return {**small_config()["search"], "pruner": "none", "startup_trials": 100, **changes}
+
+
+def record(number: int, preset: str, seconds: float, state: str = "complete") -> TrialRecord:
+    """A trial as the storage knows it; its files are elsewhere."""
+    return TrialRecord(
+        number, preset, state, presets.get(preset), preset, {}, {}, 0.5, 0.1, seconds, {}, {}, 1, [], None, None,
+        Path("nowhere"),
+    )  # fmt: skip
+
+
+def test_a_confirmation_costs_what_trials_took() -> None:
+    config = parse_study(small_config(evaluation=EVALUATION, confirmation=CONFIRMATION))
+    assert confirmation_cost(config, [record(0, "dft", 10.0)]) is None, "there is nothing to compare it with"
+    records = [record(0, "sft", 10.0), record(1, "dft", 30.0), record(2, "asft", 20.0), record(3, "kd", 99.0, "failed")]
+    cost = confirmation_cost(config, records)
+    assert cost == Cost(runs=2 * 3, seconds_each=30.0), "SFT, the best other and published Target-SFT, two seeds each"
+    assert cost.engine_seconds == MARGIN * 6 * 30.0 and cost.wall_seconds(4) == MARGIN * 2 * 30.0
+
+
+def test_more_report_problems_take_longer(tmp_path: Path) -> None:
+    evaluation = {**EVALUATION, "report_problems": 48}
+    config = parse_study(small_config(evaluation=evaluation, confirmation=CONFIRMATION))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(json.dumps({"num_problems": 16, "evaluation_seconds": 4.0}))
+    records = [record(0, "sft", 10.0), record(1, "dft", 10.0)]
+    records = [
+        TrialRecord(**{**vars(each), "folder": tmp_path / name}) for each, name in zip(records, "ab", strict=True)
+    ]
+    assert confirmation_cost(config, records).seconds_each == 10.0 + 2 * 4.0
+
+
+def spending(budget: Budget, cost: Cost | None, used: dict[int, float]) -> Spending:
+    found = Spending(budget, parse_study(small_config()))
+    found._seconds, found.cost = used, cost
+    return found
+
+
+@pytest.mark.parametrize(
+    ("hours", "used", "running", "over"),
+    [
+        (None, {0: 1e9}, {}, None),
+        (1.0, {0: 3000.0}, {}, None),
+        (1.0, {0: 3000.0}, {1: 599.0}, None),
+        (1.0, {0: 3000.0}, {1: 601.0}, "hours"),
+        (1.0, {0: 3000.0, 1: 500.0}, {1: 599.0}, None),  # the running one counts once
+    ],
+)
+def test_engine_hours(hours: float | None, used: dict[int, float], running: dict[int, float], over: str | None) -> None:
+    assert spending(Budget(hours=hours), None, used).over(running) == over
+
+
+def test_the_search_leaves_the_confirmation_its_share_of_the_hours() -> None:
+    found = spending(Budget(hours=1.0, reserve=1), Cost(10, 100.0), {0: 1000.0})
+    assert found.over({1: 0.0}) is None
+    assert found.over({1: 3600 - 1000 - MARGIN * 1000 - 1}) is None
+    assert found.over({1: 3600 - 1000 - MARGIN * 1000 + 1}) == "reserved"
+
+
+def test_a_confirmation_that_never_fits_takes_nothing_from_the_search() -> None:
+    found = spending(Budget(hours=1.0, reserve=1), Cost(100, 100.0), {0: 1000.0})
+    assert found.over({1: 2000.0}) is None
+    assert found.over({1: 2601.0}) == "hours"
+    until = datetime.now(UTC) + timedelta(seconds=60)
+    assert spending(Budget(until, reserve=1), Cost(1, 100.0), {}).over({}) is None
+
+
+def test_the_deadline_counts_in_any_time_zone() -> None:
+    past = datetime.now(ZoneInfo("Asia/Tokyo")) - timedelta(seconds=1)
+    ahead = datetime.now(ZoneInfo("America/St_Johns")) + timedelta(seconds=60)
+    assert spending(Budget(until=past), None, {}).over({}) == "deadline"
+    assert spending(Budget(until=ahead), None, {}).over({}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("07:00", "2026-03-28T07:00:00+01:00"),
+        ("23:30", "2026-03-27T23:30:00+01:00"),
+        ("2026-03-29T07:00", "2026-03-29T07:00:00+02:00"),  # the clocks have changed that night
+        ("2026-03-29T07:00+09:00", "2026-03-29T07:00:00+09:00"),
+    ],
+)
+def test_until_is_the_next_such_moment_here(text: str, expected: str, monkeypatch) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        now = datetime.fromisoformat("2026-03-27T22:00:00+01:00")
+        assert parse_until(text, now).isoformat() == expected
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("text", ["25:00", "tomorrow", "2001-01-01T00:00"])
+def test_until_must_be_a_moment_ahead(text: str) -> None:
+    with pytest.raises(UserError, match="`--until` must"):
+        parse_until(text)
+
+
+def test_a_deadline_while_the_engine_loads_is_kept(scripted_study) -> None:
+    config = scripted_study({"start": "slow"})
+    until = datetime.now(UTC) + timedelta(seconds=1)
+    summary = run_study(config, until=until, launch=scripted)
+    assert (summary.state, summary.ended) == ("stopped", "deadline")
+    assert abs((datetime.now(UTC) - until).total_seconds()) < 5
+
+
+@pytest.fixture
+def study_file(scripted_study, tmp_path: Path, monkeypatch) -> Any:
+    """Builds a study file whose engines, those of its confirmation too, follow a script."""
+
+    def launch(folder: Path, index: int) -> Any:
+        script = tmp_path / "runs" / "small" / "script.json"
+        (folder / "script.json").write_text(script.read_text() if "confirmation" not in folder.name else confirming[0])
+        return scripted(folder, index)
+
+    confirming: list[str] = []
+
+    def build(script: dict[str, Any], confirmation: dict[str, Any], **changes: Any) -> Path:
+        scripted_study(script)
+        confirming[:] = [json.dumps(confirmation)]
+        path = tmp_path / "study.yaml"
+        settings = {"evaluation": EVALUATION, "confirmation": CONFIRMATION, "tracking": {"uri": "none"}}
+        path.write_text(yaml.safe_dump(small_config(**settings, **changes)))
+        return path
+
+    original = supervisor._supervise
+    monkeypatch.setattr(supervisor, "_supervise", lambda *given: original(*given[:-1], launch))
+    return build
+
+
+def an_hour_ahead() -> str:
+    """A deadline that only keeps the report from loading a model, which these studies do not have."""
+    return (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+
+
+def test_a_search_ends_early_enough_for_its_confirmation(study_file) -> None:
+    """In engine hours: a busy machine changes little about them. The deadline drill goes by the clock."""
+    script = {"seconds": 0.3}
+    path = study_file(script, {**script, "items": True}, search=search(trials=200), teacher=None)
+    found = run_file(path, Console(file=io.StringIO()), hours=6 / 3600, until=an_hour_ahead())
+    assert found["ended"] == "reserved" and found["counts"]["complete"] >= 2
+    assert len(found["confirmation"]["comparisons"]) == 1, "the best other design"
+    assert found["state"] == "stopped", "the search has slots left"
+    states = {each.state for each in load_history(session.find_study(path))}
+    assert states == {"complete", "waiting"}
+
+
+def test_no_time_to_confirm_is_said_and_the_next_call_goes_on(study_file) -> None:
+    path = study_file({"seconds": 0.8}, {"items": True}, search=search(trials=6), teacher=None)
+    screen = io.StringIO()
+    until = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+    found = run_file(path, Console(file=screen), until=until)
+    assert found["ended"] == "deadline" and found["counts"]["waiting"] > 0
+    assert "No time to confirm" in screen.getvalue() and "confirmation" not in found
+    again = run_file(path, Console(file=screen), until=an_hour_ahead())
+    assert again["state"] == "finished" and again["counts"]["complete"] == 6
+    assert again["confirmation"]["seeds"] == 2

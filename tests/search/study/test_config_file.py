@@ -1,0 +1,138 @@
+"""Every fault in a study file is told with its path, the rule, the value and the remedy."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_study import small_config, write_small_study
+
+from qtarget.search.study.config_file import load_study, parse_study, read_folder, write_folder
+from qtarget.spaces.errors import UserError
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The small study with the value at a dotted path replaced or added."""
+    config: Any = small_config()
+    *parents, leaf = path.split(".")
+    below = config
+    for part in parents:
+        below = below[int(part)] if part.isdigit() else below.setdefault(part, {})
+    below[int(leaf) if leaf.isdigit() else leaf] = value
+    return dict(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "said"),
+    [
+        ("modle", {"path": "x"}, "modle", ["`modle`", "did you mean `model`"]),
+        ("training.step", 5, "training.step", ["`training.step`", "did you mean `steps`"]),
+        ("evaluation.tasks.0.knid", "math", "evaluation.tasks[0].knid", ["`evaluation.tasks[0].knid`", "`kind`"]),
+        ("evaluation.tasks.0.kind", "maths", "evaluation.tasks[0].kind", ["'maths'", "'math'", "must be"]),
+        ("training.steps", 0, "training.steps", ["`training.steps`", "greater than or equal to 1", "got 0"]),
+        ("training.micro_batch", 3, "training", ["multiple of `micro_batch`", "8 and 3", "divides"]),
+        ("search.sampler", "grid", "search.sampler", ["'grid'", "'tpe'"]),
+        ("search.rungs", [0.5, -1], "search.rungs[1]", ["`search.rungs[1]`", "greater than 0", "-1"]),
+        ("study", "a/b", "study", ["`study`", "'a/b'"]),
+        ("baselines", ["sfft"], "baselines[0]", ["`baselines[0]`", "sfft", "sft"]),
+        (
+            "baselines",
+            ["sft", {"preset": "asft", "knobs": {"lam": -1}}],
+            "baselines[1]",
+            ["`baselines[1]`", "lam", "-1"],
+        ),
+        ("baselines", [{"preset": "sft", "training": {"lr": 1}}], "baselines[0].training", ["lr", "learning_rate"]),
+        ("space", {"gamma": {"pwoer": {}}}, "space.gamma", ["`space.gamma", "pwoer", "power"]),
+        ("space", {"training": {"lr": [1e-5, 1e-3]}}, "space.training", ["lr", "learning_rate"]),
+        ("space", {"gamma": {"power": {"exponent": [0.1, -2]}}}, "space.gamma", ["0.1", "-2"]),
+    ],
+)
+def test_a_fault_names_path_rule_value_and_remedy(path: str, value: Any, field: str, said: list[str]) -> None:
+    with pytest.raises(UserError) as raised:
+        parse_study(changed(path, value))
+    assert raised.value.field == field
+    for words in said:
+        assert words in str(raised.value)
+
+
+def test_all_faults_are_listed_at_once() -> None:
+    config = changed("training.steps", 0) | {"modle": 1, "study": ""}
+    with pytest.raises(UserError) as raised:
+        parse_study(config)
+    assert all(part in str(raised.value) for part in ("`training.steps`", "`modle`", "`study`"))
+
+
+@pytest.mark.parametrize("missing", ["study", "model", "data", "evaluation"])
+def test_a_missing_section_is_named(missing: str) -> None:
+    config = small_config()
+    del config[missing]
+    with pytest.raises(UserError, match=f"`{missing}` must be given; add it"):
+        parse_study(config)
+
+
+@pytest.mark.parametrize("baseline", ["kd", "target_sft", "hybrid_kd"])
+def test_a_baseline_that_needs_a_teacher_is_refused_without_one(baseline: str) -> None:
+    config = small_config(baselines=["sft", baseline], teacher=None)
+    with pytest.raises(UserError, match=r"`baselines\[1\]`.*needs a teacher: add `teacher"):
+        parse_study(config)
+
+
+def test_a_space_that_needs_a_teacher_is_refused_without_one() -> None:
+    config = small_config(teacher=None, space={"residual": {"teacher": {}}})
+    with pytest.raises(UserError, match="`space` must need only what the study has, but needs a teacher"):
+        parse_study(config)
+
+
+def test_space_and_baselines_follow_the_inputs_when_not_given() -> None:
+    config = small_config()
+    del config["baselines"]
+    with_teacher, without = parse_study(config), parse_study(config | {"teacher": None})
+    assert "teacher" in with_teacher.needs
+    assert "teacher" not in without.needs
+    named = {baseline.preset for baseline in without.baseline_settings()}
+    assert {"sft", "dft", "asft"} <= named and not named & {"kd", "target_sft"}
+    assert {"kd", "target_sft"} <= {baseline.preset for baseline in with_teacher.baseline_settings()}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("study: [", "must be YAML"),
+        ("study: a\nstudy: b\n", "`study` is given twice"),
+        ("- a\n- b\n", "must hold `study`"),
+        ("!!python/object/apply:os.system ['true']", "must be YAML"),
+        ("", "must hold `study`"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_study(tmp_path / "study.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is none at .*nowhere\.yaml"):
+        load_study(tmp_path / "nowhere.yaml")
+
+
+def test_the_folder_lies_beside_the_file_wherever_the_command_is_called(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "study.yaml").write_text(yaml.safe_dump(small_config()))
+    monkeypatch.chdir(tmp_path)
+    from_above = load_study("a/study.yaml")
+    monkeypatch.chdir(tmp_path / "a")
+    assert load_study("study.yaml") == from_above
+    assert from_above.study_folder == tmp_path / "a" / "runs" / "small"
+
+
+def test_the_folder_keeps_the_configuration_for_its_owner(tmp_path: Path) -> None:
+    config = parse_study(small_config(base=str(tmp_path), storage="postgresql://me:secret@host/db"))
+    write_folder(config)
+    assert read_folder(config.study_folder) == config
+    assert (config.study_folder / "study.json").stat().st_mode & 0o077 == 0
+
+
+def test_base_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_small_study(tmp_path / "studies", base="..")
+    monkeypatch.chdir("/")
+    assert load_study(path).base_folder == tmp_path.resolve()

@@ -1,0 +1,73 @@
+"""Packed rows: no sequence sees another, and gradients are those of padded batches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qtarget.spaces import presets
+from qtarget.trainers.data.batches import BatchOrder
+from qtarget.trainers.data.packing import pack, prepare_packing
+from qtarget.trainers.loop.objective import Objective
+from qtarget.trainers.loop.sft import train
+from qtarget.trainers.models.head import evaluating, hidden_states
+from qtarget.trainers.settings import TrainingSettings
+from qtarget.trainers.teachers.sources import FrozenModel
+
+DESIGNS = ["sft", "target_sft", "asft", "iw_sft", "talr", "psft"]
+ATTENTION = {"sdpa": 1e-10, "eager": 1e-7}  # the eager softmax is float32 whatever the model is
+
+
+def gradients(model, batch, target, sources):
+    objective = Objective(model, **sources)
+    model.train()
+    total = objective.loss(batch, target)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    return total, dict(zip(names, torch.autograd.grad(total.loss_sum, parameters), strict=True))
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("name", DESIGNS[:-1])
+def test_packed_gradients_are_those_of_padded_sequences(make_model, sums, name, attention):
+    model = make_model(dtype=torch.float64)
+    model.set_attn_implementation(attention)
+    sources = {"reference": FrozenModel(make_model(seed=1, dtype=torch.float64)),
+               "teacher": FrozenModel(make_model(seed=2, dtype=torch.float64))}  # fmt: skip
+    order = BatchOrder(sums, 8, seed=3, pad_token_id=0)
+    padded = next(order.at(0).micro_batches(8))
+    packed = next(BatchOrder(sums, 8, seed=3, pad_token_id=0, layout=pack).at(0).micro_batches(8))
+    assert packed.inputs.shape[0] == 1 and packed.inputs.numel() < padded.inputs.numel()
+    assert torch.equal(packed.flat_labels, padded.flat_labels)
+    assert torch.equal(packed.sequence_ids, padded.sequence_ids)
+    mine, other = (gradients(model, batch, presets.get(name), sources) for batch in (packed, padded))
+    torch.testing.assert_close(mine[0].loss_sum, other[0].loss_sum)
+    for key, gradient in other[1].items():
+        torch.testing.assert_close(mine[1][key], gradient, atol=ATTENTION[attention], rtol=1e-6)
+
+
+def test_a_changed_neighbour_changes_nothing(make_model, sums):
+    model = make_model()
+    first, second, third = sums[0], sums[5], sums[9]
+    with evaluating(model):
+        rows = [pack(examples, range(2), 0) for examples in ([first, third], [second, third])]
+        found = [hidden_states(model, row.inputs, row.position_ids)[0, -third.length :] for row in rows]
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+    with evaluating(model):
+        leaking = hidden_states(model, rows[0].inputs)[0, -third.length :]
+    assert (leaking - found[0]).abs().max() > 1e-3, "without positions the second sequence sees the first"
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_a_packed_run_ends_with_the_weights_of_a_padded_one(make_model, sums, name):
+    settings = TrainingSettings(steps=3, effective_batch=8, micro_batch=4, learning_rate=1e-3, old_policy_every=2)
+    models = make_model(), make_model()
+    for model, layout in zip(models, (pack, None), strict=True):
+        train(model, sums, presets.get(name), settings, seed=3, folder=None, layout=layout,
+              reference=FrozenModel(make_model(seed=1)), teacher=FrozenModel(make_model(seed=2)))  # fmt: skip
+    for mine, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(mine, other, atol=2e-5, rtol=1e-4)
+
+
+def test_without_a_gpu_the_attention_stays(make_model):
+    model = make_model()
+    assert prepare_packing(model) == model.config._attn_implementation == "sdpa"

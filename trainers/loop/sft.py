@@ -1,0 +1,297 @@
+"""Supervised fine-tuning towards a target: the one training loop.
+
+An optimiser step sums losses and gradients over all micro-batches of all ranks and divides once, by the valid tokens of
+the whole effective batch. Everything random in a step is seeded by its number, so a resumed run repeats itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ...spaces.identity import derive_seed
+from ...spaces.target import TargetSpec
+from ..data.batches import Batch, BatchOrder, EffectiveBatch, Layout, micro_batch_of_rank
+from ..data.demonstrations import Demonstrations
+from ..loss import LossSum
+from ..settings import TrainingSettings
+from ..teachers.sources import Source
+from .batch_trust import batch_trust, needs_trust_pass
+from .checkpoint import Checkpoint, load_checkpoint, run_identity, save_checkpoint
+from .objective import Objective
+from .old_policy import OldPolicy, PreviousModel
+from .optimizer import Optimizer, learning_rate
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimiser step; means over the valid tokens of its effective batch."""
+
+    step: int
+    """Counted from 1."""
+    steps: int
+    loss: float
+    """Nats a token, in the published form of the target."""
+    tokens: int
+    """Tokens with a loss."""
+    learning_rate: float
+    gradient_norm: float
+    """Before clipping."""
+    label_prob: float
+    entropy: float
+    """Nats."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """How a call of `train` ended."""
+
+    status: Literal["finished", "stopped"]
+    step: int
+    """Optimiser steps done, those before a resume included."""
+    tokens: int
+    """Tokens with a loss seen, those before a resume included."""
+    seconds: float
+    """Time in steps, that before a resume included."""
+
+
+class DivergedError(RuntimeError):
+    """Loss or gradient stopped being finite; the weights are those before the step."""
+
+    def __init__(self, step: int, loss: float, gradient_norm: float) -> None:
+        super().__init__(
+            f"step {step} must have a finite loss and gradient, but got loss={loss} and gradient norm={gradient_norm}; "
+            "lower `learning_rate` or bound the target's weight"
+        )
+        self.step, self.loss, self.gradient_norm = step, loss, gradient_norm
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """Sums over the valid tokens of an effective batch, over all ranks."""
+
+    loss: float
+    denominator: float
+    """What the design divides the loss by: the number of tokens for most."""
+    label_prob: float
+    entropy: float
+
+
+def train(
+    model: nn.Module,
+    data: Demonstrations,
+    target: TargetSpec,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    folder: Path | None,
+    reference: Source | None = None,
+    teacher: Source | None = None,
+    on_step: Callable[[StepReport], bool] | None = None,
+    pad_token_id: int = 0,
+    real_vocab: int | None = None,
+    layout: Layout | None = None,
+) -> TrainingOutcome:
+    """Fine-tune `model` in place on `data` towards `target`, resuming from the checkpoint in `folder` if there is one.
+
+    Trains the parameters that require a gradient. `on_step` is called after every optimiser step on every rank and may
+    evaluate the model; when it returns True on any rank, all ranks stop there with a checkpoint. Without a folder there
+    are no checkpoints. A model sharded by `ranks.shard` is trained as such.
+
+    Raises DivergedError before a step with a non-finite loss or gradient, UserError when the target needs something
+    that is not given or `folder` holds another run.
+    """
+    objective = Objective(model, reference, teacher, dense=settings.loss == "dense", real_vocab=real_vocab)
+    objective.check_needs(target, data)
+    run = _Run(objective, data, target, settings, seed, folder, pad_token_id, layout)
+    return run.finish(on_step)
+
+
+class _Run:
+    """The state of one fine-tune."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        data: Demonstrations,
+        target: TargetSpec,
+        settings: TrainingSettings,
+        seed: int,
+        folder: Path | None,
+        pad_token_id: int,
+        layout: Layout | None = None,
+    ) -> None:
+        self.objective, self.target, self.settings, self.seed, self.folder = objective, target, settings, seed, folder
+        self.device = objective.head.weight.device
+        self.accelerator = Accelerator(cpu=self.device.type == "cpu")
+        self.micro_batch = micro_batch_of_rank(
+            settings.micro_batch, settings.effective_batch, self.accelerator.num_processes
+        )
+        self.order = BatchOrder(data, settings.effective_batch, seed, pad_token_id, layout)
+        self.optimizer = Optimizer(objective.model, settings)
+        self.old_policy, self.previous = self._policies()
+        self.identity = run_identity(data, target, settings, seed) if folder is not None else ""
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self._resume()
+
+    def finish(self, on_step: Callable[[StepReport], bool] | None) -> TrainingOutcome:
+        """Do the remaining steps, or those until `on_step` stops."""
+        saved = self.step
+        while self.step < self.settings.steps:
+            report = self._next_step()
+            stop = on_step is not None and on_step(report)
+            if self._any_rank(stop):
+                self._save()
+                return TrainingOutcome("stopped", self.step, self.tokens, self.seconds)
+            if self.step - saved >= self.settings.checkpoint_every or self.step == self.settings.steps:
+                self._save()
+                saved = self.step
+        return TrainingOutcome("finished", self.step, self.tokens, self.seconds)
+
+    def _next_step(self) -> StepReport:
+        started = time.perf_counter()
+        batch = self.order.at(self.step)
+        self.objective.model.train()
+        with _seeded(derive_seed("step", self.seed, self.step, self.accelerator.process_index), self.device):
+            if self.old_policy is not None:
+                self.old_policy.refresh(self.step, self.settings.steps)
+            if self.previous is not None:
+                self.previous.refresh(self.step)
+            totals = self._accumulate(batch)
+        rate = learning_rate(self.settings, self.step)
+        norm = self.optimizer.clip().item()
+        if not (math.isfinite(totals.loss) and math.isfinite(norm)):
+            self.optimizer.clear()
+            raise DivergedError(self.step + 1, totals.loss, norm)
+        self.optimizer.step(rate)
+        return self._count(batch.num_tokens, totals, rate, norm, time.perf_counter() - started)
+
+    def _count(self, tokens: int, totals: _Totals, rate: float, norm: float, seconds: float) -> StepReport:
+        self.step += 1
+        self.tokens += tokens
+        self.seconds += seconds
+        return StepReport(
+            step=self.step,
+            steps=self.settings.steps,
+            loss=totals.loss / totals.denominator if totals.denominator else 0.0,
+            tokens=tokens,
+            learning_rate=rate,
+            gradient_norm=norm,
+            label_prob=totals.label_prob / tokens,
+            entropy=totals.entropy / tokens,
+            seconds=seconds,
+        )
+
+    def _accumulate(self, batch: EffectiveBatch) -> _Totals:
+        """Gradients of the mean loss over the effective batch into the masters, summed over ranks."""
+        progress = self.step / max(1, self.settings.steps - 1)
+        target = self.target.at(progress)
+        gamma = self._trust(target, batch)
+        sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        for part in batch.micro_batches(self.micro_batch, rank=rank, ranks=ranks):
+            micro = part.to(self.device)
+            loss = self.objective.loss(micro, target, **self._columns(batch, micro, gamma))
+            torch.autograd.backward(loss.loss_sum / batch.num_tokens)
+            self.optimizer.collect()
+            sums += _sums(loss)
+        if ranks > 1:
+            self.optimizer.sum_over_ranks(self.accelerator)
+            sums = self.accelerator.reduce(sums, "sum")
+        totals = _Totals(*sums.tolist())
+        if target.denominator != "all":
+            self.optimizer.scale(batch.num_tokens / totals.denominator if totals.denominator else 0.0)
+        return totals
+
+    def _trust(self, target: TargetSpec, batch: EffectiveBatch) -> Tensor | None:
+        """γ of the effective batch where its micro-batches alone would give another."""
+        if not needs_trust_pass(target, len(batch.examples) // self.micro_batch):
+            return None
+        return batch_trust(self.objective, target, batch, self.micro_batch, self.old_policy)
+
+    def _columns(self, batch: EffectiveBatch, micro: Batch, gamma: Tensor | None) -> dict[str, Any]:
+        """What the loss of a micro-batch takes from beyond it."""
+        given: dict[str, Any] = {}
+        if self.old_policy is not None:
+            given["old_logprobs"] = self.old_policy.rows(batch, micro)
+        if self.previous is not None:
+            given["previous"] = self.previous.source.rows(micro)
+        if gamma is not None:
+            given["gamma"] = gamma[batch.tokens_of(micro)]
+        return given
+
+    def _policies(self) -> tuple[OldPolicy | None, PreviousModel | None]:
+        needs, every, model = self.target.needs, self.settings.old_policy_every, self.objective.model
+        old = OldPolicy(model, self.objective.head, self.order, every=every, micro_batch=self.micro_batch)
+        return (
+            old if "old_logprobs" in needs else None,
+            PreviousModel(model, every=every) if "previous" in needs else None,
+        )
+
+    def _any_rank(self, stop: bool) -> bool:
+        if self.accelerator.num_processes == 1:
+            return stop
+        if stop:
+            self.accelerator.set_trigger()
+        return bool(self.accelerator.check_trigger())
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        save_checkpoint(self.folder, Checkpoint(self.identity, self.step, self.tokens, self.seconds, self._state()))
+
+    def _state(self) -> dict[str, Tensor]:
+        parts = {"weight": self.optimizer.weights()}
+        if self.step < self.settings.steps:  # a finished run needs its weights only
+            parts["moment"] = self.optimizer.moments()
+            parts["old"] = {} if self.old_policy is None else self.old_policy.state()
+            parts["previous"] = {} if self.previous is None else self.previous.state()
+        return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+    def _room(self, key: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        part, _, name = key.partition("/")
+        return self.optimizer.room(name if part == "weight" else name.rpartition("/")[0], shape, dtype)
+
+    def _resume(self) -> None:
+        if self.folder is None:
+            return
+        checkpoint = load_checkpoint(self.folder, self.identity, self._room)
+        if checkpoint is None:
+            return
+        parts: dict[str, dict[str, Tensor]] = {"weight": {}, "moment": {}, "old": {}, "previous": {}}
+        for key, tensor in checkpoint.tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = tensor
+        self.optimizer.set_weights(parts["weight"])
+        self.optimizer.set_moments(parts["moment"])
+        if self.old_policy is not None:
+            self.old_policy.restore(parts["old"])
+        if self.previous is not None:
+            self.previous.restore(parts["previous"])
+        self.step, self.tokens, self.seconds = checkpoint.step, checkpoint.tokens, checkpoint.seconds
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from `seed` inside; the generators outside go on as if nothing had happened."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _sums(loss: LossSum) -> Tensor:
+    """What `_Totals` holds, of one micro-batch."""
+    count = loss.loss_sum.new_tensor(loss.num_tokens) if loss.denominator is None else loss.denominator
+    parts = (loss.loss_sum.detach(), count, loss.p_label.sum(), loss.entropy.sum())
+    return torch.stack([part.double() for part in parts])

@@ -1,0 +1,65 @@
+"""Where teacher and reference distributions come from while training: a frozen model in memory, or a cache on disk."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from ..data.batches import Batch
+from ..loss.residual_source import CachedSlice, HiddenHead, ResidualSource
+from ..models.head import evaluating, hidden_states, output_head
+from .cache import TeacherCache
+
+
+class Source(Protocol):
+    """Gives a distribution for the T positions of a batch that carry a loss, live or from a cache."""
+
+    def rows(self, batch: Batch) -> ResidualSource:
+        """Rows in the order of `batch.flat_labels`."""
+        ...
+
+
+@dataclass(eq=False)
+class FrozenModel:
+    """A model that is asked and never trained.
+
+    With `adapters_off` it is the student itself with its adapters switched off: the untouched base, for free.
+    """
+
+    model: nn.Module
+    adapters_off: bool = False
+    vocab: int | None = None
+    """Rows of the head to use, where the heads of model and student are padded differently."""
+
+    def __post_init__(self) -> None:
+        if not self.adapters_off:
+            self.model.requires_grad_(False)
+        with self._base():
+            self.head = output_head(self.model)
+
+    def rows(self, batch: Batch) -> HiddenHead:
+        """Hidden states of the positions with a loss, with the head that reads them."""
+        with self._base(), evaluating(self.model):
+            hidden = batch.select(hidden_states(self.model, batch.inputs, batch.position_ids))
+        head = self.head
+        bias = None if head.bias is None else head.bias.detach()[: self.vocab]
+        return HiddenHead(hidden, head.weight.detach()[: self.vocab], bias, head.softcap, head.logit_scale)
+
+    def _base(self) -> AbstractContextManager[None]:
+        model: Any = self.model
+        base: AbstractContextManager[None] = model.disable_adapter() if self.adapters_off else nullcontext()
+        return base
+
+
+@dataclass(frozen=True, eq=False)
+class CachedModel:
+    """A teacher or reference that was asked once, before; its cache holds exactly the data of the run."""
+
+    cache: TeacherCache
+
+    def rows(self, batch: Batch) -> CachedSlice:
+        """The cached rows of the positions with a loss, on the device of the batch."""
+        return self.cache.rows(batch.indices.tolist()).to(batch.labels.device)
