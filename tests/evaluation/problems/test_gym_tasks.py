@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-reasoning_gym = pytest.importorskip("reasoning_gym")
+pytest.importorskip("reasoning_gym")
 
 from qtarget.evaluation.problems.gym_tasks import stream
 from qtarget.evaluation.problems.load import load_problems
@@ -75,7 +75,7 @@ def test_splits_are_disjoint_from_each_other_and_from_training():
     ],
 )
 def test_only_full_marks_count(name, wrong):
-    if name not in reasoning_gym.factory.DATASETS:
+    if name not in pytest.importorskip("reasoning_gym").factory.DATASETS:
         pytest.skip(f"this reasoning-gym has no {name}")
     for item in items(name, 2):
         found = verdicts(item, [item.gold, *(answer.replace("{gold}", item.gold) for answer in wrong)])
