@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from ..spaces.settings import Settings
 
 Kind = Literal["math", "numeric", "choice", "exact"]
+GoldReading = Literal["key", "letter", "text", "index", "index_from_1"]
 
 
 FROM_DEMONSTRATIONS = "from demonstrations"
@@ -35,7 +36,9 @@ class TaskSettings(Settings):
     choices_column: str | tuple[str, ...] | None = None
     """Column with the options of a multiple-choice question (a list or a mapping), or one column per option."""
     choices: tuple[str, ...] = ()
-    """The options when they are the same for every question. The gold may be an option's letter, index or text."""
+    """The options when they are the same for every question. The gold may be an option's key, letter, text or index."""
+    gold_is: GoldReading | None = None
+    """How a gold names its option; default: the first reading that fits every row."""
     where: dict[str, tuple[str, ...]] = Field(default={})
     """Keep rows whose column has one of these values."""
     template: str = "{question}"
@@ -59,7 +62,9 @@ class TaskSettings(Settings):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of this task among all problems, relative to the other tasks."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-6
-    """Relative, for numeric golds that are no integers. Integers are compared exactly."""
+    """Relative, for golds that are no integers. Integers are compared exactly."""
+    error_column: str | None = None
+    """Column with the absolute error that an answer to this row may have; empty: none. Counts for integers too."""
     config: dict[str, Any] = Field(default={})
     """Options of a reasoning-gym task."""
 
@@ -72,9 +77,13 @@ class TaskSettings(Settings):
         return None if said in ("", "none", "null") else system
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    @property
     def title(self) -> str:
         """The first path: for people, and the name of a gym task or suite."""
-        return self.path if isinstance(self.path, str) else self.path[0]
+        return self.paths[0]
 
     @model_validator(mode="after")
     def _options_belong_to_source(self) -> Self:

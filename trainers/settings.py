@@ -1,11 +1,11 @@
 """What decides a training run: model, data and optimisation. Free of torch, so that any process may read it."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..spaces.settings import Settings
+from ..spaces.settings import GrownSettings, Settings
 
 
 class ModelSettings(Settings):
@@ -46,7 +46,7 @@ class SourceSettings(Settings):
     text_column: str | None = None
 
 
-class DataSettings(Settings):
+class DataSettings(GrownSettings):
     """Demonstrations: JSONL, JSON, CSV or Parquet, or a data set of the hub."""
 
     path: str | Annotated[tuple[str | SourceSettings, ...], Field(min_length=1)]
@@ -74,10 +74,19 @@ class DataSettings(Settings):
     """Assistant messages of `messages` that are learnt: the last, or all without `weight: 0` or `train: false`."""
     critical_column: str | None = None
     """Column with, per completion, the character spans [[start, end], ...] that are critical (CFT's mask)."""
+    weight_column: str | None = None
+    """Column with, per row, how often it counts: a number for the whole answer, one number a token of it, or character
+    spans [[start, end, weight], ...] of the completion (1 elsewhere). 0 is no loss at all. A learnt message's key
+    `weight` comes on top."""
+    reference_logprob_column: str | None = None
+    """Column with, per row, the log-probability of each token of the answer under a reference, nats: then designs that
+    look at no more of it (`asft_k3`, `flow`, ...) ask no model."""
     max_length: Annotated[int, Field(ge=2)] = 1024
     """Tokens, prompt and completion together; longer demonstrations are counted and left out."""
     max_examples: Annotated[int, Field(ge=1)] | None = None
     """Keep this many demonstrations, drawn by a seeded hash of their content."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"weight_column", "reference_logprob_column"})
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -16,14 +16,15 @@ from ...spaces.settings import Settings
 from ...trainers.data.notes import Notes
 from ...trainers.data.style import Style
 from ..facts import Fact, facts_of
+from ..reading.numeric import DEFAULT_TOLERANCE
 from ..settings import EvaluationSettings, Kind, TaskSettings
-from ..verification.numeric import DEFAULT_TOLERANCE
 from ..verification.pool import shared_pool
 from ..verification.verdict import Verdict
-from ..verification.verify import Claim, judge, judge_all
+from ..verification.verify import Claim, judge, judge_all, spelled_golds
 from .asking import Asking, asking_of
+from .choice_golds import gold_letters
 from .gym_tasks import stream
-from .prompting import asked_columns, check_template, gold_of, message, question_of
+from .prompting import asked_columns, check_template, error_of, gold_of, message, question_of
 from .splits import allot, content_hash, is_for_search, is_for_training, training_hashes
 from .suites import resolve
 from .tables import read_rows
@@ -51,12 +52,24 @@ class Problem(Settings):
     asking: Asking = Asking()
     """What comes before the user message."""
     tolerance: float = DEFAULT_TOLERANCE
+    absolute: float = 0.0
+    """Error that the data set allows an answer to this problem, in the gold's unit."""
     facts: dict[str, Fact] = Field(default_factory=dict)
     """What else is known of it, by name: a report slices by these."""
 
-    def claim(self, completion: str, *, truncated: bool = False) -> Claim:
+    def claim(self, completion: str, *, truncated: bool = False, reasoning: bool = False) -> Claim:
         """A completion of this problem, to be judged by `verify.judge`."""
-        return Claim(completion, self.gold, self.kind, self.verifier, self.entry, truncated, self.tolerance)
+        return Claim(
+            completion,
+            self.gold,
+            self.kind,
+            self.verifier,
+            self.entry,
+            truncated,
+            self.tolerance,
+            self.absolute,
+            reasoning,
+        )
 
 
 class TaskCounts(Settings):
@@ -111,13 +124,11 @@ def load_problems(
     seen: set[str] = set()
     drawn = []
     for task, (search, report) in zip(tasks, wanted, strict=True):
-        asking = asking_of(task, style or Style())
-        problems = _gym_problems(task, seed) if task.source == "gym" else _file_problems(task, base, notes)
-        asked = (problem.model_copy(update={"asking": asking}) for problem in problems)
-        drawn.append(_draw(task, asked, seed, {*exclude, *_shown(asking)}, seen, search, report))
+        asked = problems_of(task, base, seed, style, notes)
+        drawn.append(_draw(task, asked, seed, {*exclude, *shown(task, style)}, seen, search, report))
     return Splits(
-        search=_shuffled([problem for part, _, _ in drawn for problem in part], seed),
-        report=_shuffled([problem for _, part, _ in drawn for problem in part], seed),
+        search=shuffled([problem for part, _, _ in drawn for problem in part], seed),
+        report=shuffled([problem for _, part, _ in drawn for problem in part], seed),
         counts=tuple(counts for _, _, counts in drawn),
         notes=notes.lines(),
     )
@@ -131,11 +142,16 @@ def content_of(problems: Sequence[Problem]) -> list[Any]:
 
 
 def unreadable_golds(problems: Iterable[Problem]) -> list[tuple[Problem, str]]:
-    """Problems whose gold no completion could match, with the reason; math golds are parsed in workers."""
+    """Problems whose gold no completion could match, itself included, with the reason."""
     checked = [problem for problem in problems if problem.verifier is None and problem.entry is None]
     judgements = judge_all([problem.claim("") for problem in checked])
     pairs = zip(checked, judgements, strict=True)
     return [(problem, judged.detail) for problem, judged in pairs if judged.verdict is Verdict.ERROR]
+
+
+def spelled_golds_of(problems: Iterable[Problem]) -> list[str]:
+    """Mathematical golds that no parser reads: only the same spelling matches them."""
+    return spelled_golds([each.gold for each in problems if each.kind == "math" and not (each.verifier or each.entry)])
 
 
 def _find_verifiers(verifiers: Collection[str], base: Path) -> None:
@@ -155,9 +171,10 @@ def _find_verifiers(verifiers: Collection[str], base: Path) -> None:
             )
 
 
-def _shown(asking: Asking) -> frozenset[str]:
-    """Content hashes of the questions whose answers every prompt shows."""
-    return training_hashes(turn["content"] for turn in asking.turns if turn["role"] == "user")
+def shown(task: TaskSettings, style: Style | None) -> frozenset[str]:
+    """Content hashes of the questions whose answers every prompt of a task shows."""
+    turns = asking_of(task, style or Style()).turns
+    return training_hashes(turn["content"] for turn in turns if turn["role"] == "user")
 
 
 def _draw(
@@ -193,10 +210,20 @@ def _draw(
         report=len(halves[1]),
     )
     _check_enough(counts, search, report)
-    return _shuffled(halves[0], seed)[:search], _shuffled(halves[1], seed)[:report], counts
+    return shuffled(halves[0], seed)[:search], shuffled(halves[1], seed)[:report], counts
 
 
-def _shuffled(problems: Sequence[Problem], seed: int) -> tuple[Problem, ...]:
+def problems_of(
+    task: TaskSettings, base: Path, seed: int, style: Style | None = None, notes: Notes | None = None
+) -> Iterator[Problem]:
+    """Every problem of a task in the order of its source, repeated ones too; without end for a generated task."""
+    asking = asking_of(task, style or Style())
+    problems = _gym_problems(task, seed) if task.source == "gym" else _file_problems(task, base, notes or Notes())
+    return (problem.model_copy(update={"asking": asking}) for problem in problems)
+
+
+def shuffled(problems: Iterable[Problem], seed: int) -> tuple[Problem, ...]:
+    """In an order that seed and content decide."""
     return tuple(sorted(problems, key=lambda problem: (derive_seed("problem order", seed, problem.id), problem.id)))
 
 
@@ -219,14 +246,17 @@ def _label(task: TaskSettings) -> str:
 
 def _file_problems(task: TaskSettings, base: Path, notes: Notes) -> Iterator[Problem]:
     rows = read_rows(task, base, notes.say)
-    for row, place in rows:
-        check_template(task, row, place)
-        gold = gold_of(task, row, place)
+    for each in rows:
+        check_template(task, each.values, each.place)
+    letters = gold_letters(task, [each.values for each in rows])
+    for (row, place), letter in zip(rows, letters, strict=True):
+        gold = gold_of(task, row, letter, place)
         _check_gold(task, gold, place)
         prompt = message(task, row)
         _check_text(prompt + gold, place)
         facts = facts_of(row, asked_columns(task))
-        yield _problem(task, question_of(task, row), prompt, gold, task.kind, None, facts)
+        problem = _problem(task, question_of(task, row), prompt, gold, task.kind, None, facts)
+        yield problem.model_copy(update={"absolute": error_of(task, row, place)}) if task.error_column else problem
 
 
 def _check_text(text: str, place: str) -> None:
@@ -241,7 +271,7 @@ def _check_text(text: str, place: str) -> None:
 
 
 def _check_gold(task: TaskSettings, gold: str, place: str) -> None:
-    """Refuse what no completion could match; math golds need a worker and are left to `unreadable_golds`."""
+    """Refuse what no completion could match; a few broken math golds are left to `check`, which names them."""
     if task.verifier is not None or task.kind == "math":
         return
     judged = judge(Claim("", gold, task.kind))

@@ -31,6 +31,7 @@ SUITES: dict[str, TaskSettings] = {
         name="OE_TO_maths_en_COMP",
         split="train",
         answer_column="final_answer",
+        error_column="error",
         template=_BOXED,
         kind="math",
     ),

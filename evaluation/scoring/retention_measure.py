@@ -12,6 +12,7 @@ import numpy as np
 from ...spaces.errors import UserError
 from ...spaces.identity import content_id, derive_seed
 from ...trainers.data.style import Style
+from ...trainers.paths import expanded
 from ..generation.backends import Backend
 from ..problems.load import Problem, content_of, load_problems
 from ..problems.tables import read_rows, require_column
@@ -157,7 +158,7 @@ class RetentionMeasure:
 
 def _texts(settings: RetentionSettings, base: Path) -> list[str]:
     assert settings.text is not None
-    path = (base / Path(settings.text).expanduser()).resolve()
+    path = (base / expanded(settings.text, "evaluation.retention.text")).resolve()
     if path.suffix == ".txt":
         try:
             return [text.strip() for text in path.read_text("utf-8").split("\n\n") if text.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,9 @@ from rich.console import Console
 from ...spaces.errors import UserError
 from ..launchers.helper import ask
 from ..loop.signals import StopSignals
+from ..study.config_file import TRACKING_VARIABLE
 from ..study.files import read_json, write_json
+from ..study.references import filled
 from ..study.winner_file import WinnerFile, load_winner
 from ..terminal.progress import phases
 from ..tracking.mlflow import artifact_root, connect, flatten
@@ -40,7 +43,7 @@ def train_winner(
     `changes`: top-level keys of the file to replace; those of `run`, and `training`, join its own. `ranks`: processes
     on this host, started by torchrun; `launch`: an accelerate configuration that says how many and whether FSDP.
     `machine_rank`: number of this host among several that `launch` names; all but the first compute along in silence.
-    `tracking`: MLflow store; default an SQLite file in `out`, `none` switches it off.
+    `tracking`: MLflow store; default MLFLOW_TRACKING_URI, else an SQLite file in `out`; `none` switches it off.
 
     Raises UserError for a winner, a folder or data that cannot be used.
     """
@@ -100,7 +103,8 @@ class _Listener:
 
     def __init__(self, out: Path, winner: WinnerFile, console: Console, tracking: str | None) -> None:
         self.console = console
-        uri = tracking or f"sqlite:///{out.absolute()}/mlflow.db"
+        own = f"sqlite:///{out.absolute()}/mlflow.db"
+        uri = filled(tracking or os.environ.get(TRACKING_VARIABLE) or own, "--tracking")
         self.run = None if uri == "none" else TrackedRun(uri, out, winner)
 
     def train(self, request: Mapping[str, Any], start: Sequence[str]) -> dict[str, Any]:
@@ -119,7 +123,7 @@ class _Listener:
     def _hear(self, message: Mapping[str, Any]) -> None:
         kind = message["type"]
         if kind == "started":
-            self.console.print(message["data"], soft_wrap=True)
+            self.console.print(message["data"], soft_wrap=True, markup=False)
             for line in message["warnings"]:
                 self.console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
         elif kind == "step":

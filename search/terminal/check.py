@@ -77,6 +77,11 @@ def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
             f"golds      {len(unusable)} that no answer can match, each an error in every trial "
             f"(first: {first['gold']!r}, {first['why']})"
         )
+    if spelled := found["spelled_golds"]:
+        yield (
+            f"golds      {len(spelled)} that no parser reads, matched by the same spelling alone "
+            f"(first: {spelled[0]!r})"
+        )
     yield f"prompts    longest {found['longest_prompt']} tokens"
     yield f"answers    by {facts['backend']['note']}"
     if facts["retention"] is not None:

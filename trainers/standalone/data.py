@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from datetime import date
 from itertools import count, islice
@@ -25,9 +26,24 @@ IGNORE_INDEX = -100
 """Label of a token without a loss."""
 
 
+def here(path: str) -> str:
+    """`path` with `~` and `$NAME` as they are on this host."""
+    return os.path.expandvars(os.path.expanduser(path))
+
+
+def base_folder(winner: dict[str, Any], folder: Path) -> Path:
+    """Where the winner's inputs lie: as seen from its file's `folder`, or where they were when it was written."""
+    first = (folder / here(winner["base"])).resolve()
+    places = [first, Path((winner.get("provenance") or {}).get("base", first))]
+    data = winner["data"]["path"]
+    sources = [each["path"] if isinstance(each, dict) else each for each in ([data] if isinstance(data, str) else data)]
+    paths = (*sources, winner["model"]["path"])
+    return next((each for each in places if any((each / path).exists() for path in paths)), first)
+
+
 def source(settings: dict[str, Any], base: Path) -> tuple[str, dict[str, Any]]:
     """Name and arguments for `from_pretrained`: a local folder, a GGUF file or a hub id."""
-    place = base / settings["path"]
+    place = base / here(settings["path"])
     options = {"gguf_file": settings.get("gguf_file"), "revision": settings.get("revision")}
     if place.is_file():
         place, options["gguf_file"] = place.parent, place.name
@@ -61,7 +77,7 @@ def load_tokenizer(settings: dict[str, Any], base: Path) -> Any:
     name, options = source(settings, base)
     tokenizer = AutoTokenizer.from_pretrained(name, **options)
     if settings.get("chat_template"):
-        tokenizer.chat_template = (base / settings["chat_template"]).read_text("utf-8")
+        tokenizer.chat_template = (base / here(settings["chat_template"])).read_text("utf-8")
     return tokenizer
 
 

@@ -8,7 +8,7 @@ import torch
 from tiny_llama import tiny_llama, with_adapters
 from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from qtarget.evaluation.generation.backends import PlainBackend
+from qtarget.evaluation.generation.backends import PlainBackend, set_aside
 from qtarget.evaluation.generation.batched import generate
 from qtarget.evaluation.generation.completions import Request, Sampling, cut_at
 from qtarget.spaces.errors import UserError
@@ -191,13 +191,41 @@ def test_lora_adapters_equal_plain_generate(tokenizer):
         assert run(model, tokenizer, requests, GREEDY) != found
 
 
-def test_penalties_of_a_generation_config_do_not_change_scores(tokenizer):
+@pytest.mark.parametrize("adapted", [False, True], ids=["model", "lora"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("repetition_penalty", 2.0),
+        ("num_beams", 4),
+        ("no_repeat_ngram_size", 2),
+        ("suppress_tokens", list(range(20))),
+        ("begin_suppress_tokens", [token for token in range(53) if token != 7]),
+        ("forced_eos_token_id", 5),
+        ("bad_words_ids", [[n] for n in range(20)]),
+        ("sequence_bias", [[[n], -10.0] for n in range(20)]),
+        ("guidance_scale", 3.0),
+        ("exponential_decay_length_penalty", (1, 4.0)),
+        ("min_new_tokens", 38),
+        ("max_time", 1e-9),
+    ],
+)
+def test_a_generation_config_does_not_change_scores(tokenizer, name, value, adapted):
     model = tiny_llama(0, len(tokenizer))
-    requests = requests_of(8)
+    if adapted:
+        model = with_adapters(model)
+    requests = requests_of(4)
     plain = tokens_of(PlainBackend(model, tokenizer).generate(requests, GREEDY))
-    model.generation_config.repetition_penalty = 2.0
+    setattr(model.generation_config, name, value)
     assert tokens_of(PlainBackend(model, tokenizer).generate(requests, GREEDY)) == plain
     assert run(model, tokenizer, requests, GREEDY) == plain
+    assert getattr(model.generation_config, name) == value, "the model keeps its own"
+    assert set_aside(model) == [f"{name}={value!r:.60}"]
+    asked = {}
+    for request in requests:
+        ids = torch.tensor([request.prompt])
+        made = model.generate(input_ids=ids, max_new_tokens=GREEDY.max_new_tokens, eos_token_id=2, pad_token_id=2)
+        asked[request.index] = tuple(made[0, ids.shape[1] :].tolist())
+    assert asked != plain, "the setting says something"
 
 
 def test_state_space_model_is_refused_with_a_remedy(tokenizer):

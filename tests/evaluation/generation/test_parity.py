@@ -60,6 +60,15 @@ def test_the_default_backend_passes_and_the_record_says_so(model, tokenizer):
     assert isinstance(found.backend(model), TransformersBackend)
 
 
+def test_what_a_generation_config_asks_for_in_vain_is_said(tokenizer):
+    model = tiny_llama(0, len(tokenizer))
+    model.generation_config.num_beams = 4
+    model.generation_config.no_repeat_ngram_size = 3
+    found = checked("transformers", lambda m: TransformersBackend(m, tokenizer), model, tokenizer, PROBLEMS, True)
+    assert found.name == "transformers"
+    assert found.note.endswith("set aside from the model's generation_config: num_beams=4, no_repeat_ngram_size=3")
+
+
 def wrong_one(tokenizer):
     other = tiny_llama(1, len(tokenizer))
     return lambda model: TransformersBackend(other, tokenizer)
