@@ -10,10 +10,11 @@ import typer
 
 from ...spaces.errors import UserError
 from ..launchers.home import homely
-from ..study.redaction import redact
+from ..study.secrets import redact
 from ..terminal.output import unbreakable_output
 from .cache import cache
-from .look import compare, presets, report, reproduce, status, ui
+from .look import compare, presets, report, reproduce, status, ui, verify
+from .queue import add, rerun
 from .study import check, confirm, join, quickstart, run
 from .winner import evaluate, export, train
 
@@ -25,7 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for verb in (
-    quickstart, check, run, join, status, confirm, report, compare, export, train, evaluate, reproduce, ui, presets,
+    quickstart, check, run, join, add, rerun, status, confirm, report, compare, export, train, evaluate, reproduce,
+    verify, ui, presets,
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(cache, name="cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,9 @@ from ...spaces.errors import UserError
 from ..launchers.helper import ask
 from ..loop.signals import StopSignals
 from ..store.storage import sqlite_url
+from ..study.config_file import TRACKING_VARIABLE
 from ..study.files import read_json, write_json
-from ..study.redaction import redact
+from ..study.secrets import filled, redact
 from ..study.winner_file import WinnerFile, load_winner
 from ..terminal.progress import phases
 from ..tracking.address import store_uri
@@ -46,7 +48,7 @@ def train_winner(
     `changes`: top-level keys of the file to replace; those of `run`, and `training`, join its own. `ranks`: processes
     on this host, started by torchrun; `launch`: an accelerate configuration that says how many and whether FSDP.
     `machine_rank`: number of this host among several that `launch` names; all but the first compute along in silence.
-    `tracking`: MLflow store; default an SQLite file in `out`, `none` switches it off.
+    `tracking`: MLflow store; default MLFLOW_TRACKING_URI, else an SQLite file in `out`; `none` switches it off.
 
     Raises UserError for a winner, a folder or data that cannot be used.
     """
@@ -106,7 +108,9 @@ class _Listener:
 
     def __init__(self, out: Path, winner: WinnerFile, console: Console, tracking: str | None) -> None:
         self.console = console
-        uri = store_uri(tracking, Path.cwd()) or sqlite_url(out / "mlflow.db")
+        given = tracking or os.environ.get(TRACKING_VARIABLE)
+        given = filled(given, "--tracking") if given else None
+        uri = store_uri(given, Path.cwd()) or sqlite_url(out / "mlflow.db")
         self.run = None if uri == "none" else TrackedRun(uri, out, winner)
 
     def train(self, request: Mapping[str, Any], start: Sequence[str]) -> dict[str, Any]:
@@ -126,6 +130,8 @@ class _Listener:
         kind = message["type"]
         if kind == "started":
             self.console.print(message["data"], soft_wrap=True, markup=False)
+            for line in message["warnings"]:
+                self.console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
         elif kind == "step":
             note = f"loss {message['metrics']['loss']:.4g}"
             self.show({"phase": "training", "done": message["step"], "total": message["steps"], "note": note})
@@ -176,7 +182,7 @@ class TrackedRun:
         from mlflow.entities import Param
 
         self.client = connect(uri, out)
-        name = f"{Path(winner.model.path).name} on {Path(winner.data.path).stem}"
+        name = f"{Path(winner.model.path).name} on {winner.data.title}"
         found = self.client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self.client.create_experiment(name, artifact_root(uri, out))
         known = read_json(out / TRACKING_FILE) or {}

@@ -27,7 +27,7 @@ from ..store.storage import open_storage
 from ..store.study import storage_url
 from ..study.campaign_config import is_single, load_campaign
 from ..study.config import StudyConfig
-from ..study.config_file import FOLDER_FILE, locate
+from ..study.config_file import FOLDER_FILE, find_study
 from ..study.urls import shown
 from ..tracking.address import tracking_uri
 from ..tracking.connection import LEVEL, logging_level
@@ -99,7 +99,7 @@ def show_ui(paths: Sequence[Path], console: Console) -> None:
 def _shown(paths: Sequence[Path], console: Console) -> tuple[list[StudyConfig], str]:
     """The studies to show, and the dashboard's page of them; pairs that were never started are named and left out."""
     if is_single(paths):
-        config = locate(paths[0])
+        config = find_study(paths[0])
         return [config], f"/studies/{_study_number(config)}"
     studies = load_campaign(paths).studies
     started = [study for study in studies if (study.study_folder / FOLDER_FILE).is_file()]

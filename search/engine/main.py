@@ -6,6 +6,7 @@ Started as `python -m qtarget.search.engine.main STUDY_FOLDER`. It knows neither
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from ..study.failures import Failure
 from .channel import Channel, Message, die_with_parent
 from .inputs import Engine
 from .run import Run
+
+log = logging.getLogger(__name__)
 
 
 def main(folder: Path) -> None:
@@ -38,7 +41,10 @@ def serve(folder: Path, channel: Channel, make_run: Callable[[Engine, Channel, M
     """Load what the study needs, then run one trial after another until a signal or the channel's end."""
     engine = Engine(read_folder(folder))
     engine.cache_bias()
-    channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe())
+    warnings = engine.warnings()
+    for line in warnings:
+        log.warning("look at: %s", line)
+    channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe(), warnings=warnings)
     while (command := channel.next_command())["type"] != "leave":
         if command["type"] == "run":
             channel.begin()

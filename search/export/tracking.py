@@ -35,9 +35,9 @@ def track_export(config: StudyConfig, winner: Winner, directory: Path) -> dict[s
 
 
 def study_run(client: MlflowClient, config: StudyConfig) -> str:
-    """Id of the study's run, or of a new one where the store has none (a study that was moved)."""
+    """Id of the study's run, or of a new one where the store has none."""
     key = run_key(config.study, study_place(config), stored_identity(config))
-    experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
+    experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {config.data.title}"
     found = client.get_experiment_by_name(experiment)
     number = (
         found.experiment_id

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ... import __version__
 from ..study.events import Event, RungScored, StudyEnded, StudyStarted, TrialEnded, TrialStarted
-from ..study.redaction import printable, redact
+from ..study.secrets import printable, redact
 
 FILE = "run.log"
 

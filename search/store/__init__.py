@@ -12,6 +12,7 @@ prior.py     what earlier studies taught, as a study keeps it: ranked points, an
 queue.py     the queue is the budget: N slots in the storage, claimed, given back and finished under the study's lock
 sampling.py  Optuna's samplers and pruners, as a study's settings name them
 server.py    what database servers want: a driver, one lock a study, room for long texts, to be told from an outage
+slots.py     what a slot of the queue is: the study's own, put in by hand, withdrawn, or a failed one once more
 storage.py   opening the store that holds a study's queue: SQLite by default, a database server for several hosts
 study.py     a study in its storage and on disk: created when its inputs are known to work
 """

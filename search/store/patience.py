@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import DBAPIError
 
 from ...spaces.errors import UserError
-from ..study.redaction import redact
+from ..study.secrets import redact
 from .server import passes
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ...spaces.errors import UserError
-from ..study.redaction import redact
+from ..study.secrets import redact
 from ..study.urls import encoded, shown
 from .copies import Copy
 from .patience import Patience

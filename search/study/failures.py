@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from ...spaces.settings import Settings
-from .redaction import printable, redact
+from .secrets import printable, redact
 
 Kind = Literal["oom", "diverged", "timeout", "crash", "disk", "bug", "user"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, urlsplit
 
-from .redaction import redact
+from .secrets import redact
 
 _WELL_FORMED = re.compile(r"[\w+.-]+://[^:/?#\s]*(?::[^@:/?#\s'\"]*)?@[^@/?#\s]+(?:/[^?#@\s]*)?(?:\?[\w.-]+=\S*)?")
 _WITH_PASSWORD = re.compile(r"(?P<start>[\w+.-]+://[^:/?#\s]*:)(?P<password>.*)@(?P<rest>[^@]*)", re.DOTALL)

@@ -23,7 +23,7 @@ class Output:
         self.failure: OSError | None = None
         """Why something was left out, if it was."""
         with suppress(AttributeError, ValueError, OSError):  # not a stream of the interpreter's own
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -64,7 +64,7 @@ def unbreakable_output() -> Iterator[None]:
     """Inside, standard output and error are `Output`s; at the end nothing is left that could fail at exit."""
     outputs = [None if stream is None else Output(stream) for stream in (sys.stdout, sys.stderr)]
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = outputs  # type: ignore[assignment]
+    sys.stdout, sys.stderr = outputs
     try:
         yield
     finally:

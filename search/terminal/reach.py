@@ -14,7 +14,7 @@ from ..store.server import require_driver
 from ..store.storage import NETWORK_FILE_SYSTEMS, file_system, open_storage, sqlite_path
 from ..store.study import storage_url
 from ..study.config import StudyConfig
-from ..study.redaction import redact
+from ..study.secrets import redact
 from ..study.urls import shown
 from ..tracking.address import tracking_uri
 from ..tracking.connection import connect

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from ..store.storage import sqlite_path, sqlite_url
 from ..study.urls import LOCAL, is_local
+from .moves import follow_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,6 +44,7 @@ def connect(uri: str, folder: Path) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(os.environ[LEVEL])  # it may have been imported before
     with FileLock(folder / "tracking.tables.lock"):
         _make_tables(uri)
+        follow_folder(uri, folder)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ..study.events import Event, StudyStarted
-from ..study.redaction import redact
+from ..study.secrets import redact
 from .connection import is_refusal
 from .spool import Entry, EventSpool, Logged, open_spool, orphans
 from .writer import MlflowWriter

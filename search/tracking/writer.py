@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ..study.redaction import redact
+from ..study.secrets import redact
 from ..study.trial import trial_folder
 from .address import run_key
 from .connection import artifact_root, connect, is_refusal

@@ -2,7 +2,8 @@
 
 Cut into decoder and head, so that logits are made chunk by chunk, and spread over ranks where one device is too small.
 
-head.py   the two halves of a causal language model: decoder to hidden states, output head to logits
-load.py   causal language models and tokenizers from the hub, a local folder or a GGUF file
-ranks.py  weights spread over the ranks that train one model together (FSDP)
+head.py                   the two halves of a causal language model: decoder to hidden states, output head to logits
+load.py                   causal language models and tokenizers from the hub, a local folder or a GGUF file
+ranks.py                  weights spread over the ranks that train one model together (FSDP)
+transformers_versions.py  each difference between versions of transformers, with the version that ends it
 """

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import transformers
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...spaces.errors import UserError
 from ...spaces.identity import derive_seed
 from ..paths import local_path
 from ..settings import LoraSettings, ModelSettings
+from .transformers_versions import old_names_of_peft
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -54,9 +54,18 @@ def load_tokenizer(settings: ModelSettings, base: Path, *, field: str = FIELD) -
     if settings.chat_template is not None:
         template = local_path(settings.chat_template, base, suffixes=("",), field=f"{field}.chat_template")
         assert template is not None
-        tokenizer.chat_template = template.read_text("utf-8")
+        tokenizer.chat_template = _template(template, f"{field}.chat_template")
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
+
+
+def _template(path: Path, field: str) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"`{field}` must be a file of UTF-8 text, but {path} is not ({error}); mend it", field=field
+        ) from error
 
 
 def load_model(
@@ -105,7 +114,8 @@ def attach_lora(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.Mod
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed("lora", seed))
         try:
-            adapted = peft.get_peft_model(model, config)
+            with old_names_of_peft():
+                adapted = peft.get_peft_model(model, config)
         except ValueError as error:
             raise UserError(
                 f"`target_modules` must name linear layers of the model, but got {targets} ({error}); "
@@ -168,8 +178,7 @@ def _source(settings: ModelSettings, base: Path, field: str) -> _Source:
 
 def _dequantized() -> dict[str, Any]:
     """Ask for dense weights where transformers would keep the blocks of a GGUF file packed."""
-    config = getattr(transformers, "GgufConfig", None)
-    return {} if config is None else {"quantization_config": config(dequantize=True)}
+    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _require_gguf(field: str) -> None:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ class Send(Recorder):
         super().on_event(event)
         if type(event).__name__ == "StepDone" and event.number == 1:
             os.kill(self.engine if self.to_engine else os.getpid(), self.number)
+
+
+@pytest.fixture(autouse=True)
+def heard_hangups() -> Iterator[None]:
+    """A runner under nohup ignores SIGHUP, and so does all that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(("number", "to_engine"), [(signal.SIGTERM, True), (signal.SIGHUP, False)])

@@ -16,7 +16,7 @@ from qtarget.search.store import storage as module
 from qtarget.search.store.storage import file_system, open_storage, sqlite_path, sqlite_url
 from qtarget.search.store.study import storage_url
 from qtarget.search.study.config_file import parse_study
-from qtarget.search.study.redaction import redact
+from qtarget.search.study.secrets import redact
 from qtarget.spaces.errors import UserError
 
 

@@ -258,7 +258,7 @@ def test_runs_and_experiments_deleted_meanwhile_come_back_while_they_are_written
 
 def test_a_study_made_anew_under_the_old_name_has_runs_of_its_own(tmp_path: Path, uri: str) -> None:
     def night(identity: str, loss: float) -> None:
-        started = StudyStarted("night", "folder", 1, 0, {"model": {"path": identity}}, {}, identity)
+        started = StudyStarted("night", "folder", 1, 0, {"model": {"path": identity}}, {}, identity=identity)
         steps = [StepDone(0, step, 2, {"loss": loss}) for step in (1, 2)]
         deliver(uri, tmp_path, [started, EVENTS[1], *steps, EVENTS[7]])
 
@@ -267,11 +267,12 @@ def test_a_study_made_anew_under_the_old_name_has_runs_of_its_own(tmp_path: Path
     night("first", 1.0)  # gone on with
     client = MlflowClient(uri)
     found = client.search_runs([client.get_experiment_by_name("pair").experiment_id])  # type: ignore[union-attr]
-    by_key = {(run.data.tags["qtarget.study"], run.data.tags["qtarget.trial"]): run for run in found}
+    keys = [run.data.tags["qtarget.study"].replace("#", "@").rpartition("@")[2] for run in found]
+    by_key = {(key, run.data.tags["qtarget.trial"]): run for key, run in zip(keys, found, strict=True)}
     assert len(found) == 4
     for identity, loss in (("first", 1.0), ("second", 2.0)):
-        assert by_key[f"night@{identity}", "study"].data.params == {"model.path": identity}
-        assert loss_history(uri, by_key[f"night@{identity}", "0"]) == [(1, loss), (2, loss)]
+        assert by_key[identity, "study"].data.params == {"model.path": identity}
+        assert loss_history(uri, by_key[identity, "0"]) == [(1, loss), (2, loss)]
 
 
 def test_a_torn_offset_is_no_obstacle(tmp_path: Path, uri: str) -> None:
