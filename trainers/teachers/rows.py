@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import partial
 
 import numpy as np
 import torch
@@ -69,6 +68,12 @@ def labels_alone(logits: Tensor, labels: Tensor) -> TokenRows:
     return TokenRows(nothing.long(), nothing, zero.long(), zero, zero, label)
 
 
+def _kept(logits: Tensor, labels: Tensor, key: CacheKey) -> TokenRows:
+    if key.content == "label":
+        return labels_alone(logits, labels)
+    return summarise(logits, labels, k=key.k, tail_mass=key.tail_mass, min_prob=key.min_prob)
+
+
 def teacher_rows(teacher: FrozenModel, batch: Batch, key: CacheKey) -> list[TokenRows]:
     """What is kept of the labelled tokens of a batch, one TokenRows a sequence. Raises CacheError for unfit logits."""
     hidden, labels, vocab = teacher.rows(batch).hidden, batch.flat_labels, teacher.head.weight.shape[0]
@@ -78,10 +83,8 @@ def teacher_rows(teacher: FrozenModel, batch: Batch, key: CacheKey) -> list[Toke
             "use a teacher that shares the student's tokenizer"
         )
     size = max(1, ROW_CHUNK_BYTES // (4 * vocab))
-    limits = {"k": key.k, "tail_mass": key.tail_mass, "min_prob": key.min_prob}
-    kept = labels_alone if key.content == "label" else partial(summarise, **limits)  # type: ignore[arg-type]
     parts = [
-        kept(teacher.head.logits(rows)[:, : key.vocab], part)
+        _kept(teacher.head.logits(rows)[:, : key.vocab], part, key)
         for rows, part in zip(torch.split(hidden, size), torch.split(labels, size), strict=True)
     ]
     rows = TokenRows(*(torch.cat([getattr(part, name) for part in parts]).cpu() for name in FIELDS))
