@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from ...spaces.errors import UserError
-from .redaction import redact
+from .secrets import redact
 
 _KINDS = {
     "model_type": "be a valid dictionary",

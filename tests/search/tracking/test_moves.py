@@ -14,9 +14,15 @@ from small_study import small_config
 from qtarget.search.campaign.session import listeners
 from qtarget.search.export.tracking import study_run
 from qtarget.search.loop.supervisor import run_study
+from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study, read_folder, write_folder
-from qtarget.search.tracking.address import study_key, tracking_uri
-from qtarget.search.tracking.mlflow import connect
+from qtarget.search.tracking.address import run_key, study_place, tracking_uri
+from qtarget.search.tracking.connection import connect
+
+
+def study_key(config: StudyConfig) -> str:
+    """Of a study without an identity: only where it is kept tells its runs from others'."""
+    return run_key(config.study, study_place(config), None)
 
 
 @pytest.fixture(scope="module")
