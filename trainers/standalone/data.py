@@ -33,12 +33,13 @@ def here(path: str) -> str:
 
 def base_folder(winner: dict[str, Any], folder: Path) -> Path:
     """Where the winner's inputs lie: as seen from its file's `folder`, or where they were when it was written."""
-    first = (folder / here(winner["base"])).resolve()
-    places = [first, Path((winner.get("provenance") or {}).get("base", first))]
+    places, known = [(folder / here(winner["base"])).resolve()], winner.get("provenance") or {}
+    if winner["base"] == known.get("base") and "beside" in known:  # unedited
+        places.insert(0, (folder / known["beside"]).resolve())
     data = winner["data"]["path"]
     sources = [each["path"] if isinstance(each, dict) else each for each in ([data] if isinstance(data, str) else data)]
     paths = (*sources, winner["model"]["path"])
-    return next((each for each in places if any((each / path).exists() for path in paths)), first)
+    return next((each for each in places if any((each / path).exists() for path in paths)), places[-1])
 
 
 def source(settings: dict[str, Any], base: Path) -> tuple[str, dict[str, Any]]:
