@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from ...spaces.errors import UserError
 from ..launchers.helper import ask
 from ..loop.signals import StopSignals
 from ..study.files import read_json, write_json
-from ..study.winner_file import WinnerFile, load_winner
+from ..study.winner_file import WinnerFile, fault, load_winner
 from ..terminal.progress import phases
 from ..tracking.mlflow import artifact_root, connect, flatten
 
@@ -91,8 +92,9 @@ def launcher(ranks: int, launch: Path | None, machine_rank: int = 0) -> list[str
 def _changed(winner: WinnerFile, changes: Mapping[str, Any]) -> WinnerFile:
     try:
         return WinnerFile.model_validate({**winner.model_dump(), **changes})
-    except ValueError as error:
-        raise UserError(f"the options of `qtarget train` must fit together, but {error}") from None
+    except ValidationError as error:
+        faults = "; ".join(fault(each) for each in error.errors(include_url=False))
+        raise UserError(f"the options of `qtarget train` must fit the winner, but {faults}") from None
 
 
 class _Listener:

@@ -11,8 +11,11 @@ from accelerate import PartialState
 
 from ...evaluation.problems.load import load_problems
 from ...evaluation.problems.splits import training_hashes
+from ...evaluation.settings import EvaluationSettings
 from ...spaces import TargetSpec
 from ...spaces.identity import content_id
+from ...trainers.data.demonstrations import Demonstrations
+from ...trainers.data.fit import check_ends
 from ...trainers.data.load import load_demonstrations, load_rows, turn_reader
 from ...trainers.loop.resident import ResidentModel, needs_frozen_copy
 from ...trainers.settings import DataSettings, ModelSettings
@@ -41,6 +44,7 @@ class Engine:
         self.tokenizer = self.resident.tokenizer
         with PartialState().main_process_first():  # of several ranks one prepares the data, the others find it
             self.data = load_demonstrations(config.data, self.tokenizer, base)
+            self.ends = meet(self.resident, self.data, config.data, config.evaluation)
             seen = training_hashes(training_prompts(config.data, base))
             self.splits = load_problems(config.evaluation, base, config.search.seed, seen)
             self.scoring = Scoring(config, self.resident, self.splits.search, seen)
@@ -93,7 +97,26 @@ class Engine:
             "problems": f"{len(self.splits.search)} to search with, {len(self.splits.report)} kept for the report, "
             f"{left_out} left out because the demonstrations contain them",
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "ends": self.ends,
+            **self._adapters(),
         }
+
+    def _adapters(self) -> dict[str, str]:
+        lora = self._config.training.lora
+        return {} if lora is None else {"adapters": self.resident.described_adapters(lora)}
+
+
+def meet(
+    resident: ResidentModel, data: Demonstrations, settings: DataSettings, evaluation: EvaluationSettings | None
+) -> str:
+    """Let the model meet what it is trained and scored on; where answers end, in a line for people.
+
+    Raises UserError for demonstrations that the model cannot read, and where nothing ends an answer.
+    """
+    chat = settings.chat or (evaluation is not None and any(task.chat for task in evaluation.tasks))
+    resident.meet(data, settings, chat=chat and bool(resident.tokenizer.chat_template))
+    stop = None if evaluation is None else evaluation.stop
+    return check_ends(data, resident.end_tokens, resident.tokenizer, chat=settings.chat, stop=stop)
 
 
 def training_prompts(settings: DataSettings, base: Path) -> Iterator[str]:

@@ -29,7 +29,7 @@ from ..study.files import write_json
 from ..study.winner_file import WinnerFile, load_winner
 from .channel import Channel
 from .helper import Silent
-from .inputs import training_prompts
+from .inputs import meet, training_prompts
 
 RESULT_FILE = "result.json"
 PER_PROBLEM = {"item_scores", "problem_ids"}
@@ -53,6 +53,7 @@ class Training:
             sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and PartialState().num_processes > 1,
         )
         self.data = load_demonstrations(winner.data, self.resident.tokenizer, base)
+        meet(self.resident, self.data, winner.data, winner.evaluation)
         self.problems = self._problems()
         self.cached: dict[str, Source] = {} if live else self._caches()
         self.run = FullRun(

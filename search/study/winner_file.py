@@ -54,10 +54,11 @@ def load_winner(path: Path) -> WinnerFile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} must be YAML in UTF-8, but {' '.join(str(error).split())}; mend that place") from None
     except ValidationError as error:
-        raise UserError(f"{file}: " + "\n".join(_fault(each) for each in error.errors(include_url=False))) from None
+        raise UserError(f"{file}: " + "\n".join(fault(each) for each in error.errors(include_url=False))) from None
     return found.model_copy(update={"base": str((file.absolute().parent / found.base).resolve())})
 
 
-def _fault(error: Any) -> str:
+def fault(error: Any) -> str:
+    """One of pydantic's faults for people: where, rule, value."""
     where = ".".join(str(part) for part in error["loc"]) or "the file"
-    return f"`{where}`: {error['msg']} (got {str(error['input'])[:80]!r})"
+    return f"`{where}`: {error['msg'].removeprefix('Value error, ')} (got {str(error['input'])[:80]!r})"

@@ -71,6 +71,8 @@ class Demonstrations(Sequence[Demonstration]):
     """Rows left out for exceeding `max_length`."""
     num_without_loss: int = 0
     """Rows left out because their completion has no token."""
+    rows: tuple[int, ...] = ()
+    """Number of the row of each demonstration in its source."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -80,6 +82,10 @@ class Demonstrations(Sequence[Demonstration]):
 
     def __iter__(self) -> Iterator[Demonstration]:
         return iter(self.examples)
+
+    def name_of(self, index: int, source: str) -> str:
+        """Where a demonstration comes from, for messages."""
+        return f"row {self.rows[index]} of {source}" if self.rows else f"demonstration {index} of {source}"
 
     def sequence(self, index: int) -> tuple[Tensor, Tensor]:
         """Inputs and labels of one demonstration, each of shape (positions,)."""

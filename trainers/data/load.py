@@ -50,10 +50,10 @@ def load_demonstrations(settings: DataSettings, tokenizer: PreTrainedTokenizerBa
 
 def select(examples: Sequence[Demonstration], settings: DataSettings) -> Demonstrations:
     """Leave out what has no loss or is too long, then keep `max_examples` of the rest, chosen by their content."""
-    with_loss = [example for example in examples if example.num_labels]
-    kept = [example for example in with_loss if len(example.token_ids) <= settings.max_length]
+    with_loss = [number for number, example in enumerate(examples) if example.num_labels]
+    kept = [number for number in with_loss if len(examples[number].token_ids) <= settings.max_length]
     if not kept:
-        shortest = min((len(example.token_ids) for example in with_loss), default=0)
+        shortest = min((len(examples[number].token_ids) for number in with_loss), default=0)
         raise UserError(
             f"`max_length` must leave at least one demonstration, but all {len(examples)} of {settings.path} are "
             f"longer than max_length={settings.max_length} tokens or have an empty completion (the shortest "
@@ -62,13 +62,14 @@ def select(examples: Sequence[Demonstration], settings: DataSettings) -> Demonst
         )
     num_kept = len(kept)
     if settings.max_examples is not None and settings.max_examples < num_kept:
-        chosen = sorted(range(num_kept), key=lambda i: hashlib.sha256(b"max_examples" + kept[i].content).digest())
-        kept = [kept[i] for i in sorted(chosen[: settings.max_examples])]
+        chosen = sorted(kept, key=lambda i: hashlib.sha256(b"max_examples" + examples[i].content).digest())
+        kept = sorted(chosen[: settings.max_examples])
     return Demonstrations(
-        tuple(kept),
+        tuple(examples[number] for number in kept),
         num_rows=len(examples),
         num_too_long=len(with_loss) - num_kept,
         num_without_loss=len(examples) - len(with_loss),
+        rows=tuple(kept),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ...spaces.errors import UserError
+from ..models.tokens import around, end_of_sequence, without
 from .demonstrations import Demonstration
 
 Message = Mapping[str, Any]
@@ -52,7 +53,8 @@ def require_chat_template(tokenizer: PreTrainedTokenizerBase, field: str = "mode
 def render(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> RenderedTurn:
     """Text of a turn. Conversations go through the chat template; plain text ends with the end-of-sequence token."""
     if isinstance(turn.prompt, str):
-        text = turn.prompt + turn.completion + (tokenizer.eos_token or "")
+        end = end_of_sequence(tokenizer)
+        text = turn.prompt + turn.completion + ("" if end is None else str(tokenizer.convert_ids_to_tokens(end)))
         critical = None if turn.critical is None else _shifted(turn.critical, len(turn.prompt))
         return RenderedTurn(text, len(turn.prompt), critical)
     messages = [dict(message) for message in turn.prompt]
@@ -108,7 +110,12 @@ class _Encoder:
             texts, add_special_tokens=special, return_offsets_mapping=self.offsets, return_attention_mask=False
         )
         offsets = encoded["offset_mapping"] if self.offsets else [None] * len(texts)
-        return [_Encoding(list(ids), spans) for ids, spans in zip(encoded["input_ids"], offsets, strict=True)]
+        tail = around(self.tokenizer)[1] if special else []
+        found = [without(ids, tail) for ids in encoded["input_ids"]]
+        return [
+            _Encoding(ids, None if spans is None else spans[: len(ids)])
+            for ids, spans in zip(found, offsets, strict=True)
+        ]
 
     def demonstration(self, item: RenderedTurn, together: _Encoding, prompt: _Encoding) -> Demonstration:
         num_prompt = len(prompt.ids)

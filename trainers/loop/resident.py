@@ -13,17 +13,20 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from ...spaces.errors import UserError
+from ..data.demonstrations import Demonstrations
+from ..data.fit import check_fit
 from ..models.load import (
     Precision,
-    attach_lora,
     check_vocabulary,
     load_model,
     load_tokenizer,
     model_fingerprint,
     pad_token_id,
 )
+from ..models.lora import attach_lora, describe_adapters
 from ..models.ranks import gathered, local, shard
-from ..settings import LoraSettings, ModelSettings
+from ..models.tokens import end_tokens
+from ..settings import DataSettings, LoraSettings, ModelSettings
 from ..teachers.sources import FrozenModel
 
 
@@ -52,8 +55,10 @@ class ResidentModel:
         self.device = device or PartialState().device  # that of this rank
         self._sharded = sharded
         self.tokenizer = load_tokenizer(settings, base)
-        self.pad_token_id = pad_token_id(self.tokenizer)
         self._model: Any = self._load(settings, base, precision)
+        self.pad_token_id = pad_token_id(self.tokenizer, self._model.get_input_embeddings().weight.shape[0])
+        self.chat = bool(self.tokenizer.chat_template)
+        """Whether answers end as the chat template ends them (`meet`)."""
         self.fingerprint = model_fingerprint(self._model)
         """Content of the base weights."""
         self._adapted: nn.Module | None = None
@@ -72,6 +77,27 @@ class ResidentModel:
         rows = self._model.get_output_embeddings().weight.shape[0]
         known = max(self.tokenizer.get_vocab().values()) + 1
         return known if known < rows else None
+
+    def meet(self, data: Demonstrations, settings: DataSettings, *, chat: bool) -> None:
+        """Learn what will be trained on; from here on the model itself says where answers end.
+
+        `chat`: whether demonstrations or problems go through the chat template. Raises UserError, with the row, for
+        a demonstration that model or teacher cannot read.
+        """
+        check_fit(data, self._model, self.tokenizer, settings)
+        if self.teacher is not None:
+            check_fit(data, self.teacher.model, self.tokenizer, settings, field="teacher")
+        self.chat = chat
+        self._model.generation_config.eos_token_id = sorted(self.end_tokens) or None
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        return end_tokens(self._model, self.tokenizer, chat=self.chat)
+
+    def described_adapters(self, lora: LoraSettings) -> str:
+        """What `lora` adapts, in a line for people. Ends the life of the last model."""
+        return describe_adapters(self.fresh(lora), lora)
 
     def fresh(self, lora: LoraSettings | None = None, *, seed: int = 0) -> nn.Module:
         """The base with its original weights, with new adapters when `lora` is given. Ends the life of the last one."""
