@@ -26,7 +26,14 @@ from .choice import Winner
 from .loss import FRAME, loss_source
 
 STACK = ("torch", "transformers", "accelerate", "datasets", "optuna", "peft", "trl")
-COPIED = {"data.py": "target_data.py", "trl.py": "train_trl.py"}
+COPIED = {
+    "standalone/data.py": "target_data.py",
+    "standalone/model.py": "target_model.py",
+    "standalone/trl.py": "train_trl.py",
+    "models/merging.py": "target_merging.py",
+    "models/tokens.py": "target_tokens.py",
+}
+"""Files of `trainers/` by their names in an export."""
 SFT_FILE = "sft.yaml"
 ONE_GPU = {
     "compute_environment": "LOCAL_MACHINE",
@@ -84,7 +91,7 @@ def write_files(
         write_atomic(folder / SFT_FILE, render(plain, "Plain SFT at its best learning rate, to compare with."))
     write_atomic(folder / "target_loss.py", loss_source(winner.target))
     for name, copy in COPIED.items():
-        shutil.copyfile(FRAME.with_name(name), folder / copy)
+        shutil.copyfile(FRAME.parents[1] / name, folder / copy)
     for name, text in accelerate_files(winner.training.precision).items():
         write_atomic(folder / name, text)
     write_atomic(folder / "MODEL_CARD.md", model_card(content, winner, sft))

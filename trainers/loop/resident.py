@@ -23,7 +23,7 @@ from ..models.load import (
     model_fingerprint,
     pad_token_id,
 )
-from ..models.lora import attach_lora, describe_adapters
+from ..models.lora import attach_lora, check_added, describe_adapters
 from ..models.ranks import gathered, local, shard
 from ..models.tokens import end_tokens
 from ..settings import DataSettings, LoraSettings, ModelSettings
@@ -53,7 +53,7 @@ class ResidentModel:
         Raises UserError as the loaders do.
         """
         self.device = device or PartialState().device  # that of this rank
-        self._sharded = sharded
+        self._sharded, self._added = sharded, settings.add_tokens
         self.tokenizer = load_tokenizer(settings, base)
         self._model: Any = self._load(settings, base, precision)
         self.pad_token_id = pad_token_id(self.tokenizer, self._model.get_input_embeddings().weight.shape[0])
@@ -106,6 +106,7 @@ class ResidentModel:
             self._restore()
         if lora is not None:
             self._adapted = attach_lora(self._model, lora, seed)
+            check_added(self._adapted, self._added)
             return self._adapted
         self._keep_original()
         self._changed = True

@@ -76,9 +76,8 @@ def load_model(
     if source.gguf_file is not None:
         _require_gguf(field)
     weights = {"use_safetensors": True} if source.gguf_file is None else _dequantized()
-    model: Any
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.path,
             dtype=DTYPES[precision],
             output_loading_info=True,
@@ -88,6 +87,13 @@ def load_model(
         )
     except Exception as error:
         raise _unreadable("model", settings, error, field) from error
+    model, info = loaded
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise UserError(
+            f"`path` must be a whole model, but {settings.path} holds adapters for another one; merge them into it "
+            "first (peft: `merge_and_unload`, then `save_pretrained`)",
+            field=f"{field}.path",
+        )
     check_loaded(info, settings.path, settings.unused_tensors, field)
     check_finite(model, settings.path, field)
     if source.gguf_file is not None:
@@ -127,7 +133,8 @@ def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
         shown = ", ".join(f"{token!r}: {ours.get(token)} / {theirs.get(token)}" for token in differing[:5])
         raise UserError(
             f"the teacher must have the vocabulary of the model, but {len(differing)} tokens differ in their ids "
-            f"(model / teacher: {shown}{', ...' if len(differing) > 5 else ''}); choose a teacher of the same family",
+            f"(model / teacher: {shown}{', ...' if len(differing) > 5 else ''}); choose a teacher of the same family, with the "
+            "same `add_tokens`",
             field="teacher.path",
         )
     return max(ours.values()) + 1

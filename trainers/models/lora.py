@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from ...spaces.errors import UserError
 from ...spaces.identity import derive_seed
 from ..settings import LoraSettings
-from .merging import lora_options, matches
+from .merging import lora_options, matches, plain
 from .ranks import is_sharded
 
 FIELD = "training.lora"
@@ -68,6 +69,21 @@ def describe_adapters(adapted: Any, lora: LoraSettings) -> str:
     return text + (f"; no module is called {' or '.join(map(repr, vain))}: mend `target_modules`" if vain else "")
 
 
+def check_added(adapted: Any, tokens: Sequence[str]) -> None:
+    """Raise UserError when rows of added tokens would stay as they started: adapters freeze embedding and head."""
+    base = adapted.get_base_model()
+    layers = (base.get_input_embeddings(), base.get_output_embeddings())
+    if tokens and any(layer is plain(layer) for layer in layers):
+        wanted = [plain(layer) for layer in layers]
+        found = [name for name, module in base.named_modules(remove_duplicate=False) if module in wanted]
+        names = dict.fromkeys(re.sub(r"\.(base_layer|original_module)$", "", name).split(".")[-1] for name in found)
+        raise UserError(
+            f"added tokens ({', '.join(tokens)}) must be trained, but beside adapters embedding and head stay as they "
+            f"are; set `lora.modules_to_save: [{', '.join(names)}]`",
+            field=f"{FIELD}.modules_to_save",
+        )
+
+
 def _check_saved(model: PreTrainedModel, lora: LoraSettings) -> None:
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
     vain = [each for each in lora.modules_to_save if not any(matches(name, each) for name in names)]
@@ -85,7 +101,7 @@ def _check_saved(model: PreTrainedModel, lora: LoraSettings) -> None:
         )
 
 
-def _linear_layers(model: PreTrainedModel) -> str:
+def _linear_layers(model: Any) -> str:
     head = model.get_output_embeddings()
     found = {
         name.rpartition(".")[2]

@@ -69,9 +69,9 @@ def stop_appending(tokenizer: Any) -> None:
     (before, behind), backend = around(tokenizer), getattr(tokenizer, "backend_tokenizer", None)
     if not behind or backend is None:
         return
-    if hasattr(tokenizer, "add_eos_token"):
-        tokenizer.add_eos_token = False  # some classes write their template anew from it when they are loaded
     described = json.loads(backend.to_str())
+    if hasattr(tokenizer, "add_eos_token"):
+        tokenizer.add_eos_token = False  # some classes write their template anew from it, now and when they are loaded
     former = described["post_processor"]
     kept = [part for part in former.get("processors", [former]) if part["type"] == "ByteLevel"]
     template = _template(dict(zip(tokenizer.convert_ids_to_tokens(before), before, strict=True)))
@@ -99,11 +99,12 @@ def end_of_sequence(tokenizer: Any) -> int | None:
 
 
 def end_of_turn(tokenizer: Any) -> int | None:
-    """The special token that the chat template writes right after an assistant's message, if there is one."""
+    """The first special token that the chat template writes after an assistant's message, if there is one."""
     text = str(tokenizer.apply_chat_template(list(TURNS), tokenize=False))
     _, found, rest = text.rpartition(ANSWER)
-    ids = tokenizer(rest.lstrip(), add_special_tokens=False)["input_ids"] if found else []
-    return ids[0] if ids and ids[0] in special_ids(tokenizer) else None
+    ids = tokenizer(rest, add_special_tokens=False)["input_ids"] if found else []
+    special = special_ids(tokenizer)
+    return next((int(token) for token in ids if token in special), None)
 
 
 def special_ids(tokenizer: Any) -> set[int]:
@@ -134,9 +135,8 @@ def settle(model: Any, tokenizer: Any, ends: Collection[int], *, chat: bool) -> 
     pad, one_or_more = tokenizer.pad_token_id, sorted(ends) if len(ends) > 1 else next(iter(ends), None)
     if isinstance(pad, int) and pad >= model.get_input_embeddings().weight.shape[0]:
         pad = None
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=one_or_more, pad_token_id=pad
-    )
+    make: Any = GenerationConfig
+    model.generation_config = make(bos_token_id=tokenizer.bos_token_id, eos_token_id=one_or_more, pad_token_id=pad)
     model.config.eos_token_id = one_or_more
     settled = copy.deepcopy(tokenizer)
     end = end_of_turn(tokenizer) if chat else end_of_sequence(tokenizer)

@@ -1,4 +1,4 @@
-"""Reads models and demonstrations of an exported design, as the search did: `target_data.py` beside `train_trl.py`.
+"""Reads demonstrations of an exported design, as the search did: `target_data.py` beside `train_trl.py`.
 
 Settings are plain dictionaries, as `winner.yaml` holds them.
 """
@@ -16,51 +16,10 @@ import torch
 from datasets import load_dataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 IGNORE_INDEX = -100
 """Label of a token without a loss."""
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-
-
-def source(settings: dict[str, Any], base: Path) -> tuple[str, dict[str, Any]]:
-    """Name and arguments for `from_pretrained`: a local folder, a GGUF file or a hub id."""
-    place = base / settings["path"]
-    options = {"gguf_file": settings.get("gguf_file"), "revision": settings.get("revision")}
-    if place.is_file():
-        place, options["gguf_file"] = place.parent, place.name
-    given = {key: value for key, value in options.items() if value is not None}
-    return str(place) if place.exists() else settings["path"], given | {
-        "trust_remote_code": bool(settings.get("trust_remote_code"))
-    }
-
-
-def load_model(settings: dict[str, Any], base: Path) -> Any:
-    """Weights in float32; `bf16: true` below computes in bfloat16 and keeps them."""
-    name, options = source(settings, base)
-    return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **options)
-
-
-def adapters(lora: dict[str, Any]) -> Any:
-    """Low-rank adapters as the search trained them."""
-    from peft import LoraConfig
-
-    targets = lora["target_modules"]
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora["rank"],
-        lora_alpha=lora["alpha"],
-        lora_dropout=lora["dropout"],
-        target_modules=targets if isinstance(targets, str) else list(targets),
-    )
-
-
-def load_tokenizer(settings: dict[str, Any], base: Path) -> Any:
-    name, options = source(settings, base)
-    tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    if settings.get("chat_template"):
-        tokenizer.chat_template = (base / settings["chat_template"]).read_text("utf-8")
-    return tokenizer
 
 
 def turn(row: dict[str, Any], data: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
