@@ -23,7 +23,7 @@ from ..models.load import (
     model_fingerprint,
     pad_token_id,
 )
-from ..models.lora import attach_lora, check_added, describe_adapters
+from ..models.lora import attach_lora, check_added, describe_adapters, detached
 from ..models.ranks import gathered, local, shard
 from ..models.tokens import end_tokens
 from ..settings import DataSettings, LoraSettings, ModelSettings
@@ -147,8 +147,7 @@ class ResidentModel:
 
     def _detach_adapters(self) -> None:
         if self._adapted is not None:
-            adapted: Any = self._adapted
-            self._model = adapted.unload()
+            self._model = detached(self._adapted)
             self._adapted = None
 
     def _originals(self) -> dict[str, Tensor]:

@@ -133,8 +133,8 @@ def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
         shown = ", ".join(f"{token!r}: {ours.get(token)} / {theirs.get(token)}" for token in differing[:5])
         raise UserError(
             f"the teacher must have the vocabulary of the model, but {len(differing)} tokens differ in their ids "
-            f"(model / teacher: {shown}{', ...' if len(differing) > 5 else ''}); choose a teacher of the same family, with the "
-            "same `add_tokens`",
+            f"(model / teacher: {shown}{', ...' if len(differing) > 5 else ''}); choose a teacher "
+            "of the same family, with the same `add_tokens`",
             field="teacher.path",
         )
     return max(ours.values()) + 1

@@ -50,6 +50,15 @@ def attach_lora(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.Mod
     return adapted
 
 
+def detached(adapted: Any) -> Any:
+    """The base as it was before: peft alone would leave what was trained in full (`modules_to_save`) in its place."""
+    for module in list(adapted.get_base_model().modules()):
+        for name, child in list(module.named_children()):
+            if hasattr(child, "original_module"):
+                setattr(module, name, child.original_module)
+    return adapted.unload()
+
+
 def unmatched(adapted: Any, lora: LoraSettings) -> list[str]:
     """Names in a list of `target_modules` that are no module of the model."""
     found = adapted.targeted_module_names
