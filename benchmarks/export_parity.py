@@ -124,7 +124,8 @@ def trl_side(folder: Path, out: Path, steps: int) -> None:
 def qtarget_side(folder: Path, out: Path, steps: int) -> None:
     """`qtarget train`, in the process that it would start."""
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    from qtarget.search.engine.train import Silent, Training
+    from qtarget.search.engine.helper import Silent
+    from qtarget.search.engine.train import Training
     from qtarget.search.study.winner_file import load_winner
 
     notes = Notes(out)

@@ -46,6 +46,11 @@ class Contrast(Settings):
         """Whether the term is anything but zero."""
         return self.coefficient > 0
 
+    @property
+    def entries(self) -> int | None:
+        """How many most probable tokens of its source, beside the label, the term moves; None: any token."""
+        return None
+
     def signed(self, rows: Rows) -> Signed:
         """The term at these rows, detached."""
         raise TypeError(f"`{type(self).__name__}` is a base class and has no term of its own")
@@ -126,6 +131,71 @@ class ReverseKl(Contrast):
 
     def formula(self) -> str:
         return f"−∇KL(student‖{self.anchor})"
+
+
+class Plateau(Contrast):
+    """q_S − π_S: keeps the shape among the alternatives of the label as the anchor has it. LP-SFT; sums to zero.
+
+    S are the anchor's `top_k` most probable tokens without the label; both distributions are renormalised on S, q at
+    `temperature`. From coefficient·CE(q_S, π_S). The mass on S as a whole is left to the label's own term. Nothing
+    outside S is looked at, so a cached anchor with top_k entries is exact.
+    """
+
+    kind: Literal["plateau"] = "plateau"
+    anchor: Literal["reference", "teacher"] = "reference"
+    top_k: Annotated[int, Field(ge=1, le=4096)] = 10
+    temperature: Annotated[float, Field(ge=0.05, le=20)] = 1.0
+    """τ of q."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({self.anchor})
+
+    @property
+    def acts(self) -> bool:
+        return self.coefficient > 0 and self.top_k > 1  # one alternative has no shape
+
+    @property
+    def entries(self) -> int | None:
+        return self.top_k
+
+    def signed(self, rows: Rows) -> Signed:
+        import torch
+
+        zero = torch.zeros_like(rows.label_logprobs)
+        if not self.acts:
+            return Signed(zero, zero, torch.zeros_like(rows.logprobs_of("student")), zero)
+        anchor, known = rows.logprobs_of(self.anchor), rows.known_of(self.anchor)
+        ranked = anchor if known is None else anchor.masked_fill(~known, -torch.inf)
+        best, places = ranked.topk(min(self.top_k, anchor.shape[-1]), dim=-1)
+        left_out = places == rows.given("labels", "student")[:, None]
+        if known is not None:
+            left_out = left_out | ~known.gather(-1, places)
+        wanted = _softmax_of((best / self.temperature).masked_fill(left_out, -torch.inf))
+        student = rows.logprobs_of("student").gather(-1, places)
+        student = student.masked_fill((left_out | student.isneginf()).all(-1, keepdim=True), 0)  # no shape: even
+        student = student.masked_fill(left_out, -torch.inf)
+        found = _softmax_of(student)
+        log_found = log_softmax(student).masked_fill(left_out, 0)
+        c = self.coefficient
+        return Signed(
+            label=zero,
+            student=zero,
+            dense=torch.zeros_like(anchor).scatter(-1, places, c * (wanted - found)),
+            value=-c * expectation(wanted, log_found),
+        )
+
+    def formula(self) -> str:
+        return f"{self.anchor}−student on its top-{self.top_k} without the label"
+
+
+def _softmax_of(scores: Tensor) -> Tensor:
+    """softmax over the last dimension; a row of −∞ has no mass at all."""
+    import torch
+
+    highest = scores.amax(-1, keepdim=True)
+    weights = (scores - torch.where(highest.isfinite(), highest, 0)).exp()
+    return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
 
 
 class EntropyBonus(Contrast):

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import BaseModel, model_validator
 
 from .settings import Settings
+
+
+def _instead(data: Sequence[Any]) -> str:
+    """How to write what a list that is no range may mean."""
+    numbers = [each for each in data if isinstance(each, int | float) and not isinstance(each, bool)]
+    if len(numbers) == len(data):
+        return f"a list of values is {{options: {numbers}}}"
+    if len(data) == 3 and len(numbers) == 2:
+        return f"a logarithmic range is [{numbers[0]:g}, {numbers[1]:g}, log], a linear one has no third entry"
+    return "a list of values is {options: [...]}, a fixed one stands alone"
 
 
 class Range(Settings):
@@ -21,10 +32,12 @@ class Range(Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_list(cls, data: Any) -> Any:
-        """`[low, high]` and `[low, high, log]` are short for the mapping."""
-        if isinstance(data, list | tuple) and 2 <= len(data) <= 3:
-            return {"low": data[0], "high": data[1], "log": len(data) == 3 and data[2] in (True, "log")}
-        return data
+        """`[low, high]` and `[low, high, log]` are short for the mapping; no other list is a range."""
+        if not isinstance(data, list | tuple):
+            return data
+        if len(data) == 2 or (len(data) == 3 and data[2] == "log"):
+            return {"low": data[0], "high": data[1], "log": len(data) == 3}
+        raise ValueError(f"a range must be [low, high] or [low, high, log], but got {list(data)}; {_instead(data)}")
 
     @model_validator(mode="after")
     def _is_an_interval(self) -> Self:
@@ -52,18 +65,20 @@ class Searched:
     low: float
     high: float
     log: bool = False
+    by_name: bool = False
+    """Only where a space names the field: `search` then stands for this range."""
 
     def range(self) -> Range:
         """The same interval as a `Range`."""
         return Range(low=self.low, high=self.high, log=self.log)
 
 
-def searched_fields(family: type[BaseModel]) -> dict[str, Range]:
-    """The default search range of each field of `family` that declares one."""
+def searched_fields(family: type[BaseModel], *, by_name: bool = True) -> dict[str, Range]:
+    """The default search range of each field of `family` that declares one; `by_name`: those too that must be named."""
     marks = {
         name: mark
         for name, field in family.model_fields.items()
         for mark in field.metadata
         if isinstance(mark, Searched)
     }
-    return {name: mark.range() for name, mark in marks.items()}
+    return {name: mark.range() for name, mark in marks.items() if by_name or not mark.by_name}

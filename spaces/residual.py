@@ -6,14 +6,15 @@ Modifiers act in this order: temperature, label excluded, truncation, tail.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from .numerics import normalised, top_mask
 from .ranges import Searched
 from .rows import Rows
-from .settings import Settings
+from .settings import GrownSettings
+from .temperature import AdaptiveTemperature
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,12 +24,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Tail = Literal["renormalise", "student", "uniform", "drop"]
 
 
-class Residual(Settings):
+class Residual(GrownSettings):
     """A residual family and its modifiers."""
 
     kind: str
     temperature: Annotated[float, Field(ge=0.01, le=100), Searched(0.5, 2.0, log=True)] = 1.0
     """R^(1/temperature) renormalised; below 1 sharpens."""
+    adaptive: AdaptiveTemperature | None = None
+    """A temperature of its own for each token, by R's entropy there; instead of `temperature`."""
     top_k: Annotated[int, Field(ge=1)] | None = None
     """Keep this many of the most probable tokens."""
     top_p: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -38,6 +41,17 @@ class Residual(Settings):
     student spreads them or evenly, or nowhere (`drop`: then ΣQ < 1)."""
     exclude_label: bool = False
     """Take the label out and renormalise; a row with nothing else is spread evenly over the other real tokens."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"adaptive"})
+
+    @model_validator(mode="after")
+    def _one_temperature(self) -> Self:
+        if self.adaptive is not None and self.temperature != 1:
+            raise ValueError(
+                f"`temperature` and `adaptive` exclude each other, but got temperature={self.temperature} with both; "
+                "keep one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tail_has_a_truncation(self) -> Self:
@@ -53,9 +67,14 @@ class Residual(Settings):
         return self.top_k is not None or self.top_p is not None
 
     @property
+    def tempered(self) -> bool:
+        """Whether R is sharper or flatter than its family."""
+        return self.temperature != 1 or self.adaptive is not None
+
+    @property
     def modified(self) -> bool:
         """Whether any modifier is set."""
-        return self.truncated or self.temperature != 1 or self.exclude_label
+        return self.truncated or self.tempered or self.exclude_label
 
     @property
     def needs(self) -> frozenset[str]:
@@ -66,7 +85,7 @@ class Residual(Settings):
     def student_share(self) -> float:
         """How much of R is the student's own distribution, which moves nothing."""
         share = self._student_part()
-        if self.temperature != 1 or self.exclude_label:
+        if self.tempered or self.exclude_label:
             return 0.0
         if self.truncated:  # cut off and given back as it was
             return float(share == 1 and self.tail == "student")
@@ -87,6 +106,8 @@ class Residual(Settings):
         scores = self.scores(rows).detach()
         # The largest score becomes 0, so that no temperature can overflow; a row of −∞ stays one.
         scores = (scores - scores.amax(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)) / self.temperature
+        if self.adaptive is not None:
+            scores = scores / self.adaptive.of(normalised(scores, rows.logprobs_of("student")).log())[:, None]
         fallback = rows.logprobs_of("student")
         if self.exclude_label:
             label = rows.given("labels", "student")[:, None]
@@ -119,6 +140,8 @@ class Residual(Settings):
         text = self.formula()
         if self.temperature != 1:
             text = f"({text})^(1/{self.temperature:.2g})"
+        if self.adaptive is not None:
+            text = f"({text})^(1/τ), {self.adaptive.title()}"
         marks = [
             "label excluded" if self.exclude_label else "",
             "" if self.top_k is None else f"top-{self.top_k}",

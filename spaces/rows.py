@@ -26,6 +26,8 @@ class LabelRows:
     old_logprobs: Tensor | None = None  # (T,) log π_old(y), nats
     critical: Tensor | None = None  # (T,) bool
     sequence_ids: Tensor | None = None  # (T,) int, which sequence each token belongs to
+    weights: Tensor | None = None  # (T,) how often each token counts, from the data; None: once
+    label_margins: Tensor | None = None  # (T,) z_y − max over v ≠ y of z_v of the student, nats
 
     @cached_property
     def label_probs(self) -> Tensor:
@@ -37,6 +39,10 @@ class LabelRows:
         if source == "student":
             return self.label_logprobs
         return self.given(f"{source}_label_logprobs", source)
+
+    def margins(self) -> Tensor:
+        """z_y − max over v ≠ y of z_v of the student, shape (T,), nats."""
+        return self.given("label_margins", "student")
 
     def given(self, field: str, need: str) -> Tensor:
         """The optional tensor `field`, or a ValueError that names the missing input `need`."""
@@ -56,6 +62,8 @@ class Rows(LabelRows):
     teacher_logprobs: Tensor | None = None  # (T, V) nats
     reference_logprobs: Tensor | None = None  # (T, V) nats
     previous_logprobs: Tensor | None = None  # (T, V) nats
+    known: dict[str, Tensor] | None = None
+    """Of sources that are cut: (T, V) bool, the entries that are tokens of their own and not a share of the rest."""
     real_vocab: int | None = None
     """Entries the tokenizer can produce; head rows from here on are padding. None: all V are real."""
 
@@ -68,6 +76,18 @@ class Rows(LabelRows):
         """Log-distribution of `source`, shape (T, V), nats; ValueError when it was not given."""
         field = "logprobs" if source == "student" else f"{source}_logprobs"
         return self.given(field, source)
+
+    def margins(self) -> Tensor:
+        import torch
+
+        if self.label_margins is not None:
+            return self.label_margins
+        scores, labels = self.given("logits", "student"), self.given("labels", "student")[:, None]
+        return scores.gather(-1, labels).squeeze(-1) - scores.scatter(-1, labels, -torch.inf).amax(-1)
+
+    def known_of(self, source: str) -> Tensor | None:
+        """Which entries of `source` are tokens of their own, (T, V) bool; None: all."""
+        return None if self.known is None else self.known.get(source)
 
     @cached_property
     def real(self) -> int:

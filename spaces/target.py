@@ -8,130 +8,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
-
-from .contrast import EntropyBonus, Gem, ReverseKl, Signed
-from .gamma.batch import CayleyPower, MedianCap, MedianPower, Rank
-from .gamma.confidence import Anchored, Bump, Constant, Focal, Power, SoftThreshold, Threshold, Tilt
-from .gamma.ratio import Critical, Gap, LikelihoodRatio, Proximal, SigmoidRatio
-from .gamma.shape import ConcentrationPower, Diversity, Mass, SurprisePower, TopkEntropy
+from .contrast import Signed
+from .gamma.confidence import Anchored
 from .numerics import entropy, expectation, product
-from .ranges import Searched
-from .residual import Geometric, Mixture, Previous, Reference, Student, Teacher, Uniform, even
+from .residual import Uniform, even
 from .rows import LabelRows, Rows
-from .settings import Settings
+from .spec import AnyContrast, AnyGamma, AnyResidual, PreviousPolicy, TargetSpec, Weight
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-AnyGamma = (
-    Constant
-    | Power
-    | Threshold
-    | SoftThreshold
-    | Anchored
-    | Bump
-    | Focal
-    | Tilt
-    | TopkEntropy
-    | ConcentrationPower
-    | SurprisePower
-    | Mass
-    | Diversity
-    | LikelihoodRatio
-    | SigmoidRatio
-    | Gap
-    | Proximal
-    | Critical
-    | MedianPower
-    | CayleyPower
-    | MedianCap
-    | Rank
-)
-AnyResidual = Student | Uniform | Reference | Previous | Teacher | Geometric | Mixture
-AnyContrast = Gem | ReverseKl | EntropyBonus
-
-
-class Weight(Settings):
-    """The outer weight w_t = scale·rule.
-
-    unit: 1. anchored: p^α + λ of the anchored family, which makes the loss sg(p^α)·(−log p) + λ·KL (SFT + KL, ASFT).
-    trust: the other reading of a re-weighting, w = γ and all mass on the label.
-    """
-
-    kind: Literal["unit", "anchored", "trust"] = "unit"
-    scale: Annotated[float, Field(gt=0, le=1e6), Searched(0.1, 10.0, log=True)] = 1.0
-
-
-class TargetSpec(Settings):
-    """One target distribution: where the mass of each token goes, its outer weight, and what a batch is divided by."""
-
-    gamma: Annotated[AnyGamma, Field(discriminator="kind")] = Constant()
-    residual: Annotated[AnyResidual, Field(discriminator="kind")] = Student()
-    contrast: Annotated[AnyContrast, Field(discriminator="kind")] | None = None
-    weight: Weight = Weight()
-    denominator: Literal["all", "kept", "weights"] = "all"
-    """A batch's summed loss is divided by its valid tokens, by those that carry a gradient, or by the sum of their
-    weights."""
-    residual_loss: Literal["kl", "ce"] = "kl"
-    """Only the logged value of the residual's term: KL(R‖π) or the cross-entropy −ΣR·log π. The gradient is one."""
-
-    @model_validator(mode="after")
-    def _weight_has_its_family(self) -> Self:
-        if self.weight.kind == "anchored" and not isinstance(self.gamma, Anchored):
-            raise ValueError(
-                f"the weight rule `anchored` needs the γ family `anchored`, but got {self.gamma.kind!r}; "
-                "change the family or use the weight rule `unit`"
-            )
-        return self
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Inputs beyond the student's logits and the labels.
-
-        Any of teacher, reference, previous, old_logprobs, critical, sequence_ids.
-        """
-        residual = self.residual.needs if self.residual_acts else frozenset()
-        contrast = self.contrast.needs if self.contrast and self.contrast_acts else frozenset()
-        return self.gamma.needs | residual | contrast
-
-    def missing(self, available: frozenset[str] | set[str]) -> frozenset[str]:
-        """Which of the inputs that the design needs are not in `available`."""
-        return self.needs - available
-
-    @property
-    def residual_acts(self) -> bool:
-        """Whether any mass can reach the residual, and moves the student if it does."""
-        return not (self.gamma.ends() == (1, 1) or self.residual.student_share == 1 or self.weight.kind == "trust")
-
-    @property
-    def contrast_acts(self) -> bool:
-        """Whether there is a signed term that is not zero."""
-        return self.contrast is not None and self.contrast.acts
-
-    def at(self, progress: float) -> TargetSpec:
-        """The design in force at `progress` ∈ [0, 1] of the training; itself when nothing is scheduled."""
-        if not 0 <= progress <= 1:
-            raise ValueError(f"`progress` must be in [0, 1], but got {progress}")
-        if self.gamma.schedule is None:
-            return self
-        mix = self.gamma.mix * self.gamma.schedule.share(progress)
-        gamma = self.gamma.model_copy(update={"schedule": None, "mix": mix})
-        return self.model_copy(update={"gamma": gamma})
-
-    def title(self) -> str:
-        """The design in one line."""
-        parts = [f"γ = {self.gamma.title()}", f"R = {self.residual.title()}" if self.residual_acts else ""]
-        parts.append(self.contrast.title() if self.contrast else "")
-        if self.weight.kind != "unit":
-            parts.append(f"w = {self.weight.kind}")
-        if self.weight.scale != 1:
-            parts.append(f"scale {self.weight.scale:.4g}")
-        if self.denominator != "all":
-            parts.append(f"per {self.denominator}")
-        return "; ".join(part for part in parts if part)
+__all__ = [
+    "AnyContrast",
+    "AnyGamma",
+    "AnyResidual",
+    "Design",
+    "PreviousPolicy",
+    "TargetSpec",
+    "Weight",
+    "count",
+    "design",
+    "drops_tokens",
+    "trust",
+    "weights",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +45,7 @@ class Design:
     student: Tensor  # (T,) coefficient of π: costs nothing, its gradient is folded into π's
     even: Tensor | None  # (T,) mass spread over the real vocabulary
     dense: Tensor | None  # (T, V) everything else
-    weight: Tensor  # (T,) outer weight w
+    weight: Tensor  # (T,) outer weight w, times what the data says
     value: Tensor  # (T,) loss in nats, weight included
     q_sum: Tensor  # (T,) ΣQ
 
@@ -184,13 +86,16 @@ def weights(spec: TargetSpec, rows: LabelRows, gamma: Tensor) -> Tensor:
     return torch.full_like(gamma, scale)
 
 
-def count(spec: TargetSpec, gamma: Tensor, weight: Tensor) -> Tensor:
+def count(spec: TargetSpec, gamma: Tensor, weight: Tensor, data_weights: Tensor | None = None) -> Tensor:
     """What each token adds to the denominator of a batch, shape (T,).
 
     A trainer divides the summed loss by the sum of this over the valid tokens of the whole effective batch. all: 1.
     kept: 1 where the token carries a gradient. weights: w·(γ + (1 − γ)·m), m the share of the residual that is not
     the student's own: the coefficient of all that moves the student, so w·γ for a re-weighting and w for a mixture or
     with a signed term. The sum can be 0 when a mask keeps nothing: such a batch teaches nothing.
+
+    A token with the weight u in the data counts u times, whatever the rule: twice is as if it were there twice.
+    `weight` (T,) is that of `design`, which has u in it; `data_weights` (T,) is u.
     """
     import torch
 
@@ -199,9 +104,10 @@ def count(spec: TargetSpec, gamma: Tensor, weight: Tensor) -> Tensor:
             return weight
         share = spec.residual.student_share if spec.residual_acts else 1.0
         return weight * (gamma + (1 - gamma) * (1 - share))
+    once = torch.ones_like(gamma) if data_weights is None else data_weights
     if spec.denominator == "kept" and _masks(spec):  # a mask that never closes has no γ = 0
-        return (gamma != 0).to(gamma.dtype)
-    return torch.ones_like(gamma)
+        return once * (gamma != 0)
+    return once
 
 
 def drops_tokens(spec: TargetSpec) -> bool:
@@ -215,19 +121,25 @@ def _masks(spec: TargetSpec) -> bool:
     return spec.gamma.masks and not teaches_anyway
 
 
-def design(spec: TargetSpec, rows: Rows, gamma: Tensor | None = None) -> Design:
-    """The target at `rows`; `gamma` (T,) is given when it was computed over a larger batch, else `trust` is asked."""
+def design(spec: TargetSpec, rows: Rows, gamma: Tensor | None = None, label_loss: Tensor | None = None) -> Design:
+    """The target at `rows`.
+
+    `gamma` (T,) is given when it was computed over a larger batch, else `trust` is asked; `label_loss` (T,), the value
+    of the label's term, where `rows` are not all that the family looks at.
+    """
     import torch
 
     with torch.no_grad():
-        return _design(spec, rows, trust(spec, rows) if gamma is None else gamma)
+        return _design(spec, rows, trust(spec, rows) if gamma is None else gamma, label_loss)
 
 
-def _design(spec: TargetSpec, rows: Rows, gamma: Tensor) -> Design:
+def _design(spec: TargetSpec, rows: Rows, gamma: Tensor, label_loss: Tensor | None = None) -> Design:
     import torch
 
     weight = weights(spec, rows, gamma)
-    label_value = spec.gamma.label_loss(rows, gamma)
+    if rows.weights is not None:
+        weight = weight * rows.weights
+    label_value = spec.gamma.label_loss(rows, gamma) if label_loss is None else label_loss
     if spec.weight.kind == "trust":
         gamma, label_value = torch.ones_like(gamma), -rows.label_logprobs
     rest = 1 - gamma

@@ -7,7 +7,9 @@ loss is a sum over valid tokens. Conventions: `z` (T, V) float64 logits of the s
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -33,6 +35,7 @@ class Tokens:
         self.p = self.log_p.exp()
         self.teacher = torch.log_softmax(rows.teacher_logits[valid], dim=1)
         self.reference = torch.log_softmax(rows.reference_logits[valid], dim=1)
+        self.previous = torch.log_softmax(rows.previous_logits[valid], dim=1)
         self.old = rows.old_logprobs[valid]
         self.critical = rows.critical[valid].double()
         self.sequences = rows.sequence_ids[valid]
@@ -140,13 +143,9 @@ def prift(t: Tokens) -> Tensor:
 
 
 def prift_mass(t: Tokens, mass: float) -> Tensor:
-    total = 0 * t.log_p.sum()
-    for row, label in enumerate(t.labels):
-        order = t.reference[row].argsort(descending=True)
-        before = t.reference[row].exp()[order].cumsum(0) - t.reference[row].exp()[order]
-        nucleus = order[before < mass]
-        total = total - (t.log_p[row] if label in nucleus else 0)
-    return total
+    reference = t.reference.exp()
+    support = [sum(row[row <= row[label]].tolist()) for row, label in zip(reference, t.labels, strict=True)]
+    return -t.log_p[torch.tensor(support) >= 1 - mass].sum()
 
 
 def deft(t: Tokens) -> Tensor:
@@ -222,6 +221,108 @@ def kd_tempered(t: Tokens, temperature: float) -> Tensor:
     return -(temperature**2) * (torch.softmax(t.teacher / temperature, dim=1) * student).sum()
 
 
+def infosft(t: Tokens, P: float) -> Tensor:
+    odds = torch.log(sg(t.p)) - torch.log1p(-sg(t.p))
+    gate = torch.relu(1 - odds / math.log(P / (1 - P)))
+    gate[sg(t.p) == 0] = 0  # p times its own infinity
+    return -(sg(t.p) * gate * t.log_p).sum()
+
+
+def trimsft(t: Tokens, mu: float, tau: float) -> Tensor:
+    values, ids = sg(t.logits).topk(2, dim=1)
+    rival = torch.where(ids[:, 0] == t.labels, values[:, 1], values[:, 0])
+    lead = t.of_label(sg(t.logits)) - rival
+    return -(torch.exp(-((lead - mu) ** 2) / (2 * tau**2)) * t.log_p).sum()
+
+
+def cadft(t: Tokens, beta: float) -> Tensor:
+    numbers = t.sequences.unique().tolist()
+    costs = [float(sg(-t.log_p[t.sequences == number]).clamp(max=1e4).mean()) for number in numbers]
+    mean = sum(costs) / len(costs)
+    deviation = math.sqrt(sum((cost - mean) ** 2 for cost in costs) / len(costs)) + 1e-6
+    total = torch.zeros((), dtype=torch.float64)
+    for number, cost in zip(numbers, costs, strict=True):
+        inside = t.sequences == number
+        trust = math.exp(-beta * max(0.0, (cost - mean) / deviation))
+        total = total - trust * (sg(t.p) * t.log_p)[inside].sum()
+    return total
+
+
+def self_teacher_temperature(row: Tensor) -> float:
+    """The temperature in [1.1, 1.5] that raises the entropy of one row, by twenty halvings of the interval."""
+    probs = row.exp()
+    if float(torch.special.entr(probs).sum()) <= 0.03:
+        return 1.1
+    top = row.sort(descending=True)[0][:512]
+
+    def entropy(tau: float) -> float:
+        return float(torch.special.entr(torch.softmax(top / tau, dim=0)).sum())
+
+    now = entropy(1.0)
+    wanted = now + 0.5 / (1 + math.exp(-2 * (now - 1.2)))
+    low, high = 1.1, 1.5
+    if wanted <= entropy(low):
+        return low
+    if wanted >= entropy(high):
+        return high
+    for _ in range(21):
+        middle = (low + high) / 2
+        low, high = (middle, high) if entropy(middle) < wanted else (low, middle)
+    return (low + high) / 2
+
+
+def curiosft(t: Tokens, alpha: float) -> Tensor:
+    flat = torch.stack([torch.log_softmax(row / self_teacher_temperature(row), dim=0) for row in t.previous])
+    return (-t.log_p + alpha / 2 * (t.log_p - t.of_label(flat)) ** 2).sum()
+
+
+def lp_sft(t: Tokens, mu: float, tau: float) -> Tensor:
+    total = -t.log_p.sum()
+    for row, label in enumerate(t.labels.tolist()):
+        ranked = t.reference[row].argsort(descending=True)[:10].tolist()
+        alternatives = [token for token in ranked if token != label]
+        if len(alternatives) > 1:
+            wanted = torch.softmax(t.reference[row, alternatives] / tau, dim=0)
+            total = total - mu * (wanted * torch.log_softmax(t.logits[row, alternatives], dim=0)).sum()
+    return total
+
+
+def label_k3(t: Tokens) -> Tensor:
+    ratio = (t.of_label(t.reference) - t.log_p).clamp(-10, 10)
+    return torch.exp(ratio) - ratio - 1
+
+
+def asft_k3(t: Tokens, lam: float) -> Tensor:
+    return (-sg(t.p) * t.log_p + lam * label_k3(t)).sum()
+
+
+def sft_k3(t: Tokens, lam: float) -> Tensor:
+    return (-t.log_p + lam * label_k3(t)).sum()
+
+
+def flow(t: Tokens) -> Tensor:
+    numbers = t.sequences.unique().tolist()
+    costs = [-float(t.of_label(t.reference)[t.sequences == number].mean()) for number in numbers]
+    temperature = statistics.median(costs)
+    total = torch.zeros((), dtype=torch.float64)
+    for number, cost in zip(numbers, costs, strict=True):
+        total = total - math.exp(-cost / temperature) * t.log_p[t.sequences == number].sum()
+    return total
+
+
+def flow_token(t: Tokens) -> Tensor:
+    costs = -t.of_label(t.reference)
+    return -(torch.exp(-costs / statistics.median(costs.tolist())) * t.log_p).sum()
+
+
+def luffy(t: Tokens, lam: float) -> Tensor:
+    return -(t.p / (t.p + lam)).sum()
+
+
+def stm(t: Tokens, tau: float) -> Tensor:
+    return -t.log_p[t.of_label(t.reference).exp() >= tau].sum()
+
+
 LOSSES: dict[str, Loss] = {
     loss.__name__: loss
     for loss in (
@@ -258,8 +359,22 @@ LOSSES: dict[str, Loss] = {
         sft_topk,
         cayley,
         kd_tempered,
+        infosft,
+        trimsft,
+        cadft,
+        curiosft,
+        lp_sft,
+        asft_k3,
+        sft_k3,
+        flow,
+        flow_token,
+        luffy,
+        stm,
     )
 }
+
+UNBOUNDED = {"curiosft"}
+"""Presets whose published loss has no finite gradient at an impossible label; ours is held."""
 
 ANOTHER_VALUE = {"minor_sft", "kd_tempered"}
 """Presets whose logged value is documented to be another one than the published loss."""
@@ -279,7 +394,7 @@ KNOBS: dict[str, dict[str, tuple[float, ...]]] = {
     "hybrid_kd": {"lam": (0, 0.5, 0.9, 1)},
     "target_sft": {"eta": (0, 0.25, 0.5, 1)},
     "gift": {"beta": (0, 1, 5, 20)},
-    "prift_mass": {"mass": (0.3, 0.9)},
+    "prift_mass": {"mass": (0.3, 0.5, 0.9)},
     "idft": {"beta": (0.3, 1, 3)},
     "talr": {"floor": (0, 0.01, 0.5)},
     "focal": {"power": (0, 0.5, 1, 2, 5)},
@@ -291,21 +406,34 @@ KNOBS: dict[str, dict[str, tuple[float, ...]]] = {
     "sft_antiop": {"ratio": (0.5, 3)},
     "sft_topk": {"share": (0.3, 0.7)},
     "kd_tempered": {"temperature": (0.5, 1, 2, 4)},
+    "infosft": {"P": (0.55, 0.93, 0.999)},
+    "trimsft": {"mu": (-2, 1.5), "tau": (0.8, 5)},
+    "cadft": {"beta": (0, 1, 5)},
+    "curiosft": {"alpha": (0, 0.5, 1)},
+    "lp_sft": {"mu": (0, 1, 3), "tau": (0.5, 1)},
+    "asft_k3": {"lam": (0, 0.03, 1)},
+    "sft_k3": {"lam": (0, 0.03, 1)},
+    "luffy": {"lam": (0.01, 0.1, 5)},
+    "stm": {"tau": (0.1, 0.4)},
 }
 """Knob values to check: the ends of each range, the published value, and some between."""
 
 
 def cases() -> list[tuple[str, dict[str, float]]]:
-    """Every preset at every value of its knob."""
+    """Every preset at every combination of its knobs' values."""
     found: list[tuple[str, dict[str, float]]] = []
     for name in LOSSES:
-        knobs = KNOBS.get(name)
-        if knobs is None:
-            found.append((name, {}))
-            continue
-        ((knob, values),) = knobs.items()
-        found += [(name, {knob: value}) for value in values]
+        knobs = KNOBS.get(name, {})
+        found += [(name, dict(zip(knobs, values, strict=True))) for values in product(*knobs.values())]
     return found
+
+
+def bounded(name: str, rows: TokenRows) -> TokenRows:
+    """The rows without the labels whose published loss under `name` has no finite gradient."""
+    if name not in UNBOUNDED:
+        return rows
+    logprobs = rows.logits.double().log_softmax(-1).gather(-1, rows.labels.clamp(min=0)[:, None]).squeeze(-1)
+    return rows.with_(labels=rows.labels.masked_fill(logprobs < -1e4, -100))
 
 
 def value_and_gradient(name: str, rows: TokenRows, **knobs: Any) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,9 @@ GAMMAS: dict[str, dict[str, Any]] = {
     "soft threshold": {"kind": "soft_threshold"},
     "anchored": {"kind": "anchored", "lam": 0.3},
     "bump": {"kind": "bump", "scale": 4},
+    "low bump": {"kind": "bump", "lam": 0.1},
+    "information": {"kind": "information", "silent": 0.8},
+    "margin": {"kind": "margin", "width": 2},
     "focal": {"kind": "focal", "exponent": 0.5},
     "stopped focal": {"kind": "focal", "stopped": True},
     "tilt": {"kind": "tilt", "beta": 3, "source": "teacher"},
@@ -39,6 +42,10 @@ GAMMAS: dict[str, dict[str, Any]] = {
     "proximal": {"kind": "proximal"},
     "sigmoid ratio": {"kind": "sigmoid_ratio", "beta": 0.7},
     "gap": {"kind": "gap", "slope": 2},
+    "label anchor": {"kind": "label_penalty", "lam": 0.2},
+    "squared label anchor": {"kind": "label_penalty", "estimator": "k2", "lam": 0.5, "source": "previous", "limit": 1},
+    "floored label anchor": {"kind": "label_penalty", "lam": 0.9, "source": "teacher", "floor": 0},
+    "tempered anchor": {"kind": "tempered_penalty"},
     "diversity": {"kind": "diversity", "theta": 0.7},
     "cayley": {"kind": "cayley_power"},
     "median cap": {"kind": "median_cap", "ratio": 0.5},
@@ -46,6 +53,10 @@ GAMMAS: dict[str, dict[str, Any]] = {
     "excess rank": {"kind": "rank", "by": "excess", "keep": "highest"},
     "critical": {"kind": "critical"},
     "median": {"kind": "median_power"},
+    "sequence outlier": {"kind": "sequence_outlier", "strength": 2},
+    "sequence likelihood": {"kind": "tempered_likelihood", "source": "reference"},
+    "tempered sequence": {"kind": "tempered_likelihood", "temperature": 0.7},
+    "token likelihood": {"kind": "tempered_likelihood", "level": "token"},
     "clipped power": {"kind": "power", "floor": 0.1, "ceiling": 0.6},
     "mixed power": {"kind": "power", "mix": 0.4},
 }
@@ -59,6 +70,7 @@ RESIDUALS: dict[str, dict[str, Any]] = {
     "uniform without label": {"kind": "uniform", "exclude_label": True},
     "reference": {"kind": "reference"},
     "previous": {"kind": "previous", "temperature": 2},
+    "previous by entropy": {"kind": "previous", "adaptive": {}},
     "teacher": {"kind": "teacher"},
     "teacher top-3": {"kind": "teacher", "top_k": 3},
     "teacher top-3 dropped": {"kind": "teacher", "top_k": 3, "tail": "drop"},
@@ -82,6 +94,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "gem": {"contrast": {"kind": "gem"}},
     "gem_logsigmoid": {"contrast": {"kind": "gem", "link": "logsigmoid", "coefficient": 0.5}},
     "reverse_kl": {"contrast": {"kind": "reverse_kl", "coefficient": 0.3}},
+    "plateau": {"contrast": {"kind": "plateau", "coefficient": 0.6, "top_k": 4, "temperature": 2}},
     "entropy_bonus": {"contrast": {"kind": "entropy_bonus", "coefficient": 0.1}},
     "cross-entropy value": {"residual_loss": "ce"},
 }
@@ -94,7 +107,7 @@ def spec_of(gamma: str, residual: str = "student", extra: str = "plain") -> Targ
 
 
 def detached_rows(rows: TokenRows, real_vocab: int | None = None) -> Rows:
-    """The valid tokens of `rows` as a design sees them; the previous policy is the teacher of other tokens."""
+    """The valid tokens of `rows` as a design sees them."""
     valid = rows.labels >= 0
     labels = rows.labels[valid]
 
@@ -113,7 +126,7 @@ def detached_rows(rows: TokenRows, real_vocab: int | None = None) -> Rows:
         labels=labels,
         teacher_logprobs=rows.teacher_logits[valid].log_softmax(-1),
         reference_logprobs=rows.reference_logits[valid].log_softmax(-1),
-        previous_logprobs=rows.teacher_logits.flip(0)[valid].log_softmax(-1),
+        previous_logprobs=rows.previous_logits[valid].log_softmax(-1),
         real_vocab=real_vocab,
     )
 
@@ -159,7 +172,9 @@ FAMILY_KNOBS: dict[str, dict[str, tuple[Any, ...]]] = {
     "threshold": {"low": (0.1, 0.3), "exponent": (0, 1), "source": SOURCES},
     "soft_threshold": {"low": (0.1, 0.3)},
     "anchored": {"lam": (0, 0.5, 1), "exponent": (0, 0.5, 1), "source": SOURCES},
-    "bump": {"scale": (1, 2)},
+    "bump": {"scale": (1, 2), "lam": (None, 0.1)},
+    "information": {"silent": (0.7, 0.93)},
+    "margin": {"margin": (0, 1.5), "width": (0.8, 2)},
     "focal": {"exponent": (0, 1), "stopped": (True, False)},
     "tilt": {"beta": (0, 2), "source": SOURCES},
     "topk_entropy": {"k": (2, 5), "normalizer": ("log_k", 1, 2), "exponent": (0, 1, 2)},
@@ -167,9 +182,22 @@ FAMILY_KNOBS: dict[str, dict[str, tuple[Any, ...]]] = {
     "surprise_power": {"low": (0.1, 1), "high": (1, 2)},
     "mass": {"mass": (0.5, 0.9), "source": SOURCES},
     "likelihood_ratio": {"level": ("token", "sequence", "sum"), "cap": (1, 16)},
+    "label_penalty": {
+        "estimator": ("k2", "k3"),
+        "lam": (0, 0.3),
+        "exponent": (0, 1),
+        "source": ("reference", "teacher", "previous"),
+    },
+    "tempered_penalty": {"lam": (0, 0.5), "exponent": (0, 1), "source": ("reference", "previous")},
     "proximal": {"eps": (0.1, 0.3)},
     "critical": {},
     "median_power": {"floor": (0, 0.3)},
+    "sequence_outlier": {"strength": (0, 1), "exponent": (0, 1)},
+    "tempered_likelihood": {
+        "level": ("token", "sequence"),
+        "temperature": ("median", 0.5, 2),
+        "source": SOURCES,
+    },
     "sigmoid_ratio": {"beta": (0.5, 1)},
     "gap": {"slope": (0, 0.5), "floor": (0, 0.8)},
     "diversity": {"lam": (0, 1), "theta": (0.6, 0.95)},
@@ -178,7 +206,7 @@ FAMILY_KNOBS: dict[str, dict[str, tuple[Any, ...]]] = {
     "rank": {"by": ("loss", "excess"), "keep": ("lowest", "highest"), "share": (0.4, 0.7)},
 }
 MODIFIERS = _some(floor=(0, 0.2, 0.5, 1), ceiling=(0, 0.2, 0.5, 1), mix=(0, 0.5, 1))
-SCHEDULES = _some(direction=("from_one", "to_one"), shape=("linear", "cosine"))
+SCHEDULES = _some(direction=("from_one", "to_one"), shape=("linear", "cosine", "step"), start=(0, 0.2))
 
 
 @st.composite
@@ -188,7 +216,7 @@ def gammas(draw: st.DrawFn) -> dict[str, Any]:
     knobs = {name: draw(st.sampled_from(values)) for name, values in FAMILY_KNOBS[kind].items()}
     content: dict[str, Any] = {"kind": kind, **knobs}
     # Clipped, these differ from their neighbours on rows too rare to meet here.
-    rare = ("surprise_power", "median_power", "median_cap", "diversity")
+    rare = ("surprise_power", "median_power", "median_cap", "diversity", "information", "margin", "tempered_penalty")
     if kind not in rare and draw(st.booleans()):
         content |= draw(MODIFIERS)
     still = kind == "constant" or content.get("ceiling") == 0 or content.get("beta") == 0
@@ -219,6 +247,7 @@ CONTRASTS = st.one_of(
     _some(coefficient=(0, 0.5, 1), beta=(0.5, 1, 2), link=("linear", "logsigmoid")).map(lambda k: {"kind": "gem", **k}),
     _some(coefficient=(0, 0.5), anchor=("reference", "teacher")).map(lambda k: {"kind": "reverse_kl", **k}),
     _some(coefficient=(0, 0.5)).map(lambda k: {"kind": "entropy_bonus", **k}),
+    _some(coefficient=(0, 0.5), top_k=(1, 3), anchor=("reference", "teacher")).map(lambda k: {"kind": "plateau", **k}),
 )
 
 
@@ -226,6 +255,7 @@ CONTRASTS = st.one_of(
 def specs(draw: st.DrawFn) -> TargetSpec:
     """Any design of the coarse grid."""
     gamma = draw(gammas())
+    below_zero = TargetSpec.model_validate({"gamma": gamma}).gamma.ends()[0] < 0
     kinds = ["unit", "trust", *(["anchored"] if gamma["kind"] == "anchored" else [])]
     return TargetSpec.model_validate(
         {
@@ -233,7 +263,7 @@ def specs(draw: st.DrawFn) -> TargetSpec:
             "residual": draw(residuals()),
             "contrast": draw(CONTRASTS),
             "weight": {"kind": draw(st.sampled_from(kinds)), "scale": draw(st.sampled_from([0.5, 1, 2]))},
-            "denominator": draw(st.sampled_from(["all", "kept", "weights"])),
+            "denominator": draw(st.sampled_from(["all", "kept"] if below_zero else ["all", "kept", "weights"])),
             "residual_loss": draw(st.sampled_from(["kl", "ce"])),
         }
     )

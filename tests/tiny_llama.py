@@ -1,8 +1,12 @@
 """A tiny Llama with character tokens, built in memory."""
 
+from typing import Any
+
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from qtarget.trainers.models.transformers_versions import old_names_of_peft
 
 CHARACTERS = "0123456789+-*/=.,:?! \nabcdefghijklmnopqrstuvwxyz#"
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<turn>"]
@@ -46,3 +50,11 @@ def tiny_llama(seed: int, vocab: int, **changes: object) -> LlamaForCausalLM:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(LlamaConfig(**(options | changes))).eval()
+
+
+def with_adapters(model: LlamaForCausalLM) -> Any:
+    """Random low-rank adapters on all linear layers, in evaluation mode."""
+    from peft import LoraConfig, get_peft_model
+
+    with old_names_of_peft():
+        return get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()

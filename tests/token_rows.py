@@ -25,6 +25,7 @@ class TokenRows:
     old_logprobs: Tensor  # (T,)
     critical: Tensor  # (T,)
     sequence_ids: Tensor  # (T,)
+    previous_logits: Tensor  # (T, V)
 
     def inputs(self) -> dict[str, Tensor]:
         """The keyword arguments of a target loss."""
@@ -47,6 +48,7 @@ class TokenRows:
             logits=self.logits.clamp(min=very_negative),
             teacher_logits=self.teacher_logits.clamp(min=very_negative),
             reference_logits=self.reference_logits.clamp(min=very_negative),
+            previous_logits=self.previous_logits.clamp(min=very_negative),
         )
 
 
@@ -69,6 +71,7 @@ def random_rows(name: str, tokens: int = 24, vocab: int = 11, scale: float = 2.0
         old_logprobs=(label_logprobs + 0.5 * normal(tokens)).clamp(max=0),
         critical=torch.rand(tokens, generator=generator) < 0.5,
         sequence_ids=torch.arange(tokens) * 3 // tokens,
+        previous_logits=logits + 0.5 * normal(tokens, vocab),
     )
 
 

@@ -25,6 +25,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ...spaces.errors import UserError
+from ...trainers.models.head import base_model
+from ...trainers.models.transformers_versions import cache_argument
 from .cache import Part, new_cache, rebuild
 from .completions import Completion, Request, Sampling, decode, finished
 from .sampling import choose
@@ -118,8 +120,8 @@ class _Batch:
         self._device = model.get_input_embeddings().weight.device
         self._capacity = sampling.batch_size
         self._stop_window = max((len(stop.encode()) for stop in sampling.stop), default=0) + 4
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._last_only = {"logits_to_keep": 1} if base._supports_logits_to_keep() else {}
+        self._cache_argument = cache_argument(model)
+        self._last_only = {"logits_to_keep": 1} if base_model(model)._supports_logits_to_keep() else {}
         self._ended: list[_Running] = []
         self._cache: Any = None
 
@@ -177,8 +179,8 @@ class _Batch:
             input_ids=torch.tensor(padded, device=self._device),
             attention_mask=(columns >= 0).long(),
             position_ids=columns.clamp(min=0),
-            past_key_values=cache,
             use_cache=True,
+            **{self._cache_argument: cache},
             **self._last_only,
         )
         return cache, output.logits[:, -1], spread
@@ -206,8 +208,8 @@ class _Batch:
             input_ids=torch.tensor([[row.generated[-1]] for row in self.rows], device=self._device),
             attention_mask=mask.long(),
             position_ids=self._lengths[:, None],
-            past_key_values=self._cache,
             use_cache=True,
+            **{self._cache_argument: self._cache},
         )
         self._lengths = self._lengths + 1
         self._accept(self.rows, output.logits[:, -1])

@@ -13,7 +13,7 @@ import torch
 
 from ...spaces.errors import UserError
 from ..problems.load import Problem
-from .backends import Backend, PlainBackend, TransformersBackend
+from .backends import Backend, PlainBackend, TransformersBackend, set_aside
 from .batched import evaluation_mode
 from .completions import Request, Sampling
 from .prompts import encode, end_tokens, render
@@ -109,7 +109,12 @@ def checked(
     Rounding may turn a near-tie. Otherwise a greedy study falls back to plain generate(), with a warning. Raises
     UserError for a study that samples, whose noise plain generate() does not know.
     """
-    plain = Checked(lambda m: PlainBackend(m, tokenizer), "plain", None, "plain generate(), one problem at a time")
+    ignored = (
+        f"; set aside from the model's generation_config: {', '.join(names)}" if (names := set_aside(model)) else ""
+    )
+    plain = Checked(
+        lambda m: PlainBackend(m, tokenizer), "plain", None, f"plain generate(), one problem at a time{ignored}"
+    )
     if name == "plain":
         return plain
     requests, sampling = _questions(model, tokenizer, problems)
@@ -118,7 +123,7 @@ def checked(
         tolerance = TOLERANCE.get(model.get_input_embeddings().weight.dtype, 0.5)
         said = f"{name}: {found.identical} of {found.compared} answers equal those of plain generate()"
         if found.agrees(tolerance):
-            return Checked(make, name, found, f"{said}, largest gap {found.largest_gap:.2g} logits")
+            return Checked(make, name, found, f"{said}, largest gap {found.largest_gap:.2g} logits{ignored}")
         why = f"{said}; the others differ by up to {found.largest_gap:.2g} logits, rounding explains {tolerance}"
     except UserError as error:
         why = str(error)
@@ -129,14 +134,12 @@ def checked(
             field="evaluation.backend",
         )
     log.warning("%s; using plain generate()", why)
-    return replace(plain, note=f"plain generate(), one problem at a time, because {why}")
+    return replace(plain, note=f"plain generate(), one problem at a time, because {why}{ignored}")
 
 
 def _questions(model: Any, tokenizer: Any, problems: Sequence[Problem]) -> tuple[list[Request], Sampling]:
     """The shortest of the first problems, and how to answer them."""
-    texts = [
-        (render(tokenizer, problem.prompt, chat=problem.chat), problem.chat) for problem in problems[: 8 * PROMPTS]
-    ]
+    texts = [(render(tokenizer, problem), problem.chat) for problem in problems[: 8 * PROMPTS]]
     prompts = sorted((encode(tokenizer, text, chat=chat) for text, chat in texts), key=len)[:PROMPTS]
     ends = end_tokens(model, tokenizer, chat=any(problem.chat for problem in problems))
     return [Request(index, prompt) for index, prompt in enumerate(prompts)], Sampling(TOKENS, ends, batch_size=PROMPTS)

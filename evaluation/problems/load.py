@@ -13,15 +13,19 @@ from pydantic import Field
 from ...spaces.errors import UserError
 from ...spaces.identity import derive_seed
 from ...spaces.settings import Settings
+from ...trainers.data.notes import Notes
+from ...trainers.data.style import Style
 from ..facts import Fact, facts_of
+from ..reading.numeric import DEFAULT_TOLERANCE
 from ..settings import EvaluationSettings, Kind, TaskSettings
-from ..verification.numeric import DEFAULT_TOLERANCE
 from ..verification.pool import shared_pool
 from ..verification.verdict import Verdict
-from ..verification.verify import Claim, judge, judge_all
+from ..verification.verify import Claim, judge, judge_all, spelled_golds
+from .asking import Asking, asking_of
+from .choice_golds import gold_letters
 from .gym_tasks import stream
-from .prompting import asked_columns, check_template, gold_of, message, question_of
-from .splits import allot, content_hash, is_for_search, is_for_training
+from .prompting import asked_columns, check_template, error_of, gold_of, message, question_of
+from .splits import allot, content_hash, is_for_search, is_for_training, training_hashes
 from .suites import resolve
 from .tables import read_rows
 
@@ -45,13 +49,27 @@ class Problem(Settings):
     entry: dict[str, Any] | None = None
     """The reasoning-gym item whose own scorer judges."""
     chat: bool = True
+    asking: Asking = Asking()
+    """What comes before the user message."""
     tolerance: float = DEFAULT_TOLERANCE
+    absolute: float = 0.0
+    """Error that the data set allows an answer to this problem, in the gold's unit."""
     facts: dict[str, Fact] = Field(default_factory=dict)
     """What else is known of it, by name: a report slices by these."""
 
-    def claim(self, completion: str, *, truncated: bool = False) -> Claim:
+    def claim(self, completion: str, *, truncated: bool = False, reasoning: bool = False) -> Claim:
         """A completion of this problem, to be judged by `verify.judge`."""
-        return Claim(completion, self.gold, self.kind, self.verifier, self.entry, truncated, self.tolerance)
+        return Claim(
+            completion,
+            self.gold,
+            self.kind,
+            self.verifier,
+            self.entry,
+            truncated,
+            self.tolerance,
+            self.absolute,
+            reasoning,
+        )
 
 
 class TaskCounts(Settings):
@@ -76,6 +94,8 @@ class Splits(Settings):
     """In an order drawn by the seed, tasks mixed: every prefix is a fair sample."""
     report: tuple[Problem, ...]
     counts: tuple[TaskCounts, ...]
+    notes: tuple[str, ...] = ()
+    """What is worth knowing of the files they come from."""
 
     @property
     def in_training(self) -> int:
@@ -84,35 +104,54 @@ class Splits(Settings):
 
 
 def load_problems(
-    settings: EvaluationSettings, base: Path, seed: int, exclude: Collection[str] = frozenset()
+    settings: EvaluationSettings,
+    base: Path,
+    seed: int,
+    exclude: Collection[str] = frozenset(),
+    style: Style | None = None,
 ) -> Splits:
     """The search and report problems of all tasks, in proportion to the tasks' weights.
 
     `base`: the folder relative paths start from. `exclude`: content hashes (`splits.training_hashes`) of the training
-    prompts; a problem among them is left out and counted. Raises UserError for unreadable sources, missing columns,
+    prompts; a problem among them is left out and counted. `style`: how the demonstrations ask, which tasks take over
+    where they do not say otherwise. Raises UserError for unreadable sources, missing columns,
     golds and verifiers, and when a split cannot be filled.
     """
-    tasks = [resolve(task) for task in settings.tasks]
+    tasks, notes = [resolve(task) for task in settings.tasks], Notes()
     _find_verifiers({task.verifier for task in tasks if task.verifier is not None}, base)
     weights = [task.weight for task in tasks]
     wanted = zip(allot(settings.problems, weights), allot(settings.report_problems, weights), strict=True)
     seen: set[str] = set()
     drawn = []
     for task, (search, report) in zip(tasks, wanted, strict=True):
-        drawn.append(_draw(task, base, seed, exclude, seen, search, report))
+        asked = problems_of(task, base, seed, style, notes)
+        drawn.append(_draw(task, asked, seed, {*exclude, *shown(task, style)}, seen, search, report))
     return Splits(
-        search=_shuffled([problem for part, _, _ in drawn for problem in part], seed),
-        report=_shuffled([problem for _, part, _ in drawn for problem in part], seed),
+        search=shuffled([problem for part, _, _ in drawn for problem in part], seed),
+        report=shuffled([problem for _, part, _ in drawn for problem in part], seed),
         counts=tuple(counts for _, _, counts in drawn),
+        notes=notes.lines(),
     )
 
 
+def content_of(problems: Sequence[Problem]) -> list[Any]:
+    """What identifies problems: their ids, and how they are asked where anything comes before their questions."""
+    ids = [problem.id for problem in problems]
+    asked = [problem.asking.model_copy(update={"day": None}) for problem in problems]
+    return ids if all(each == Asking() for each in asked) else [ids, [each.model_dump(mode="json") for each in asked]]
+
+
 def unreadable_golds(problems: Iterable[Problem]) -> list[tuple[Problem, str]]:
-    """Problems whose gold no completion could match, with the reason; math golds are parsed in workers."""
+    """Problems whose gold no completion could match, itself included, with the reason."""
     checked = [problem for problem in problems if problem.verifier is None and problem.entry is None]
     judgements = judge_all([problem.claim("") for problem in checked])
     pairs = zip(checked, judgements, strict=True)
     return [(problem, judged.detail) for problem, judged in pairs if judged.verdict is Verdict.ERROR]
+
+
+def spelled_golds_of(problems: Iterable[Problem]) -> list[str]:
+    """Mathematical golds that no parser reads: only the same spelling matches them."""
+    return spelled_golds([each.gold for each in problems if each.kind == "math" and not (each.verifier or each.entry)])
 
 
 def _find_verifiers(verifiers: Collection[str], base: Path) -> None:
@@ -132,13 +171,25 @@ def _find_verifiers(verifiers: Collection[str], base: Path) -> None:
             )
 
 
+def shown(task: TaskSettings, style: Style | None) -> frozenset[str]:
+    """Content hashes of the questions whose answers every prompt of a task shows."""
+    turns = asking_of(task, style or Style()).turns
+    return training_hashes(turn["content"] for turn in turns if turn["role"] == "user")
+
+
 def _draw(
-    task: TaskSettings, base: Path, seed: int, exclude: Collection[str], seen: set[str], search: int, report: int
+    task: TaskSettings,
+    problems: Iterable[Problem],
+    seed: int,
+    exclude: Collection[str],
+    seen: set[str],
+    search: int,
+    report: int,
 ) -> tuple[tuple[Problem, ...], tuple[Problem, ...], TaskCounts]:
     """The task's problems for both splits, picked by the seed, with counts."""
     halves: tuple[list[Problem], list[Problem]] = ([], [])
     read = duplicates = in_training = 0
-    for problem in _gym_problems(task, seed) if task.source == "gym" else _file_problems(task, base):
+    for problem in problems:
         if task.source == "gym" and len(halves[0]) >= search and len(halves[1]) >= report:
             break  # an endless source ends when both splits are full
         read += 1
@@ -159,10 +210,20 @@ def _draw(
         report=len(halves[1]),
     )
     _check_enough(counts, search, report)
-    return _shuffled(halves[0], seed)[:search], _shuffled(halves[1], seed)[:report], counts
+    return shuffled(halves[0], seed)[:search], shuffled(halves[1], seed)[:report], counts
 
 
-def _shuffled(problems: Sequence[Problem], seed: int) -> tuple[Problem, ...]:
+def problems_of(
+    task: TaskSettings, base: Path, seed: int, style: Style | None = None, notes: Notes | None = None
+) -> Iterator[Problem]:
+    """Every problem of a task in the order of its source, repeated ones too; without end for a generated task."""
+    asking = asking_of(task, style or Style())
+    problems = _gym_problems(task, seed) if task.source == "gym" else _file_problems(task, base, notes or Notes())
+    return (problem.model_copy(update={"asking": asking}) for problem in problems)
+
+
+def shuffled(problems: Iterable[Problem], seed: int) -> tuple[Problem, ...]:
+    """In an order that seed and content decide."""
     return tuple(sorted(problems, key=lambda problem: (derive_seed("problem order", seed, problem.id), problem.id)))
 
 
@@ -180,22 +241,24 @@ _FIELDS = {"search": "problems", "report": "report_problems"}
 
 
 def _label(task: TaskSettings) -> str:
-    return Path(task.path).stem if task.source == "file" else task.path
+    return Path(task.title.removesuffix(".gz")).stem if task.source == "file" else task.title
 
 
-def _file_problems(task: TaskSettings, base: Path) -> Iterator[Problem]:
-    rows = read_rows(task, base)
-    check_template(task, rows[0])
-    for number, row in enumerate(rows, 1):
-        place = f"row {number} of {task.path}"
-        gold = gold_of(task, row, place)
+def _file_problems(task: TaskSettings, base: Path, notes: Notes) -> Iterator[Problem]:
+    rows = read_rows(task, base, notes.say)
+    for each in rows:
+        check_template(task, each.values, each.place)
+    letters = gold_letters(task, [each.values for each in rows])
+    for (row, place), letter in zip(rows, letters, strict=True):
+        gold = gold_of(task, row, letter, place)
         _check_gold(task, gold, place)
         facts = facts_of(row, asked_columns(task))
-        yield _problem(task, question_of(task, row), message(task, row), gold, task.kind, None, facts)
+        problem = _problem(task, question_of(task, row), message(task, row), gold, task.kind, None, facts)
+        yield problem.model_copy(update={"absolute": error_of(task, row, place)}) if task.error_column else problem
 
 
 def _check_gold(task: TaskSettings, gold: str, place: str) -> None:
-    """Refuse what no completion could match; math golds need a worker and are left to `unreadable_golds`."""
+    """Refuse what no completion could match; a few broken math golds are left to `check`, which names them."""
     if task.verifier is not None or task.kind == "math":
         return
     judged = judge(Claim("", gold, task.kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
@@ -9,69 +10,78 @@ from typing import Any
 
 from ...spaces.errors import UserError
 from ..settings import TaskSettings
+from .choice_golds import options, text_of
 from .tables import Row, require_column, value_at
 
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.]*)\}")
 
 
-def check_template(task: TaskSettings, row: Row) -> None:
+def check_template(task: TaskSettings, row: Row, where: str) -> None:
     """Raise UserError when the template or the task names a column that `row` lacks, or shows the gold answer."""
     columns = asked_columns(task)
     named = {match[1] for match in _PLACEHOLDER.finditer(task.template) if match[1]}
     for column in (*columns, *sorted(named - {"question", "choices"})):
-        require_column(row, column, task.path)
+        require_column(row, column, where)
     if task.answer_column in named:
         raise UserError(
             f"`template` must not show the answer, but it names the answer column {{{task.answer_column}}}; "
             f"write {{{{{task.answer_column}}}}} if the braces are meant literally"
         )
-    if "choices" in named and not options(task, row):
+    if "choices" in named and not options(task, row).texts:
         raise UserError("`template` names {choices}, but the task has neither `choices` nor `choices_column`")
 
 
 def asked_columns(task: TaskSettings) -> list[str]:
-    """The columns that hold question, answer and choices."""
+    """The columns that hold question, answer, choices and error."""
     columns = [task.question_column, task.answer_column]
     if task.choices_column is not None:
         columns += [task.choices_column] if isinstance(task.choices_column, str) else task.choices_column
+    if task.error_column is not None:
+        columns.append(task.error_column)
     return columns
 
 
 def message(task: TaskSettings, row: Row) -> str:
     """The user message: worked examples, then the question through the template."""
-    listed = list_options(options(task, row))
-    shots = [_fill(task, {"question": shot.question}, "") + "\n" + shot.answer for shot in task.shots]
-    return "\n\n".join([*shots, _fill(task, _named(task, row), listed)])
+    listed = list_options(options(task, row).texts)
+    shots = [fill(task, {"question": shot.question}, "") + "\n" + shot.answer for shot in task.shots]
+    return "\n\n".join([*shots, fill(task, _named(task, row), listed)])
 
 
 def question_of(task: TaskSettings, row: Row) -> str:
     """What makes the problem this one: its question with its options."""
-    listed = list_options(options(task, row)) if task.choices_column is not None else ""
-    return "\n".join(part for part in (_text(value_at(row, task.question_column)), listed) if part)
+    listed = list_options(options(task, row).texts) if task.choices_column is not None else ""
+    return "\n".join(part for part in (text_of(value_at(row, task.question_column)), listed) if part)
 
 
-def gold_of(task: TaskSettings, row: Row, place: str) -> str:
-    """The gold answer as text; for multiple choice, its letter. Raises UserError when there is none."""
+def gold_of(task: TaskSettings, row: Row, letter: str | None, place: str) -> str:
+    """The gold answer as text; for multiple choice, its `letter`. Raises UserError when there is none."""
     value = value_at(row, task.answer_column)
-    texts = options(task, row)
-    gold = _letter(value, texts, place) if texts else _text(value, ", ")
-    if not gold.strip():
+    texts = options(task, row).texts
+    gold = (letter or "") if texts else text_of(value, ", ")
+    if not text_of(value).strip():
         raise UserError(f"Every problem must have a gold answer, but {place} has none in `{task.answer_column}`")
+    if not gold.strip():
+        raise UserError(
+            f"A gold answer must be the key, the letter, the text or the index of one of the {len(texts)} options, but "
+            f"{place} has {text_of(value)[:80]!r}; mend the row, or name the right `answer_column`"
+        )
     return gold
 
 
-def options(task: TaskSettings, row: Row) -> list[str]:
-    """The texts of a multiple-choice question's options, in order; empty for other tasks."""
-    if task.choices:
-        return list(task.choices)
-    if task.choices_column is None:
-        return []
-    if not isinstance(task.choices_column, str):
-        return [_text(value_at(row, column)) for column in task.choices_column]
-    value = value_at(row, task.choices_column)
-    if isinstance(value, Mapping):
-        value = value["text"] if "text" in value else [text for _, text in sorted(value.items()) if text is not None]
-    return [_text(option) for option in value]
+def error_of(task: TaskSettings, row: Row, place: str) -> float:
+    """The absolute error that an answer to this row may have; the smallest where there are several."""
+    value = text_of(value_at(row, task.error_column), ",") if task.error_column else ""
+    try:
+        errors = [float(part) for part in value.split(",") if part.strip()]
+    except ValueError:
+        errors = [-1.0]
+    if any(not 0 <= error < math.inf for error in errors):
+        raise UserError(
+            f"An error in `{task.error_column}` must be a number of at least 0, or empty, but {place} has "
+            f"{value[:80]!r}; mend the row, or name another `error_column`"
+        )
+    return min(errors, default=0.0)
 
 
 def list_options(texts: Sequence[str]) -> str:
@@ -83,7 +93,8 @@ def _named(task: TaskSettings, row: Row) -> dict[str, Any]:
     return {**row, "question": value_at(row, task.question_column)}
 
 
-def _fill(task: TaskSettings, named: Mapping[str, Any], listed: str) -> str:
+def fill(task: TaskSettings, named: Mapping[str, Any], listed: str) -> str:
+    """The text of a user message: the template with a row's columns, and the options where there are any."""
     template = task.template
     if listed and "{choices}" not in template:
         template += "\n\n{choices}"
@@ -94,36 +105,8 @@ def _fill(task: TaskSettings, named: Mapping[str, Any], listed: str) -> str:
         if match[1] == "choices":
             return listed
         try:
-            return _text(value_at(named, match[1]))
+            return text_of(value_at(named, match[1]))
         except KeyError:  # a worked example has no other columns than its question
             return ""
 
     return _PLACEHOLDER.sub(replace, template).strip()
-
-
-def _text(value: Any, joint: str = "\n") -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return joint.join(_text(item) for item in value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _letter(value: Any, texts: Sequence[str], place: str) -> str:
-    """The letter of the right option, given as letter, index from 0, or text."""
-    index: int | None = None
-    text = _text(value).strip()
-    if text in texts:
-        index = texts.index(text)
-    elif len(text) == 1 and text.upper() in ascii_uppercase:
-        index = ascii_uppercase.index(text.upper())
-    elif text.isdigit():
-        index = int(text)
-    if index is None or index >= len(texts):
-        raise UserError(
-            f"A gold answer must be the letter, the index or the text of one of the {len(texts)} options, but {place} "
-            f"has {text[:80]!r}"
-        )
-    return ascii_uppercase[index]

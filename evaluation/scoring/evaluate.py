@@ -15,6 +15,7 @@ from typing import Any
 
 from ...spaces.errors import UserError
 from ...spaces.identity import content_id
+from ..extraction.answers import opens_reasoning
 from ..generation.backends import Backend, TransformersBackend
 from ..generation.completions import Completion, Request, Sampling
 from ..generation.prompts import encode, end_tokens, render
@@ -22,7 +23,7 @@ from ..generation.sampling import sequence_key
 from ..problems.load import Problem
 from ..settings import EvaluationSettings
 from ..statistics.racing import looks
-from ..verification.verify import judge
+from ..verification.verify import fingerprint, judge
 from .items import Item, ItemLog
 from .scores import Evaluation, item_scores, summarise
 
@@ -175,12 +176,16 @@ class _Run:
     def _item(self, completion: Completion) -> Item:
         index, sample = divmod(completion.index, self.samples)
         problem = self.problems[index]
-        judgement = judge(problem.claim(completion.text, truncated=completion.finish == "length"))
+        prompt = self._prompts[index].text
+        claim = problem.claim(
+            completion.text, truncated=completion.finish == "length", reasoning=opens_reasoning(prompt)
+        )
+        judgement = judge(claim)
         return Item(
             problem=problem.id,
             task=problem.task,
             sample=sample,
-            prompt=self._prompts[index].text,
+            prompt=prompt,
             completion=completion.text,
             gold=problem.gold,
             answer=judgement.answer,
@@ -189,6 +194,12 @@ class _Run:
             finish=completion.finish,
             tokens=len(completion.tokens),
             seconds=round(completion.seconds, 4),
+            kind=claim.kind,
+            tolerance=claim.tolerance,
+            absolute=claim.absolute,
+            verifier=claim.verifier,
+            entry=claim.entry,
+            judged_by=fingerprint(),
             sampling=self.identity(),
         )
 
@@ -210,7 +221,7 @@ def _stops(
 
 
 def _prompt(tokenizer: Any, problem: Problem) -> _Prompt:
-    text = render(tokenizer, problem.prompt, chat=problem.chat)
+    text = render(tokenizer, problem)
     return _Prompt(text, encode(tokenizer, text, chat=problem.chat))
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from pydantic import ValidationError
 
 from ...spaces.errors import UserError
 from ...spaces.settings import Settings
 from ..generation.completions import Finish
-from ..verification.verify import Verdict
+from ..reading.numeric import DEFAULT_TOLERANCE
+from ..settings import Kind
+from ..verification.verdict import Verdict
 
 
 class Item(Settings):
@@ -37,6 +39,14 @@ class Item(Settings):
     """Generated tokens."""
     seconds: float
     """Wall time of the completion, shared with the rest of its batch."""
+    kind: Kind | None = None
+    """How it was judged, with the four fields that follow; None in files of before this was kept."""
+    tolerance: float = DEFAULT_TOLERANCE
+    absolute: float = 0.0
+    verifier: str | None = None
+    entry: dict[str, Any] | None = None
+    judged_by: str = ""
+    """Identity of the code that judged (`verify.fingerprint`)."""
     sampling: str
     """Identity of seed and sampling settings: items of different identity are not mixed."""
 

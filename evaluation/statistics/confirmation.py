@@ -52,7 +52,8 @@ class Comparison:
     high: float
     """Interval of the effect at `level`."""
     level: float
-    """Confidence of the interval: 1 - 2 α / (designs still compared at this step of Holm's procedure)."""
+    """Confidence of the interval: 1 - 2 α / (designs still compared at this step of Holm's procedure). It ends where a
+    difference of two scores must."""
     standard_error: float
     freedom: float
     """Degrees of freedom of the t distribution."""
@@ -127,8 +128,8 @@ def confirm(
                 outcome=_outcome(test.effect, bool(adjusted[index] <= error_rate)),
                 score=float(table.mean()),
                 effect=test.effect,
-                low=test.effect - half,
-                high=test.effect + half,
+                low=max(-1.0, test.effect - half),
+                high=min(1.0, test.effect + half),
                 level=float(levels[index]),
                 standard_error=test.error,
                 freedom=test.freedom,

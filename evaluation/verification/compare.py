@@ -8,27 +8,33 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from .answers import Answer
-from .numeric import same_number, single_number
+from ..extraction.choices import option_letter
+from ..extraction.marks import Answer, clean
+from ..reading.expressions import canonical, words_of
+from ..reading.numeric import read_number, same_number
+from ..reading.points import Tolerance
+from ..reading.shapes import relation
+from ..reading.typography import typeset
 from .verdict import Judgement, Pending, Verdict
 
-Comparison = Callable[[Answer | None, str, float], Judgement | Pending]
+Comparison = Callable[[Answer | None, str, Tolerance], Judgement | Pending]
 
 _MAX_ANSWER = 2_000  # characters; no final answer is longer, and a parser could take minutes over it
 
 
-def numeric(answer: Answer | None, gold: str, tolerance: float) -> Judgement:
-    """One number; integers exactly, other golds within the relative tolerance."""
-    expected = single_number(gold)
+def numeric(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement:
+    """One number; integers exactly, other golds within the tolerance."""
+    expected = read_number(gold)
     if expected is None:
         return _unreadable(gold, "is not one number")
     if answer is None:
         return Judgement(Verdict.NO_ANSWER)
-    number = single_number(answer.text)
-    return _decide(number is not None and same_number(expected, number, tolerance), answer)
+    number = read_number(answer.text)
+    equal = number is not None and same_number(expected, number, tolerance.relative, tolerance.absolute)
+    return _decide(equal, answer)
 
 
-def choice(answer: Answer | None, gold: str, tolerance: float) -> Judgement:
+def choice(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement:
     """The letter of one option."""
     expected = option_letter(gold)
     if expected is None:
@@ -38,51 +44,59 @@ def choice(answer: Answer | None, gold: str, tolerance: float) -> Judgement:
     return _decide(option_letter(answer.text) == expected, answer)
 
 
-def exact(answer: Answer | None, gold: str, tolerance: float) -> Judgement:
+def exact(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement:
     """Equality after Unicode NFC and with white space collapsed; case counts."""
     if answer is None:
         return Judgement(Verdict.NO_ANSWER)
-    return _decide(_normal(answer.text) == _normal(gold), answer)
+    readings = (answer.text, clean(answer.text), clean(_without_text(answer.text)))
+    return _decide(_normal(gold) in map(_normal, readings), answer)
 
 
-def math(answer: Answer | None, gold: str, tolerance: float) -> Judgement | Pending:
-    """Words by their letters, plain numbers exactly, everything else symbolically in a worker."""
-    words = _words(gold)
-    expected = single_number(gold)
+def math(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement | Pending:
+    """Equal texts, words and numbers here; everything else symbolically in a worker."""
+    expected = typeset(gold)
+    if not is_readable(gold):
+        return _unreadable(gold, "cannot be parsed")
     if answer is None:
-        known = words is not None or expected is not None
-        return Judgement(Verdict.NO_ANSWER) if known else Pending({"do": "math", "answer": "", "gold": gold})
+        return Judgement(Verdict.NO_ANSWER)
+    found = typeset(answer.text[:_MAX_ANSWER])
+    if canonical(expected) == canonical(found):
+        return _decide(True, answer)
+    if _LETTERED.fullmatch(gold.strip()):
+        return _decide(option_letter(answer.text) == option_letter(gold), answer)
+    words = words_of(expected)
     if words is not None:
-        return _decide(_letters(answer.text) == words, answer)
-    if _BASED.fullmatch(gold) or _BASED.fullmatch(answer.text):
-        return _decide(_same_digits(gold, answer.text), answer)
-    number = single_number(answer.text)
-    if expected is not None and number is not None and not ("=" in gold and "=" in answer.text):
-        same_unit = ("%" in gold) == ("%" in answer.text)
-        if expected == number or (same_unit and expected.denominator == number.denominator == 1):
-            return _decide(expected == number, answer)
-    text = answer.text if len(answer.text) <= _MAX_ANSWER else "?"
-    return Pending({"do": "math", "answer": text, "gold": gold}, answer.text)
+        return _decide(words == words_of(found), answer)
+    if _BASED.fullmatch(expected) or _BASED.fullmatch(found):
+        return _decide(_same_digits(expected, found), answer)
+    numbers = read_number(gold), read_number(answer.text)
+    both_assigned = _is_assigned(expected) and _is_assigned(found)
+    if numbers[0] is not None and numbers[1] is not None and not both_assigned:
+        return _decide(same_number(numbers[0], numbers[1], tolerance.relative, tolerance.absolute), answer)
+    if len(answer.text) > _MAX_ANSWER:
+        return _decide(False, answer)
+    job = {"do": "math", "answer": answer.text, "gold": gold, "relative": tolerance.relative}
+    return Pending(job | {"absolute": tolerance.absolute}, answer.text)
 
 
 COMPARISONS: dict[str, Comparison] = {"math": math, "numeric": numeric, "choice": choice, "exact": exact}
 
-
-_OPTION = re.compile(r"(?:(?:option|choice|letter)\s*:?\s*)?\(?\s*([A-Za-z])\s*\)?(?=$|[\s).:,;\]])", re.I)
-_SECOND_OPTION = re.compile(r"\s*\)?\s*(?:,|/|&|\bor\b|\band\b)\s*\(?\s*(?:[A-J]\b|[a-j]\))")
-_REASON = re.compile(r"\s*(?:$|[).:,;\]*(]|(?:because|since|as|is|which|based|due|for|with)\b)")
+_LETTERED = re.compile(r"\$?(?:\\text(?:bf|rm)?|\\mathrm|\\mathbf)?\s*\{?\s*\(?([A-J])\)?\s*\}?\$?")
 
 
-def option_letter(text: str) -> str | None:
-    """The upper-case letter of the one option that `text` names, as in "B", "(b)", "B. Paris"; None otherwise."""
-    text = _unformatted(text).replace("*", "").strip()
-    found = _OPTION.match(text)
-    if found is None or _SECOND_OPTION.match(text, found.end(1)):
-        return None
-    letter, rest = found.group(1), text[found.end(1) :]
-    is_article = letter in "AaIi" and not _REASON.match(rest)
-    is_word = letter.islower() and len(text) > 1 and not rest.startswith((")", ".", ":"))
-    return None if is_article or is_word else letter.upper()
+def is_readable(gold: str) -> bool:
+    """Whether a mathematical gold says anything: closed braces, and a letter, a digit or a symbol."""
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", gold.replace("\\\\", "")):
+        depth += 1 if brace == "{" else -1
+        if depth < 0:
+            return False
+    return depth == 0 and bool(re.search(r"[^\W_]|\\[a-zA-Z]", typeset(gold)))
+
+
+def _is_assigned(text: str) -> bool:
+    """x = 5 and y = 5 are both the number 5, and yet not the same."""
+    return bool(relation(text).operators)
 
 
 def _decide(equal: bool, answer: Answer) -> Judgement:
@@ -97,6 +111,10 @@ def _normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+def _without_text(text: str) -> str:
+    return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
+
+
 _BASED = re.compile(r"([0-9A-Z]+)_\{?(\d+)\}?")  # 2516_8: sympy would read a name and drop the base
 
 
@@ -106,25 +124,3 @@ def _same_digits(gold: str, answer: str) -> bool:
     if expected is None:
         return found is not None and found[2] == "10" and found[1] == gold
     return answer == expected[1] if found is None else found.groups() == expected.groups()
-
-
-_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-_LETTERS = re.compile(r"[A-Za-z][A-Za-z' -]*")
-
-
-def _unformatted(text: str) -> str:
-    return _TEXT.sub(r"\1", text)
-
-
-def _letters(text: str) -> str:
-    return " ".join(_unformatted(text).strip(" .*!").split()).lower()
-
-
-def _words(gold: str) -> str | None:
-    """The gold in lower case when it is text: `\\text{...}`, or letters with a word of four or more; else None.
-
-    Shorter words are products of symbols: xy equals yx, and only a computer algebra system can tell.
-    """
-    plain = _unformatted(gold).strip(" .")
-    is_text = plain != gold.strip(" .") or any(len(word) >= 4 for word in plain.split())
-    return _letters(gold) if is_text and _LETTERS.fullmatch(plain) else None

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from ..launchers.choose import engines
 from ..loop.budget import AROUND_SECONDS, Cost, confirmation_cost, is_confirmed
-from ..loop.confirm import VERDICT_FILE, candidates, confirmation_config
+from ..loop.confirm import candidates, confirmation_config, is_concluded
 from ..store.history import TrialRecord
 from ..study.config import StudyConfig
 from ..study.config_file import FOLDER_FILE, read_folder
@@ -98,9 +98,10 @@ def due_confirmation(config: StudyConfig, records: Sequence[TrialRecord] | None 
     cost = confirmation_cost(config, records) if is_confirmed(config) else None
     if cost is None:
         return None
-    confirmation = confirmation_config(config, candidates(config, records))
-    if (confirmation.study_folder / VERDICT_FILE).is_file():
+    chosen = candidates(config, records)
+    if is_concluded(config, chosen):
         return None
+    confirmation = confirmation_config(config, chosen)
     done = sum(record.finished for record in records_of(confirmation))
     return replace(cost, runs=cost.runs - done)
 

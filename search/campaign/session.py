@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from ...spaces.errors import UserError
 from ..launchers.choose import engines
 from ..loop.budget import Budget, confirmation_cost, is_confirmed, parse_until
+from ..loop.by_hand import rerun
 from ..loop.confirm import candidates, conclude, confirmation_config
+from ..loop.seen import note_seen
 from ..loop.summary import Summary
 from ..loop.supervisor import join_study, run_study
 from ..store.history import load_history
-from ..store.study import joined_config
+from ..store.study import joined_config, searched
 from ..study.config import StudyConfig
 from ..study.config_file import find_study, load_study
 from ..study.events import Listener
 from ..terminal.progress import ProgressDisplay
 from ..terminal.status import show_front
-from ..terminal.tables import (
-    confirmation_sentence,
-    confirmation_table,
-    trials_table,
-    winner_sentence,
-)
+from ..terminal.tables import confirmation_sentence, confirmation_table, trials_table, winner_sentence
 from ..tracking.address import study_key, tracking_uri
 from ..tracking.mlflow import MlflowTracking
 
@@ -113,8 +112,13 @@ def confirm_study(
     hours: float | None = None,
 ) -> dict[str, Any] | None:
     """Retrain the best designs and plain SFT with fresh seeds, score them on the report problems, say what holds."""
+    search = searched(config)
+    search.refuse_changes("a confirmation")
     chosen = candidates(config, load_history(config))
-    confirmation = confirmation_config(config, chosen)
+    confirmation = confirmation_config(config, chosen, search)
+    note_seen(config, confirmation)
+    with suppress(UserError):  # it was never begun
+        rerun(confirmation)
     names, seeds = ", ".join(candidate.title for candidate in chosen), config.confirmation.seeds
     console.print(f"Confirming with {seeds} fresh seeds on untouched problems: {names}", soft_wrap=True)
     heard = listeners(confirmation, console)
@@ -145,7 +149,7 @@ def listeners(config: StudyConfig, console: Console) -> list[Listener]:
     """Progress on the terminal, and MLflow unless it is switched off."""
     found: list[Listener] = [ProgressDisplay(console)]
     if config.tracking.uri != "none":
-        experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
+        experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {config.data.title}"
         uri, key = tracking_uri(config), study_key(config)
         found.append(MlflowTracking(uri, experiment, config.study, config.study_folder, key=key))
     return found

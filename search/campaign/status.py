@@ -26,8 +26,11 @@ class Standing:
     share: int
     """Slots that the campaign means it to have in the end."""
     slots: int
-    """Slots it has so far."""
+    """Slots of its budget that it has so far."""
     finished: int
+    """Of these."""
+    open_by_hand: int
+    """Slots that were put in on top of the budget, and are not finished."""
     seconds: float
     """Engine time of its trials."""
     best: TrialRecord | None
@@ -37,7 +40,7 @@ class Standing:
 
     def reached(self, goal: int) -> bool:
         """Whether there are `goal` finished slots and none is left open."""
-        return self.slots >= goal and self.finished == self.slots
+        return self.slots >= goal and self.finished == self.slots and not self.open_by_hand
 
     def as_dict(self) -> dict[str, Any]:
         best, sft = (None if record is None else record.as_dict() for record in (self.best, self.sft))
@@ -51,8 +54,9 @@ def standing_of(config: StudyConfig, share: int = 0, records: Sequence[TrialReco
         study=config.study,
         folder=str(config.study_folder),
         share=share,
-        slots=len(records),
-        finished=sum(record.finished for record in records),
+        slots=sum(not record.by_hand for record in records),
+        finished=sum(record.finished and not record.by_hand for record in records),
+        open_by_hand=sum(record.by_hand and not record.finished for record in records),
         seconds=sum(record.seconds or 0.0 for record in records if record.same_as is None),
         best=best(records),
         sft=plain_sft(records),

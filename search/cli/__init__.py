@@ -6,6 +6,7 @@ cache.py    verbs of `qtarget cache`: build, verify, list, prune
 look.py     verbs that look: presets, status, compare, report, reproduce, ui
 main.py     every verb under one name, and what ends a process with which exit code
 options.py  arguments and options that several verbs share, and how a verb speaks
+queue.py    verbs that put something into a queue: add, rerun
 study.py    verbs that work on a study: check, run, join, quickstart, confirm
 winner.py   verbs for what comes after a search: export, train, evaluate
 """

@@ -1,9 +1,9 @@
-"""Verbs that look: presets, status, compare, report, reproduce, ui. Nothing heavy is imported before a verb runs."""
+"""Verbs that look: presets, status, compare, report, reproduce, ui, verify. Nothing heavy is imported before."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -96,3 +96,22 @@ def ui(study: StudyPaths) -> None:
     from ..commands.ui import show_ui
 
     show_ui(study, console_for())
+
+
+def verify(
+    file: Annotated[
+        Path, typer.Argument(help="JSONL with `completion` and `gold`, an items.jsonl, or its folder.", metavar="FILE")
+    ],
+    kind: Annotated[
+        Literal["math", "numeric", "choice", "exact"] | None,
+        typer.Option(help="How answers are compared, for lines that do not say it."),
+    ] = None,
+    base: Annotated[Path, typer.Option(help="Folder with a study's own verifier module.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Judge stored answers again, without a model, and show which verdicts changed."""
+    from ..commands.verify import judge_again
+
+    facts = judge_again(file, kind, base, console_for(as_json), quiet=as_json)
+    if as_json:
+        print_json(facts)

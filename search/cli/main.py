@@ -10,7 +10,8 @@ import typer
 from ...spaces.errors import UserError
 from ..study.redaction import redact
 from .cache import cache
-from .look import compare, presets, report, reproduce, status, ui
+from .look import compare, presets, report, reproduce, status, ui, verify
+from .queue import add, rerun
 from .study import check, confirm, join, quickstart, run
 from .winner import evaluate, export, train
 
@@ -22,7 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for verb in (
-    quickstart, check, run, join, status, confirm, report, compare, export, train, evaluate, reproduce, ui, presets,
+    quickstart, check, run, join, add, rerun, status, confirm, report, compare, export, train, evaluate, reproduce,
+    verify, ui, presets,
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(cache, name="cache")

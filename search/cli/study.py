@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, Hours, Ray, StudyFile, StudyFiles, Trials, Until, Workers, console_for, finish, print_json
+from .options import (
+    AsJson,
+    Hours,
+    Ray,
+    StudyFile,
+    StudyFiles,
+    Trials,
+    Until,
+    Workers,
+    console_for,
+    finish,
+    print_json,
+)
 
 
 def check(study: StudyFiles, as_json: AsJson = False) -> None:
@@ -41,15 +53,25 @@ def join(
     storage_url: Annotated[str, typer.Argument(help="Storage of the study.", metavar="STORAGE_URL")],
     study: Annotated[str, typer.Argument(help="Name of the study.", metavar="STUDY")],
     base: Annotated[Path | None, typer.Option(help="Folder that the study's relative paths start from here.")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="File whose first line is the password that STORAGE_URL leaves out.")
+    ] = None,
     workers: Workers = 1,
     until: Until = None,
     gpu_hours: Hours = None,
     as_json: AsJson = False,
 ) -> None:
-    """Work on a study that another process or host created."""
+    """Work on a study that another process or host created.
+
+    Other users of this host see its command lines: keep a password out of STORAGE_URL by --password-file, or by writing
+    '${NAME}' for a variable or '${file:PATH}' for a file, in single quotes.
+    """
     from ..campaign.session import join_and_show
+    from ..study.references import with_password_file
 
     console = console_for(as_json)
+    if password_file is not None:
+        storage_url = with_password_file(storage_url, password_file)
     found = join_and_show(storage_url, study, console, base=base, workers=workers, until=until, hours=gpu_hours)
     finish(found, as_json)
 

@@ -33,7 +33,9 @@ Checkpointing = Annotated[bool | None, typer.Option(help="Recompute activations 
 Ranks = Annotated[int, typer.Option(min=1, help="Processes of this host that train together (DDP).")]
 Launch = Annotated[Path | None, typer.Option(help="accelerate configuration, e.g. the export's fsdp_8gpu.yaml.")]
 Machine = Annotated[int, typer.Option(min=0, help="Number of this host among those of --launch; 0 shows and tracks.")]
-Tracking = Annotated[str | None, typer.Option(help="MLflow store; `none` for none. Default: a file in --out.")]
+Tracking = Annotated[
+    str | None, typer.Option(help="MLflow store; `none` for none. Default: MLFLOW_TRACKING_URI, or a file in --out.")
+]
 
 
 def train(

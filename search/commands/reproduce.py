@@ -21,8 +21,9 @@ from ..loop.signals import StopSignals
 from ..loop.worker import StudyFailedError
 from ..report.items import last_sheet, paired
 from ..store.history import load_history
+from ..store.study import searched
 from ..study.config import StudyConfig
-from ..study.config_file import locate, write_folder
+from ..study.config_file import find_study, write_folder
 from ..study.events import (
     Event,
     ProblemsDone,
@@ -34,6 +35,7 @@ from ..study.events import (
     TrialStarted,
 )
 from ..study.failures import Failure
+from ..study.files import SEEN_FILE, read_json, write_json
 from ..study.trial import TrialFolder, TrialSpec
 from ..terminal.progress import ProgressDisplay
 
@@ -75,7 +77,7 @@ def reproduce(path: Path, number: int, console: Console, *, launch: Launch | Non
     Raises UserError for a trial that is not there or has no result, and for inputs that are no longer the same;
     StudyFailedError for a failure of the repetition.
     """
-    config = locate(path)
+    config = searched(find_study(path)).config
     record = next((each for each in load_history(config) if each.number == number), None)
     if record is None:
         raise UserError(f"the trial to reproduce must be one of study {config.study!r}, but it has no trial {number}")
@@ -86,6 +88,8 @@ def reproduce(path: Path, number: int, console: Console, *, launch: Launch | Non
     again.prepare(spec)
     moved = config.model_copy(update={"folder": str(own)})
     write_folder(moved)
+    if (seen := read_json(config.study_folder / SEEN_FILE)) is not None:
+        write_json(own / SEEN_FILE, seen)
     console.print(f"Reproducing trial {number}: {record.title}", markup=False, soft_wrap=True)
     repetition = Repetition(moved, spec, result, again, ProgressDisplay(console))
     if not repetition.run((launch or local_launch(config.engine.ranks))(own, 0), record.title):

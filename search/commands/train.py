@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,11 @@ from rich.console import Console
 from ...spaces.errors import UserError
 from ..launchers.helper import ask
 from ..loop.signals import StopSignals
+from ..study.config_file import TRACKING_VARIABLE
+from ..study.faults import refusal
 from ..study.files import read_json, write_json
-from ..study.winner_file import WinnerFile, fault, load_winner
+from ..study.references import filled
+from ..study.winner_file import WinnerFile, load_winner
 from ..terminal.progress import phases
 from ..tracking.mlflow import artifact_root, connect, flatten
 
@@ -41,7 +45,7 @@ def train_winner(
     `changes`: top-level keys of the file to replace; those of `run`, and `training`, join its own. `ranks`: processes
     on this host, started by torchrun; `launch`: an accelerate configuration that says how many and whether FSDP.
     `machine_rank`: number of this host among several that `launch` names; all but the first compute along in silence.
-    `tracking`: MLflow store; default an SQLite file in `out`, `none` switches it off.
+    `tracking`: MLflow store; default MLFLOW_TRACKING_URI, else an SQLite file in `out`; `none` switches it off.
 
     Raises UserError for a winner, a folder or data that cannot be used.
     """
@@ -90,11 +94,11 @@ def launcher(ranks: int, launch: Path | None, machine_rank: int = 0) -> list[str
 
 
 def _changed(winner: WinnerFile, changes: Mapping[str, Any]) -> WinnerFile:
+    read = {**winner.model_dump(), **changes}
     try:
-        return WinnerFile.model_validate({**winner.model_dump(), **changes})
+        return WinnerFile.model_validate(read)
     except ValidationError as error:
-        faults = "; ".join(fault(each) for each in error.errors(include_url=False))
-        raise UserError(f"the options of `qtarget train` must fit the winner, but {faults}") from None
+        raise refusal(error, "the options of `qtarget train`", read, WinnerFile) from None
 
 
 class _Listener:
@@ -102,7 +106,8 @@ class _Listener:
 
     def __init__(self, out: Path, winner: WinnerFile, console: Console, tracking: str | None) -> None:
         self.console = console
-        uri = tracking or f"sqlite:///{out.absolute()}/mlflow.db"
+        own = f"sqlite:///{out.absolute()}/mlflow.db"
+        uri = filled(tracking or os.environ.get(TRACKING_VARIABLE) or own, "--tracking")
         self.run = None if uri == "none" else TrackedRun(uri, out, winner)
 
     def train(self, request: Mapping[str, Any], start: Sequence[str]) -> dict[str, Any]:
@@ -121,7 +126,9 @@ class _Listener:
     def _hear(self, message: Mapping[str, Any]) -> None:
         kind = message["type"]
         if kind == "started":
-            self.console.print(message["data"], soft_wrap=True)
+            self.console.print(message["data"], soft_wrap=True, markup=False)
+            for line in message["warnings"]:
+                self.console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
         elif kind == "step":
             note = f"loss {message['metrics']['loss']:.4g}"
             self.show({"phase": "training", "done": message["step"], "total": message["steps"], "note": note})
@@ -169,7 +176,7 @@ class TrackedRun:
         from mlflow.entities import Param
 
         self.client = connect(uri, out)
-        name = f"{Path(winner.model.path).name} on {Path(winner.data.path).stem}"
+        name = f"{Path(winner.model.path).name} on {winner.data.title}"
         found = self.client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self.client.create_experiment(name, artifact_root(uri, out))
         known = read_json(out / TRACKING_FILE) or {}

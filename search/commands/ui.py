@@ -26,7 +26,8 @@ from ..store.storage import open_storage
 from ..store.study import storage_url
 from ..study.campaign_config import is_single, load_campaign
 from ..study.config import StudyConfig
-from ..study.config_file import FOLDER_FILE, locate
+from ..study.config_file import FOLDER_FILE, find_study
+from ..study.redaction import redact
 from ..tracking.address import tracking_uri
 from .dashboard import VARIABLE
 
@@ -94,7 +95,7 @@ def show_ui(paths: Sequence[Path], console: Console) -> None:
 def _shown(paths: Sequence[Path], console: Console) -> tuple[list[StudyConfig], str]:
     """The studies to show, and the dashboard's page of them; pairs that were never started are named and left out."""
     if is_single(paths):
-        config = locate(paths[0])
+        config = find_study(paths[0])
         return [config], f"/studies/{_study_number(config)}"
     studies = load_campaign(paths).studies
     started = [study for study in studies if (study.study_folder / FOLDER_FILE).is_file()]
@@ -118,7 +119,8 @@ def start(configs: Sequence[StudyConfig], page: str, console: Console) -> list[S
     urls = list(dict.fromkeys(storage_url(config) for config in configs))
     stores = _stores(configs)
     for name in list(stores)[MOST_STORES:]:
-        console.print(f"Not started, to save memory: mlflow ui --backend-store-uri {stores.pop(name)}", soft_wrap=True)
+        uri = redact(stores.pop(name))
+        console.print(f"Not started, to save memory: mlflow ui --backend-store-uri {uri}", soft_wrap=True)
     ports = free_ports(1 + len(stores))
     folder = configs[0].study_folder
     dashboard = _launch(

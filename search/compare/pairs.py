@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...spaces.errors import UserError
 from ...spaces.identity import canonical_id
 from ..loop.confirm import problem_scores, stored_verdict
 from ..store.history import TrialRecord, load_history
+from ..store.study import searched
 from ..study.campaign_config import load_campaign
 from ..study.config import StudyConfig
 from ..study.config_file import FOLDER_FILE
@@ -32,6 +33,8 @@ class Pair:
     """Score of every search problem (problems,), by canonical id; problems in one order."""
     verdict: Mapping[str, Any] | None
     """Of the study's newest confirmation."""
+    note: str | None = None
+    """What of the study's file has changed since it was searched."""
 
     @property
     def problems(self) -> int:
@@ -49,7 +52,8 @@ def read_pairs(paths: Sequence[Path]) -> list[Pair]:
 def _pair(config: StudyConfig) -> Pair:
     if not (config.study_folder / FOLDER_FILE).is_file():
         raise UserError(f"compared studies must have been run, but {config.study!r} has no folder yet; run it first")
-    return pair_of(config.study, load_history(config), stored_verdict(config))
+    search = searched(config)
+    return replace(pair_of(config.study, load_history(config), stored_verdict(config)), note=search.note)
 
 
 def pair_of(

@@ -89,6 +89,8 @@ class Comparison:
     rows: tuple[Row, ...]
     """Shared designs, best mean rank first."""
     winners: tuple[Winner, ...]
+    notes: tuple[str, ...] = ()
+    """Which study files have changed since they were searched; compared is what was searched."""
 
     @property
     def short_names(self) -> list[str]:
@@ -140,7 +142,8 @@ def compare(pairs: Sequence[Pair]) -> Comparison:
         mean_rank = float(np.mean([place.rank for place in places]))
         rows.append(Row(titles[name], name, places, mean_rank, low, high, outcomes.get(name)))
     winners = tuple(_winner(pair, shared, _generator(pair, "winner")) for pair in pairs)
-    return Comparison(names, tuple(sorted(rows, key=lambda row: row.mean_rank)), winners)
+    notes = tuple(f"{pair.study}: {pair.note}" for pair in pairs if pair.note is not None)
+    return Comparison(names, tuple(sorted(rows, key=lambda row: row.mean_rank)), winners, notes)
 
 
 def _generator(pair: Pair, purpose: str) -> np.random.Generator:

@@ -24,7 +24,7 @@ def compare_and_show(paths: list[Path], console: Console, out: Path | None = Non
         raise UserError(f"`--out` must end in .md, {', '.join(FORMATS)}, but got {out.name!r}; rename it")
     found = compare_studies(paths)
     console.print(comparison_table(found))
-    for sentence in sentences(found):
+    for sentence in [*sentences(found), *found.notes]:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if out is not None:
         _write(found, out)

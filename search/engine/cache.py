@@ -41,7 +41,8 @@ def study_caches(
         precision=config.training.precision,
     )
     roles = {"reference": config.model, "teacher": config.teacher}
-    return caches, {role: model for role, model in roles.items() if model is not None and role in config.needs}
+    asked = config.needs - config.in_data
+    return caches, {role: model for role, model in roles.items() if model is not None and role in asked}
 
 
 def cache_bias(config: StudyConfig, resident: ResidentModel, data: Demonstrations) -> dict[str, Any] | None:
@@ -51,6 +52,7 @@ def cache_bias(config: StudyConfig, resident: ResidentModel, data: Demonstration
     asks: its caches are those of its search.
     """
     caches, roles = study_caches(config, data, resident.tokenizer)
+    roles = {role: model for role, model in roles.items() if role in config.needs_rows}  # labels alone lose nothing
     if config.candidates or not roles:
         return None
     opened = {role: caches.open_or_build(model, device=resident.device).cache for role, model in roles.items()}
@@ -97,7 +99,7 @@ def build(config: StudyConfig, channel: Channel) -> dict[str, Any]:
     """Build, continue or repair the caches of a study, role to folder; and what they lose."""
     base = config.base_folder
     resident = ResidentModel(config.model, base, precision=config.training.precision)
-    data = load_demonstrations(config.data, resident.tokenizer, base)
+    data = load_demonstrations(config.data, resident.tokenizer, base, day=config.date)
     caches, roles = study_caches(config, data, resident.tokenizer)
     folders = {}
     for role, model in roles.items():
@@ -105,7 +107,8 @@ def build(config: StudyConfig, channel: Channel) -> dict[str, Any]:
         def report(done: int, total: int, role: str = role) -> None:
             channel.send("progress", phase=f"{role} cache", done=done, total=total)
 
-        found = caches.open_or_build(model, device=resident.device, on_progress=report)
+        rows = role in config.needs_rows
+        found = caches.open_or_build(model, rows=rows, device=resident.device, on_progress=report)
         folders[role] = str(found.cache.folder)
     return {"folders": folders, "bias": cache_bias(config, resident, data)}
 

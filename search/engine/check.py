@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...evaluation.problems.load import unreadable_golds
+from ...evaluation.problems.load import spelled_golds_of, unreadable_golds
 from ...evaluation.scoring.evaluate import evaluate, longest_prompt
 from ...spaces import TargetSpec
 from ...spaces.errors import UserError
@@ -40,6 +40,7 @@ def check(config: StudyConfig) -> dict[str, Any]:
     _, retention = scoring.retention(untrained, None, lambda done, total: False)
     return {
         "inputs": engine.describe(),
+        "warnings": engine.warnings(),
         "fingerprints": engine.fingerprints(),
         "worst_steps": steps,
         "problems": problems,
@@ -69,6 +70,7 @@ def check_problems(engine: Engine, config: StudyConfig, model: Any) -> dict[str,
     return {
         "tasks": [counts.model_dump() for counts in engine.splits.counts],
         "unusable_golds": [{"id": each.id, "gold": each.gold[:80], "why": why} for each, why in unusable],
+        "spelled_golds": [gold[:80] for gold in spelled_golds_of(problems)],
         "longest_prompt": longest_prompt(model, engine.tokenizer, problems, config.evaluation.max_new_tokens),
     }
 

@@ -12,6 +12,7 @@ from ...spaces.errors import UserError
 from ...trainers.loop.checkpoint import checkpoint_of, load_weights
 from ...trainers.loop.token_view import TokenView
 from ..study.config import StudyConfig
+from ..study.resume import hold_against
 from .channel import Channel
 from .inputs import Engine
 
@@ -27,7 +28,7 @@ def pictures(request: dict[str, Any]) -> dict[str, Any]:
         return found
     try:
         config = StudyConfig.model_validate(request["config"])
-        return found | tokens(config, next(iter(designs.values())), request["checkpoints"])
+        return found | tokens(config, next(iter(designs.values())), request["checkpoints"], request["fingerprints"])
     except (UserError, OSError, ValueError, ImportError) as error:  # whatever loaders raise for what is not there
         return found | {"missing": " ".join(str(error).split())[:300]}
 
@@ -40,9 +41,15 @@ def _curves(spec: TargetSpec) -> dict[str, list[float]]:
     }
 
 
-def tokens(config: StudyConfig, target: TargetSpec, checkpoints: list[str]) -> dict[str, Any]:
-    """Demonstrations as the design sees them at the start of the training and, with a checkpoint, at its end."""
+def tokens(
+    config: StudyConfig, target: TargetSpec, checkpoints: list[str], fingerprints: dict[str, str]
+) -> dict[str, Any]:
+    """Demonstrations as the design sees them at the start of the training and, with a checkpoint, at its end.
+
+    Raises UserError when the inputs are no longer those that the search has seen, its `fingerprints`.
+    """
     engine = Engine(config)
+    hold_against(fingerprints, engine.fingerprints(), config.study, "a report")
     resident = engine.resident
     model = resident.fresh(config.training.lora, seed=0)
     view = TokenView(model, engine.tokenizer, engine.data, target, _sources(engine, target), resident.real_vocab)

@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 
 from ...evaluation.problems.load import Problem, load_problems
+from ...evaluation.problems.mismatches import warnings
 from ...evaluation.problems.splits import training_hashes
 from ...evaluation.scoring.evaluate import Evaluation, evaluate
 from ...spaces.identity import derive_seed
@@ -24,12 +25,12 @@ from ...trainers.loop.resident import ResidentModel, needs_frozen_copy
 from ...trainers.loop.sft import StepReport
 from ...trainers.settings import ModelSettings
 from ...trainers.teachers.cached import CachedModels
-from ...trainers.teachers.sources import Source
+from ...trainers.teachers.sources import LabelColumn, Source
 from ..study.files import write_json
-from ..study.winner_file import WinnerFile, load_winner
+from ..study.winner_file import WinnerFile, against_search, load_winner
 from .channel import Channel
 from .helper import Silent
-from .inputs import meet, training_prompts
+from .inputs import meet, problems_fingerprint, training_prompts
 
 RESULT_FILE = "result.json"
 PER_PROBLEM = {"item_scores", "problem_ids"}
@@ -44,6 +45,8 @@ class Training:
         self.winner, self.out, self.channel = winner, out, channel
         self.main = PartialState().is_main_process
         needs, live, base = winner.target.needs, winner.cache is None, winner.base_folder
+        if winner.data.reference_logprob_column is not None and "reference" not in winner.target.needs_rows:
+            needs = needs - {"reference"}
         self.resident = ResidentModel(
             winner.model,
             base,
@@ -52,10 +55,11 @@ class Training:
             teacher=winner.teacher if live and "teacher" in needs else None,
             sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and PartialState().num_processes > 1,
         )
-        self.data = load_demonstrations(winner.data, self.resident.tokenizer, base)
+        self.data = load_demonstrations(winner.data, self.resident.tokenizer, base, day=winner.date)
         meet(self.resident, self.data, winner.data, winner.evaluation)
         self.problems = self._problems()
         self.cached: dict[str, Source] = {} if live else self._caches()
+        self.notes = against_search(winner, self._fingerprints(), "a full run")
         self.run = FullRun(
             self.resident, self.data, winner.target, winner.training, winner.run,
             model=winner.model, base=base, folder=out, seed=winner.seed, teacher=self._teacher_content(),
@@ -64,7 +68,8 @@ class Training:
     def finish(self) -> dict[str, Any]:
         """Train, save, and score the result on the report problems; what came out."""
         steps = self.run.training.steps
-        self.channel.send("started", steps=steps, examples=len(self.data), data=self.data.summary())
+        said = {"data": self.data.summary(), "warnings": [*self.notes, *self._warnings()]}
+        self.channel.send("started", steps=steps, examples=len(self.data), **said)
         outcome = self.run.finish(
             source=self._source,
             evaluate=self._on_the_way if self.problems["search"] else None,
@@ -88,12 +93,17 @@ class Training:
     def _batch(self) -> int:
         return self.winner.training.effective_batch
 
+    def _warnings(self) -> list[str]:
+        winner = self.winner
+        return warnings(self.data, (), winner.training, winner.evaluation)
+
     def _problems(self) -> dict[str, tuple[Problem, ...]]:
         settings, base = self.winner.evaluation, self.winner.base_folder
         if settings is None:
             return {"search": (), "report": ()}
         seen = training_hashes(training_prompts(self.winner.data, base))
-        splits = load_problems(settings, base, self.winner.split_seed, seen)
+        splits = load_problems(settings, base, self.winner.split_seed, seen, self.data.style)
+        self._split = problems_fingerprint(splits)
         return {"search": tuple(splits.search), "report": tuple(splits.report)}
 
     def _caches(self) -> dict[str, Source]:
@@ -104,10 +114,21 @@ class Training:
         )  # fmt: skip
         roles: dict[str, ModelSettings | None] = {"reference": winner.model, "teacher": winner.teacher}
         return {
-            role: caches.open_or_build(model, device=self.resident.device)
+            role: caches.open_or_build(model, rows=role in winner.target.needs_rows, device=self.resident.device)
             for role, model in roles.items()
-            if model is not None and role in winner.target.needs
+            if model is not None and role in winner.target.needs and not self._in_data(role)
         }
+
+    def _in_data(self, role: str) -> bool:
+        """Whether the data say all that the design asks of a model."""
+        return role == "reference" and self.data.has_reference_logprobs and role not in self.winner.target.needs_rows
+
+    def _fingerprints(self) -> dict[str, str]:
+        """Content of what is read here, as a search names it."""
+        found = {"model": self.resident.fingerprint, "data": self.data.fingerprint}
+        found |= {} if self.winner.evaluation is None else {"evaluation": self._split}
+        teacher = self._teacher_content()
+        return found if teacher is None else {**found, "teacher": teacher}
 
     def _teacher_content(self) -> str | None:
         cached: Any = self.cached.get("teacher")
@@ -116,6 +137,8 @@ class Training:
     def _source(self, role: str) -> Source | None:
         if role not in self.winner.target.needs:
             return None
+        if self._in_data(role):
+            return LabelColumn()
         if role in self.cached:
             return self.cached[role]
         return self.resident.reference() if role == "reference" else self.resident.teacher

@@ -46,7 +46,7 @@ Everything that decides the result (seeds, content hashes of model and data, ver
 
 ## What is not known
 
-The design was chosen and confirmed for runs of {steps} steps of {batch} sequences, on the tasks of the study. A longer
+The design was {found} for runs of {steps} steps of {batch} sequences, on the tasks of the study. A longer
 run, other data or another model is another question: compare with `sft.yaml`.{cache}
 """
 
@@ -69,12 +69,13 @@ def model_card(content: WinnerFile, winner: Winner, sft: TrialRecord | None) -> 
     return CARD.format(
         title=winner.title,
         model=content.model.path,
-        data=content.data.path,
+        data=", ".join(content.data.paths),
         formula=content.target.title(),
         verdict=_verdict(winner),
         search=_search(winner, sft),
         needs=_needs(content.target, content),
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
+        found="chosen and confirmed" if winner.confirmed else "chosen, not confirmed,",
         steps=training.steps,
         batch=training.effective_batch,
         cache=cached,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -19,21 +20,16 @@ from ...trainers.settings import TrainingSettings
 from ..store.history import TrialRecord
 from ..study.config import StudyConfig
 from ..study.files import write_atomic, write_json
-from ..study.winner_file import FILE, WinnerFile
+from ..study.winner_file import FILE, WinnerFile, inputs_of
 from ..terminal.tables import winner_sentence
 from .card import model_card
 from .choice import Winner
 from .loss import FRAME, loss_source
+from .reading import FOLDER as READING
+from .reading import reading_files
 
 STACK = ("torch", "transformers", "accelerate", "datasets", "optuna", "peft", "trl")
-COPIED = {
-    "standalone/data.py": "target_data.py",
-    "standalone/model.py": "target_model.py",
-    "standalone/trl.py": "train_trl.py",
-    "models/merging.py": "target_merging.py",
-    "models/tokens.py": "target_tokens.py",
-}
-"""Files of `trainers/` by their names in an export."""
+COPIED = {"data.py": "target_data.py", "model.py": "target_model.py", "trl.py": "train_trl.py"}
 SFT_FILE = "sft.yaml"
 ONE_GPU = {
     "compute_environment": "LOCAL_MACHINE",
@@ -69,7 +65,6 @@ def write_files(
 ) -> None:
     """Write everything but the check into `folder`."""
     folder.mkdir(parents=True)
-    provenance = provenance_of(config, winner, sft, spec)
     content = WinnerFile(
         target=winner.target,
         training=winner.training,
@@ -80,9 +75,11 @@ def write_files(
         evaluation=config.evaluation,
         seed=spec["seed"],
         split_seed=config.search.seed,
-        base=str(config.base_folder),
-        provenance=provenance,
+        date=config.date,
+        base=os.path.relpath(config.base_folder, folder.absolute()),
     )
+    provenance = {**provenance_of(config, winner, sft, spec), "inputs": inputs_of(content)}
+    content = content.model_copy(update={"provenance": provenance})
     note = winner_sentence(winner.best_search, sft)
     write_atomic(folder / FILE, render(content, f"{winner.title}: the target of study {config.study}.", note))
     if sft is not None:
@@ -90,8 +87,10 @@ def write_files(
         plain = content.model_copy(update={"target": presets.get("sft"), "training": training})
         write_atomic(folder / SFT_FILE, render(plain, "Plain SFT at its best learning rate, to compare with."))
     write_atomic(folder / "target_loss.py", loss_source(winner.target))
+    for name, text in reading_files():
+        write_atomic(folder / READING / name, text)
     for name, copy in COPIED.items():
-        shutil.copyfile(FRAME.parents[1] / name, folder / copy)
+        shutil.copyfile(FRAME.with_name(name), folder / copy)
     for name, text in accelerate_files(winner.training.precision).items():
         write_atomic(folder / name, text)
     write_atomic(folder / "MODEL_CARD.md", model_card(content, winner, sft))
@@ -127,6 +126,7 @@ def provenance_of(
         "preset": preset_of(winner.target),
         "seed": spec["seed"],
         "fingerprints": spec["fingerprints"],
+        "base": str(config.base_folder),
         "score": None if record is None else record.score,
         "standard_error": None if record is None else record.standard_error,
         "sft_score": None if sft is None else sft.score,

@@ -14,8 +14,9 @@ from ...spaces.settings import Settings
 FOLDED = (min, max, abs, len, float, int, bool, *(each for each in vars(math).values() if callable(each)))
 """Functions without effects, worked out where all arguments are known."""
 OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Not: operator.not_, ast.USub: operator.neg,
+    ast.Not: operator.not_, ast.USub: operator.neg, ast.Invert: operator.invert,
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
     ast.Pow: operator.pow, ast.BitOr: operator.or_,
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
     ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not,

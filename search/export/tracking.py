@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..study.config import StudyConfig
-from ..tracking.address import tracking_uri
+from ..tracking.address import study_key, tracking_uri
 from ..tracking.mlflow import artifact_root, connect
 from .choice import Winner
 
@@ -34,9 +34,9 @@ def track_export(config: StudyConfig, winner: Winner, directory: Path) -> dict[s
 
 
 def study_run(client: MlflowClient, config: StudyConfig) -> str:
-    """Id of the study's run, or of a new one where the store has none (a study that was moved)."""
-    key = f"{config.study}@{config.study_folder.resolve()}".replace("'", "")
-    experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
+    """Id of the study's run, or of a new one where the store has none."""
+    key = study_key(config).replace("'", "")
+    experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {config.data.title}"
     found = client.get_experiment_by_name(experiment)
     number = (
         found.experiment_id

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from ...spaces.errors import UserError
 from ...spaces.target import TargetSpec
-from ...trainers.paths import local_path
+from ...trainers.paths import DATA_SUFFIXES, local_path, matching_files
 from ..store.history import load_history, plain_sft
+from ..store.study import searched
 from ..study.config import StudyConfig
 from ..study.config_file import FOLDER_FILE, find_study
 from ..study.files import write_json
@@ -30,7 +31,7 @@ def export_winner(study: Path, directory: Path, console: Console, *, unconfirmed
     """Write the winner of a study into `directory`, check its loss on real data, log it, and sum it up.
 
     Raises UserError when there is no complete trial, no confirmed winner (unless `unconfirmed`), when something the
-    winner needs is gone, or when the directory already holds something.
+    winner needs is gone or no longer what the search used, or when the directory already holds something.
     """
     config = find_study(study)
     _refuse_existing(directory)
@@ -38,6 +39,9 @@ def export_winner(study: Path, directory: Path, console: Console, *, unconfirmed
         raise UserError(
             f"an export needs a complete trial, but study {config.study!r} never ran; run it first: qtarget run"
         )
+    search = searched(config)
+    search.refuse_changes("an export")
+    config = search.config
     records = load_history(config)
     winner = choose(config, records, unconfirmed=unconfirmed)
     _inputs_are_there(config, winner.target)
@@ -76,14 +80,16 @@ def _refuse_existing(directory: Path) -> None:
 
 def _inputs_are_there(config: StudyConfig, target: TargetSpec) -> None:
     """Raise UserError when a local model or the data of the winner is gone."""
-    wanted: dict[str, Any] = {"model": config.model, "data": config.data}
+    wanted: dict[str, Any] = {"model": config.model}
     if "teacher" in target.needs:
         wanted["teacher"] = config.teacher
     for name, settings in wanted.items():
         if settings is None:
             raise UserError("the winner needs a teacher, but the study names none; add `teacher: {path: ...}`")
-        suffixes = (".gguf", ".jsonl", ".json", ".parquet", ".csv")
-        local_path(settings.path, config.base_folder, suffixes=suffixes, field=f"{name}.path")
+        local_path(settings.path, config.base_folder, suffixes=(".gguf",), field=f"{name}.path")
+    for path in config.data.paths:
+        if matching_files(path, config.base_folder, field="data.path") is None:
+            local_path(path, config.base_folder, suffixes=DATA_SUFFIXES, field="data.path")
 
 
 def _check(found: Mapping[str, Any]) -> None:

@@ -18,8 +18,12 @@ from ...spaces import presets
 from ...spaces.errors import UserError
 from ...spaces.identity import canonical_id, content_id, derive_seed
 from ..store.history import TrialRecord, load_history, plain_sft
-from ..study.config import Candidate, StudyConfig
+from ..store.study import Searched
+from ..study.config import Candidate, ConfirmedSearch, StudyConfig
+from ..study.config_file import with_kept_date
 from ..study.files import read_json, write_json
+from ..study.folder_file import named
+from .seen import refuse_seen
 
 VERDICT_FILE = "confirmation.json"
 SFT = "sft"
@@ -77,30 +81,53 @@ def _candidate(record: TrialRecord, title: str) -> Candidate:
     return Candidate(title=title, target=record.target, training=dict(record.training))
 
 
-def confirmation_config(config: StudyConfig, chosen: tuple[Candidate, ...]) -> StudyConfig:
-    """The confirmation as a study file.
+def confirmation_config(
+    config: StudyConfig, chosen: tuple[Candidate, ...], search: Searched | None = None
+) -> StudyConfig:
+    """The confirmation as a study file; `search`: what it is held against.
 
-    Raises UserError when no problems were kept for it.
+    Raises UserError when no problems are asked for.
     """
-    if not config.evaluation.report_problems:
+    asked = config.evaluation.report_problems
+    if not asked:
         raise UserError(
-            "`evaluation.report_problems` must be above 0 for a confirmation, but got 0; set it to 256 or more",
+            "`evaluation.report_problems` must be above 0 for a confirmation, but got 0; set it to 256 or more, "
+            "which are taken from what no trial has seen",
             field="evaluation.report_problems",
         )
-    name = content_id([candidate.model_dump(mode="json") for candidate in chosen])[:8]
-    search = config.search.model_copy(update={"trials": len(chosen) * config.confirmation.seeds, "pruner": "none"})
+    name = _name(chosen)
+    confirms = None
+    if search is not None and search.fingerprints:
+        kept = search.config.evaluation.report_problems
+        confirms = ConfirmedSearch(fingerprints=dict(search.fingerprints), report_problems=kept)
+        name = name if kept == asked else f"{name}-{asked}"
+    settings = config.search.model_copy(update={"trials": len(chosen) * config.confirmation.seeds, "pruner": "none"})
     evaluation: dict[str, Any] = {"racing": None}  # every replicate answers every problem
     if (retention := config.evaluation.retention) is not None:
         evaluation["retention"] = retention.model_copy(update={"role": "report", "limit": None})
     changes = {
         "study": f"{config.study}.confirmation-{name}",
-        "folder": str(config.study_folder / f"confirmation-{name}"),
+        "folder": named(config.study_folder / f"confirmation-{name}", config.base_folder),
         "baselines": (),
         "candidates": chosen,
-        "search": search,
+        "confirms": confirms,
+        "search": settings,
         "evaluation": config.evaluation.model_copy(update=evaluation),
+        "date": with_kept_date(config).date,
     }
     return config.model_copy(update=changes)
+
+
+def _name(chosen: Sequence[Candidate]) -> str:
+    return content_id([candidate.model_dump(mode="json") for candidate in chosen])[:8]
+
+
+def is_concluded(config: StudyConfig, chosen: Sequence[Candidate]) -> bool:
+    """Whether these designs were confirmed on as many problems as the study asks for."""
+    found = (
+        read_json(file) or {} for file in config.study_folder.glob(f"confirmation-{_name(chosen)}*/{VERDICT_FILE}")
+    )
+    return any(verdict.get("problems") == config.evaluation.report_problems for verdict in found)
 
 
 def conclude(config: StudyConfig, limit: float | None = None) -> dict[str, Any]:
@@ -109,6 +136,7 @@ def conclude(config: StudyConfig, limit: float | None = None) -> dict[str, Any]:
     `limit`: the most that the study allows a design to forget; one that forgets more over the fresh seeds wins only
     where no other is better than plain SFT.
     """
+    refuse_seen(config.study_folder)
     scores = replicate_scores(config)
     titles = [candidate.title for candidate in config.candidates if candidate.title != SFT]
     generator = np.random.default_rng(derive_seed("confirmation", config.study))
@@ -116,8 +144,15 @@ def conclude(config: StudyConfig, limit: float | None = None) -> dict[str, Any]:
     described = _described(config, scores)
     winner = winner_within(found, described, limit)
     verdict = {"study": config.study, "candidates": described, **found.as_dict(), "winner": winner, "limit": limit}
+    verdict["order"] = _next_order(config.study_folder)
     write_json(config.study_folder / VERDICT_FILE, verdict)
     return verdict
+
+
+def _next_order(folder: Path) -> int:
+    """One more than the verdicts beside that of `folder`: which is the newest is no matter of clocks."""
+    others = [file for file in verdict_files(folder.parent) if file.parent != folder]
+    return 1 + max((_order(file)[0] for file in others), default=0)
 
 
 def winner_within(found: Confirmation, candidates: Sequence[Mapping[str, Any]], limit: float | None) -> str | None:
@@ -180,5 +215,29 @@ def _described(config: StudyConfig, scores: dict[str, Any]) -> list[dict[str, An
 
 def stored_verdict(config: StudyConfig) -> dict[str, Any] | None:
     """The newest verdict of a study, or None when it has not been confirmed."""
-    files = sorted(config.study_folder.glob(f"confirmation-*/{VERDICT_FILE}"), key=lambda file: file.stat().st_mtime)
-    return read_json(files[-1]) if files else None
+    files = verdict_files(config.study_folder)
+    found = read_json(files[-1]) if files else None
+    return None if found is None else within_scores(found)
+
+
+def within_scores(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict whose intervals end where a difference of two scores must."""
+    comparisons = [
+        {**each, "low": max(-1.0, float(each["low"])), "high": min(1.0, float(each["high"]))}
+        for each in verdict["comparisons"]
+    ]
+    return {**verdict, "comparisons": comparisons}
+
+
+def verdict_files(folder: Path) -> list[Path]:
+    """The verdicts in a study's folder, the newest last, wherever it was copied to."""
+    return sorted(folder.glob(f"confirmation-*/{VERDICT_FILE}"), key=_order)
+
+
+def _order(file: Path) -> tuple[int, float]:
+    """Place among the verdicts of a study; the date of the file for those that were written without one."""
+    try:
+        order = int((read_json(file) or {}).get("order", 0))
+    except (ValueError, TypeError):  # damaged: whoever reads it says so
+        order = 0
+    return order, file.stat().st_mtime

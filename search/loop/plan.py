@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ...spaces import TargetSpec
+from ...spaces.errors import UserError
 from ...spaces.identity import derive_seed
 from ...spaces.search_space import Point
 from ...trainers.settings import TrainingSettings
 from ..store.prior import EarlierDesign, Prior
-from ..store.queue import Claim, Slot
+from ..store.queue import Claim
 from ..store.sampling import Chooser
+from ..store.slots import Slot, fixed_parameters
 from ..study.config import BaselineSettings, Candidate, StudyConfig
 from ..study.trial import Rung, TrialSpec
 
@@ -106,14 +109,26 @@ class Planner:
 
     def _design(self, claim: Claim) -> tuple[TargetSpec, dict[str, float]]:
         attached = claim.attributes
+        fixed = fixed_parameters(claim.frozen)
         if "target" not in attached:
+            self._refuse_unknown(fixed)
             point = self._config.space.suggest(Chooser(claim.trial))
+            self._refuse_unused(fixed, claim.trial.params)
             return point.target, dict(point.training)
-        if fixed_parameters(claim):
+        if fixed:
             self._config.space.suggest(Chooser(claim.trial))  # records the parameters, for the sampler to learn from
         return TargetSpec.model_validate(attached["target"]), attached["training"]
 
+    def _refuse_unknown(self, fixed: Mapping[str, Any]) -> None:
+        """Raise UserError when a point that was enqueued in Optuna itself lies outside of the space."""
+        if faults := self._config.space.faults(fixed):
+            raise UserError(f"an enqueued point must lie in the searched space, but {'; '.join(faults)}")
 
-def fixed_parameters(claim: Claim) -> dict[str, Any]:
-    """Parameters that the slot was enqueued with."""
-    return dict(claim.trial.study._storage.get_trial(claim.trial._trial_id).system_attrs.get("fixed_params", {}))
+    def _refuse_unused(self, fixed: Mapping[str, Any], drawn: Mapping[str, Any]) -> None:
+        """Raise UserError when such a point names knobs of families that it does not have."""
+        if unused := sorted(fixed.keys() - drawn.keys()):
+            families = ", ".join(f"{name} = {value}" for name, value in drawn.items() if "." not in name)
+            raise UserError(
+                f"an enqueued point may only name knobs of its own families, but got {', '.join(unused)} ({families}); "
+                "name the families, too"
+            )

@@ -15,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
+from ...spaces.errors import UserError
 from ..launchers.choose import place
 from ..launchers.process import Launch, RunningEngine
 from ..store.disk import Disk, drop_checkpoints
 from ..store.history import TrialRecord, best, end_state, plain_sft, read_records
-from ..store.queue import Claim, Queue
+from ..store.queue import Claim, Queue, Verdict
 from ..store.study import Study, joined_config, open_study
 from ..study.config import StudyConfig
 from ..study.events import Event, Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
@@ -165,7 +166,9 @@ class Supervisor:
         self._announced = True
         records, config = self._look(), self._study.shown_config
         done, folder = ended(records), str(self._study.folder)
-        self._emit(StudyStarted(self._study.name, folder, len(records), len(done), config, done))
+        inputs = next((worker.inputs for worker in self._workers if worker.inputs is not None), {})
+        warnings = tuple(inputs.get("warnings", ()))
+        self._emit(StudyStarted(self._study.name, folder, len(records), len(done), config, done, warnings))
 
     def _work(self, signals: StopSignals) -> Literal["finished", "stopped"]:
         while not self._is_over(signals):
@@ -213,7 +216,11 @@ class Supervisor:
         """Claim until a trial needs an engine: repetitions of finished ones are told at once."""
         assert self._planner is not None
         while (claim := self._queue.claim()) is not None:
-            planned = self._planner.plan(claim)
+            try:
+                planned = self._planner.plan(claim)
+            except UserError as error:
+                self._refuse(claim, str(error))
+                continue
             twin = self._queue.enter(claim, planned.attributes)
             if twin is None:
                 worker.begin(claim, planned.spec, planned.title)
@@ -224,6 +231,13 @@ class Supervisor:
             else:  # trained right now by another worker: its outcome will be ours
                 self._queue.stand_behind(claim, twin.number)
         self._claimed = time.monotonic()
+
+    def _refuse(self, claim: Claim, reason: str) -> None:
+        """Fail a slot that somebody has enqueued by hand and that cannot be run, and say why."""
+        log.warning("trial %d: %s", claim.number, reason)
+        facts = {"title": "a point from outside", "failure": {"kind": "user", "message": reason}}
+        self._queue.finish(claim, Verdict(TrialState.FAIL, attributes=facts))
+        self._emit(TrialEnded(claim.number, "failed", None, reason))
 
     def _credit(self, claim: Claim, planned: Planned, twin: FrozenTrial) -> None:
         """The trial is provably the same gradient as a finished one: same outcome, no training."""

@@ -8,11 +8,12 @@ from ...spaces import TargetSpec
 from ...spaces.errors import UserError
 from ...spaces.identity import canonical_id
 from ...spaces.search_space import Point
+from ...trainers.paths import expanded
 from ..store.history import TrialRecord, load_history
 from ..store.prior import EarlierDesign, EarlierTrial, Prior
 from ..store.study import Study
 from ..study.config import StudyConfig
-from ..study.config_file import load_study, read_folder
+from ..study.config_file import find_study
 
 ORDER = ("infeasible", "pruned", "complete")
 """States whose trials say something about their design, worst first; a crash says nothing."""
@@ -51,8 +52,7 @@ def read_prior(config: StudyConfig) -> Prior:
 
 def _finished(config: StudyConfig, name: str, field: str) -> tuple[StudyConfig, list[TrialRecord]]:
     """An earlier study and those of its trials that say something about their design."""
-    path = config.base_folder / name
-    earlier = read_folder(path) if path.is_dir() else load_study(path)
+    earlier = find_study(config.base_folder / expanded(name, field))
     if earlier.study_folder == config.study_folder:
         raise UserError(f"`{field}` must be another study, but got {name!r}, which is this one", field=field)
     records = [each for each in load_history(earlier) if each.state in ORDER and each.target is not None]

@@ -18,13 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from ...evaluation.statistics.confirmation import Comparison
 from ...spaces import TargetSpec, presets
 from ...spaces.errors import UserError
-from ..loop.confirm import VERDICT_FILE
+from ..loop.confirm import verdict_files, within_scores
 from ..store.history import State, TrialRecord, best, plain_sft, read_records
-from ..store.queue import WITHDRAWN
+from ..store.slots import slots_of
 from ..store.storage import open_storage
-from ..store.study import storage_url
+from ..store.study import held_against, storage_url
 from ..study.config import PUBLISHED, StudyConfig
-from ..study.config_file import FOLDER_FILE, load_study, moved, read_folder
+from ..study.config_file import FOLDER_FILE, load_study, read_folder
 from ..study.trial import trial_folder
 from ..terminal.tables import decisive
 
@@ -118,7 +118,7 @@ def _config_of(folder: Path, notes: Notes) -> StudyConfig | None:
         notes.append(f"The study's settings are missing: {FOLDER_FILE} is not there.")
         return None
     config: StudyConfig | None = notes.read(f"{folder.name}/{FOLDER_FILE}", lambda: read_folder(folder))
-    return None if config is None else moved(config, folder)
+    return config
 
 
 def _gather(folder: Path, config: StudyConfig | None, notes: Notes) -> StudyData:
@@ -128,6 +128,10 @@ def _gather(folder: Path, config: StudyConfig | None, notes: Notes) -> StudyData
     results = {number: found for number in sorted(numbers) if (found := _result(folder, number, notes)) is not None}
     if not records:
         notes.append("No trial has been started yet: there is nothing to show but the settings.")
+    if stored is not None and config is not None:
+        search = held_against(config, stored.attributes)
+        config = search.config
+        notes += [search.note] if search.note is not None else []
     verdict, place = (None, None) if config is not None and config.candidates else _verdict(folder, notes)
     return StudyData(
         folder=folder,
@@ -163,7 +167,7 @@ def _from_storage(folder: Path, config: StudyConfig | None, notes: Notes) -> _St
     try:
         with closing(open_storage(url, config.study)) as storage:
             study = optuna.load_study(study_name=config.study, storage=storage.backend)
-            trials = [trial for trial in study.get_trials(deepcopy=False) if not trial.user_attrs.get(WITHDRAWN)]
+            trials = slots_of(study.get_trials(deepcopy=False))
             return _Stored(_readable(trials, folder, notes), _importances(study), dict(study.user_attrs))
     except KeyError:
         notes.append(f"The storage knows no study named {config.study}; trials are read from folders.")
@@ -238,8 +242,7 @@ def _result(folder: Path, number: int, notes: Notes) -> Mapping[str, Any] | None
 
 def _verdict(folder: Path, notes: Notes) -> tuple[Mapping[str, Any] | None, Path | None]:
     """The newest verdict and the folder of its confirmation; a confirmation without a verdict has the folder only."""
-    files = sorted(folder.glob(f"confirmation-*/{VERDICT_FILE}"), key=lambda file: file.stat().st_mtime)
-    for file in reversed(files):
+    for file in reversed(verdict_files(folder)):
         found = notes.read(f"{file.parent.name}/{file.name}", partial(_whole_verdict, file))
         if found is not None:
             return found, file.parent
@@ -258,7 +261,7 @@ def _whole_verdict(file: Path) -> Mapping[str, Any]:
     lacking |= {name for each in found.get("comparisons", []) for name in COMPARISON - each.keys()}
     if lacking or not found["comparisons"]:
         raise ValueError(f"it lacks {', '.join(sorted(lacking)) or 'comparisons'}")
-    return found
+    return within_scores(found)
 
 
 def _mapping(file: Path) -> Mapping[str, Any]:

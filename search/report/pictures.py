@@ -45,7 +45,12 @@ def pictures(data: StudyData, console: Console, *, compute: bool = True) -> Mapp
     inputs = None
     if data.config is not None and "winner" in wanted:
         inputs = data.config.model_dump(mode="json")
-    request = {"designs": described, "config": inputs, "checkpoints": [str(file) for file in _checkpoints(data)]}
+    request = {
+        "designs": described,
+        "config": inputs,
+        "fingerprints": data.attributes.get("fingerprints", {}),
+        "checkpoints": [str(file) for file in _checkpoints(data)],
+    }
     found = _computed(request, console)
     if "curves" in found:
         write_json(file, found)

@@ -10,6 +10,7 @@ patience.py  waiting out what passes: a full disk, or a database that is away, p
 prior.py     what earlier studies taught, as a study keeps it: ranked points, and the sampler that uses them
 queue.py     the queue is the budget: N slots in the storage, claimed, given back and finished under the study's lock
 sampling.py  Optuna's samplers and pruners, as a study's settings name them
+slots.py     what a slot of the queue is: the study's own, put in by hand, withdrawn, or a failed one once more
 storage.py   opening the store that holds a study's queue: SQLite by default, PostgreSQL or MySQL for several hosts
 study.py     a study in its storage and on disk: created when its inputs are known to work
 """

@@ -18,7 +18,7 @@ from ..study.config import StudyConfig
 from ..study.config_file import read_folder
 from ..study.events import TrialState as EndState
 from ..study.trial import TrialFolder, trial_folder
-from .queue import WITHDRAWN
+from .slots import RERUN_OF, by_hand, slots_of
 from .storage import open_storage
 from .study import storage_url
 
@@ -62,6 +62,10 @@ class TrialRecord:
     """The last look of a race, and the number of the trial it ran against."""
     retention: Mapping[str, Any] | None = field(default=None)
     """What the trial kept of what the base could: name, value, standard error, unit, direction, forgotten."""
+    rerun_of: int | None = field(default=None)
+    """Number of the failed trial that this one runs again, in its place."""
+    by_hand: bool = field(default=False)
+    """Whether it was put in on top of the budget."""
 
     @property
     def finished(self) -> bool:
@@ -86,8 +90,7 @@ def load_history(study: StudyConfig | Path | str) -> list[TrialRecord]:
             raise UserError(
                 f"study {config.study!r} must exist, but {storage.shown} has no such study; run it first"
             ) from None
-        trials = [trial for trial in loaded.get_trials(deepcopy=False) if not trial.user_attrs.get(WITHDRAWN)]
-        return read_records(trials, config.study_folder)
+        return read_records(slots_of(loaded.get_trials(deepcopy=False)), config.study_folder)
 
 
 def read_records(trials: Iterable[FrozenTrial], folder: Path) -> list[TrialRecord]:
@@ -173,6 +176,8 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         spec_id=facts.get("spec_id"),
         race=facts.get("race"),
         retention=facts.get("retention"),
+        rerun_of=facts.get(RERUN_OF),
+        by_hand=by_hand(trial),
     )
 
 

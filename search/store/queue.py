@@ -6,7 +6,7 @@ a dead supervisor) is the same Optuna trial again: same number, parameters, fold
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,10 +20,8 @@ from .leases import Lease
 from .patience import Patience
 from .prior import Prior
 from .sampling import make_pruner, make_sampler
+from .slots import WITHDRAWN, Slot, by_hand, is_empty, slots_of
 from .storage import StudyStorage
-
-WITHDRAWN = "withdrawn"
-"""User attribute of a slot that a smaller budget took back: failed for Optuna, no part of the study any more."""
 
 BEHIND = "behind"
 """User attribute of a waiting slot: number of the running trial of the same gradient whose outcome it waits for."""
@@ -57,6 +55,11 @@ class Claim:
     def attributes(self) -> dict[str, Any]:
         return self.trial.user_attrs
 
+    @property
+    def frozen(self) -> FrozenTrial:
+        """The trial as it is stored."""
+        return self.trial.study._storage.get_trial(self.trial._trial_id)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -72,14 +75,6 @@ class Verdict:
     """Other constraints; above 0 is violated."""
     further: tuple[float, ...] = ()
     """Values of further objectives, larger is better."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A slot to enqueue: fixed parameters (empty: the sampler fills them) and attributes."""
-
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Queue:
@@ -104,23 +99,39 @@ class Queue:
         return study
 
     def fill(self, first: Sequence[Slot], trials: int) -> None:
-        """Make the study hold `trials` slots: `first`, then empty ones; a smaller budget withdraws waiting ones."""
+        """Make the study hold `trials` slots: `first`, then empty ones; a smaller budget withdraws waiting ones.
+
+        What was put in by hand comes on top, and stays.
+        """
         with self._storage.lock():
             study = self.load()
-            slots = self.slots(study)
-            for slot in [*first[len(slots) :], *[Slot()] * trials][: max(0, trials - len(slots))]:
-                study.enqueue_trial(dict(slot.parameters), user_attrs=dict(slot.attributes))
-            slots = self.slots(study)
-            waiting = [trial for trial in slots if trial.state == TrialState.WAITING]
-            for trial in waiting[::-1][: max(0, len(slots) - trials)]:
+            count = len(self._budgeted(study))
+            self._enqueue(study, [*first[count:], *[Slot()] * trials][: max(0, trials - count)])
+            budgeted = self._budgeted(study)
+            waiting = [trial for trial in budgeted if trial.state == TrialState.WAITING]
+            for trial in waiting[::-1][: max(0, len(budgeted) - trials)]:
                 self._storage.backend.set_trial_user_attr(trial._trial_id, WITHDRAWN, True)
                 self._storage.backend.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def put(self, choose: Callable[[list[FrozenTrial]], Sequence[Slot]]) -> list[int]:
+        """Enqueue what `choose` makes of the slots that there are; the numbers of the new trials."""
+        with self._storage.lock():
+            study = self.load()
+            return self._enqueue(study, choose(self.slots(study)))
+
+    def _enqueue(self, study: optuna.Study, slots: Sequence[Slot]) -> list[int]:
+        known = {trial.number for trial in study.get_trials(deepcopy=False)}
+        for slot in slots:
+            study.enqueue_trial(dict(slot.parameters), user_attrs=dict(slot.attributes))
+        return [trial.number for trial in study.get_trials(deepcopy=False) if trial.number not in known]
+
+    def _budgeted(self, study: optuna.Study | None = None) -> list[FrozenTrial]:
+        return [trial for trial in self.slots(study) if not by_hand(trial)]
 
     def slots(self, study: optuna.Study | None = None) -> list[FrozenTrial]:
         """Every slot of the study, in the order of the queue."""
         self._view = study or self._view or self.load()
-        trials = self._view.get_trials(deepcopy=False)
-        return [trial for trial in trials if not trial.user_attrs.get(WITHDRAWN)]
+        return slots_of(self._view.get_trials(deepcopy=False))
 
     @property
     def patience(self) -> Patience:
@@ -137,9 +148,10 @@ class Queue:
         return Claim(Trial(self.load(trial.number), trial._trial_id), lease, attempt)
 
     def _claimable(self) -> Iterator[FrozenTrial]:
+        """Waiting slots: those whose design is known before those that the sampler fills."""
         slots = self.slots()
         running = {trial.number for trial in slots if trial.state == TrialState.RUNNING}
-        for trial in slots:
+        for trial in sorted(slots, key=lambda trial: (is_empty(trial), trial.number)):
             if trial.state == TrialState.WAITING and trial.user_attrs.get(BEHIND) not in running:
                 yield trial
 
@@ -251,9 +263,9 @@ class Queue:
         return counts["waiting"] + counts["running"]
 
     def is_done(self, trials: int) -> bool:
-        """Whether there are `trials` slots and all are finished."""
-        slots = self.slots()
-        return len(slots) == trials and all(trial.state.is_finished() for trial in slots)
+        """Whether there are `trials` slots, and those put in by hand, and all are finished."""
+        finished = all(trial.state.is_finished() for trial in self.slots())
+        return finished and len(self._budgeted()) == trials
 
     def reap(self) -> list[int]:
         """Put trials whose supervisor is gone back among the waiting ones; their numbers."""

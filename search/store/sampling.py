@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import optuna
@@ -18,6 +18,7 @@ from optuna.samplers import BaseSampler
 
 from ...spaces import SearchSpace
 from ...spaces.identity import derive_seed
+from ...spaces.search_space.knobs import Value
 from .prior import Prior, PriorSampler
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class Chooser:
     def integer(self, name: str, low: int, high: int) -> int:
         return self._trial.suggest_int(name, low, high)
 
-    def choice(self, name: str, options: Sequence[str]) -> str:
-        return str(self._trial.suggest_categorical(name, list(options)))
+    def choice(self, name: str, options: Sequence[Value]) -> Value:
+        return cast(Value, self._trial.suggest_categorical(name, list(options)))
 
 
 def make_sampler(settings: SearchSettings, number: int, space: SearchSpace, prior: Prior | None = None) -> BaseSampler:

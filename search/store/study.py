@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -13,9 +15,11 @@ import optuna
 from ... import __version__
 from ...spaces.errors import UserError
 from ..study.config import StudyConfig
-from ..study.config_file import parse_study, write_folder
+from ..study.config_file import parse_study
+from ..study.folder_file import read_folder, write_folder, write_host
 from ..study.redaction import redact
-from ..study.resume import refuse_changes, refuse_other_inputs
+from ..study.references import filled
+from ..study.resume import Change, as_searched, decisive, hold_against, refuse_changes, refuse_other_inputs, said
 from .prior import Prior
 from .storage import StudyStorage, open_storage, sqlite_url
 
@@ -48,8 +52,10 @@ class Study:
     def create(self, fingerprints: dict[str, str], prior: Prior | None = None) -> None:
         """Make the study, or check that an existing one saw the same inputs; raises UserError when it did not.
 
-        `prior`: what it takes from earlier studies.
+        `prior`: what it takes from earlier studies. A confirmation must have seen what its search has seen.
         """
+        if (search := self.config.confirms) is not None:
+            hold_against(search.fingerprints, fingerprints, self.name.partition(".confirmation-")[0], "a confirmation")
         with self.storage.lock():
             study = optuna.create_study(
                 study_name=self.name,
@@ -78,11 +84,85 @@ def open_study(config: StudyConfig, joined: bool = False) -> Study:
     folder.mkdir(parents=True, exist_ok=True)
     storage = open_storage(storage_url(config), config.study)
     stored = stored_attributes(storage, config.study)
+    config = _dated(config, stored.get("config", {}).get("date"))
     if "config" in stored:
-        refuse_changes(stored["config"], config)
+        dated = {**stored["config"], "date": stored["config"].get("date") or str(config.date)}
+        refuse_changes(dated, config)
+        config = _with_its_splits(stored["config"], config)
     study = Study(config, folder, storage, stored, joined)
-    write_folder(config)
+    if joined and _is_kept(config):
+        write_host(config)
+    else:
+        write_folder(config)
     return study
+
+
+def _with_its_splits(stored: Mapping[str, Any], config: StudyConfig) -> StudyConfig:
+    """The configuration with the number of report problems that decided which problems trials see."""
+    kept = stored["evaluation"].get("report_problems", config.evaluation.report_problems)
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"report_problems": kept})})
+
+
+def _is_kept(config: StudyConfig) -> bool:
+    """Whether the study's folder is there already, kept by whoever created the study."""
+    try:
+        return not decisive(read_folder(config.study_folder).model_dump(mode="json"), config)
+    except UserError:
+        return False
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the trials of a study were run with, whatever its file says today."""
+
+    config: StudyConfig
+    """As searched in everything that decides a trial; the rest is today's."""
+    fingerprints: Mapping[str, str]
+    """Content of model, data and problems; empty when no trial was ever begun."""
+    changes: Sequence[Change]
+    """What today's file says otherwise."""
+
+    @property
+    def note(self) -> str | None:
+        """What has changed since, in a sentence."""
+        return f"The study's file has changed since it was searched: {said(self.changes)}." if self.changes else None
+
+    def refuse_changes(self, what: str) -> None:
+        """Raise UserError when the file has changed in what decides a trial; `what` is wanted now."""
+        if self.changes:
+            raise UserError(
+                f"{what} must use what study {self.config.study!r} was searched with, but {said(self.changes)}. "
+                f"Set it back, or name the study's folder, which keeps it: {self.config.study_folder}",
+                field=self.changes[0].field,
+            )
+
+
+def searched(config: StudyConfig) -> Searched:
+    """What the study of a file or a folder was searched with, as its storage says.
+
+    Raises UserError when there is no such study.
+    """
+    with closing(open_storage(storage_url(config), config.study)) as storage:
+        stored = stored_attributes(storage, config.study)
+    if "config" not in stored:
+        raise UserError(f"study {config.study!r} must exist, but {storage.shown} has no such study; run it first")
+    return held_against(config, stored)
+
+
+def held_against(config: StudyConfig, stored: Mapping[str, Any]) -> Searched:
+    """The same by what the storage says of the study."""
+    try:
+        used = as_searched(stored["config"], config)
+    except (UserError, KeyError):  # of a version that wrote it in another way, or none
+        used = config
+    changes = decisive(stored["config"], config) if "config" in stored else []
+    return Searched(used, stored.get("fingerprints", {}), changes)
+
+
+def _dated(config: StudyConfig, stored: str | None) -> StudyConfig:
+    """The configuration with the one day of the study: as given, as stored, or else today's."""
+    day = config.date or (datetime.date.fromisoformat(stored) if stored else datetime.date.today())
+    return config.model_copy(update={"date": day})
 
 
 def joined_config(url: str, name: str, base: Path | None = None) -> StudyConfig:
@@ -90,7 +170,7 @@ def joined_config(url: str, name: str, base: Path | None = None) -> StudyConfig:
 
     Raises UserError when there is no such study, or it is run by another version or other sources.
     """
-    with closing(open_storage(url, name)) as storage:
+    with closing(open_storage(filled(url, "STORAGE_URL"), name)) as storage:
         stored = stored_attributes(storage, name)
     if "config" not in stored:
         raise UserError(f"the study to join must exist, but {storage.shown} has none named {name!r}; run it first")
@@ -118,13 +198,16 @@ def code_fingerprints() -> dict[str, str]:
 
 
 def storage_url(config: StudyConfig) -> str:
-    """The URL of the configuration, or an SQLite file in the study's folder; relative SQLite paths start at `base`."""
+    """The URL of the configuration, or an SQLite file in the study's folder; relative SQLite paths start at `base`.
+
+    It is filled in and may hold a password. Raises UserError when what it refers to is not there.
+    """
     if config.storage is None:
         return sqlite_url(config.study_folder / "study.db")
-    prefix = "sqlite:///"
-    if config.storage.startswith(prefix) and not config.storage.startswith(f"{prefix}/"):
-        return sqlite_url(config.base_folder / config.storage.removeprefix(prefix))
-    return config.storage
+    url, prefix = filled(config.storage, "storage"), "sqlite:///"
+    if url.startswith(prefix) and not url.startswith(f"{prefix}/"):
+        return sqlite_url(config.base_folder / url.removeprefix(prefix))
+    return url
 
 
 def stored_attributes(storage: StudyStorage, name: str) -> dict[str, Any]:

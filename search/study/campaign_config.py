@@ -28,7 +28,8 @@ from pydantic import Field, ValidationError
 from ...spaces.errors import UserError
 from ...spaces.settings import Settings
 from .config import StudyConfig
-from .config_file import parse_study, read_folder, read_yaml, refusal, with_base
+from .config_file import parse_study, placed, read_folder, read_yaml
+from .faults import refusal
 
 Entry = dict[str, Any]
 
@@ -104,7 +105,7 @@ def _read(path: Path) -> Campaign:
     if path.is_dir():
         study = read_folder(path)
         return Campaign(study.study, (study,), CampaignBudget())
-    read = with_base(read_yaml(path.absolute()), path.absolute())
+    read = placed(read_yaml(path.absolute()), path.absolute())
     if "matrix" not in read:
         study = parse_study(read, source=str(path))
         return Campaign(study.study, (study,), CampaignBudget())
@@ -112,7 +113,7 @@ def _read(path: Path) -> Campaign:
     try:
         settings = _Matrix.model_validate(own)
     except ValidationError as error:
-        raise refusal(error, str(path), root=_Matrix) from None
+        raise refusal(error, str(path), own, _Matrix) from None
     name = str(read.get("study", path.stem))
     pairs = itertools.product(*([(axis, *entry) for entry in names.items()] for axis, names in settings.matrix.items()))
     return Campaign(name, tuple(_study(name, read, pair, path) for pair in pairs), settings.budget)

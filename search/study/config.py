@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,7 +13,10 @@ from ...evaluation.settings import EvaluationSettings
 from ...spaces import SearchSpace, TargetSpec, presets
 from ...spaces.errors import UserError
 from ...spaces.settings import Settings
+from ...trainers.paths import expanded
 from ...trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
+from .files import StudyName
+from .training_knobs import check_names, check_searched
 
 PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft")
 """Baselines of a study that names none, as far as its inputs allow."""
@@ -87,7 +91,7 @@ class TrackingSettings(Settings):
     """MLflow. A tracking server that is down never fails a trial."""
 
     uri: str | None = None
-    """Default: an SQLite file in the study's folder. `none` switches tracking off."""
+    """Default: MLFLOW_TRACKING_URI, else an SQLite file in the study's folder. `none` switches tracking off."""
     experiment: str | None = None
     """Default: the names of model and data set."""
 
@@ -126,10 +130,19 @@ class Candidate(Settings):
     training: dict[str, float] = Field(default_factory=dict)
 
 
+class ConfirmedSearch(Settings):
+    """What a confirmation is held against."""
+
+    fingerprints: dict[str, str]
+    """Content of model, data and problems as the search found them."""
+    report_problems: int
+    """As the search had it: what decides which problems its trials saw."""
+
+
 class StudyConfig(Settings):
     """One study: a model, its data, the space of targets and how they are scored."""
 
-    study: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
+    study: StudyName
     """Name in the storage, and of the study's folder."""
     model: ModelSettings
     teacher: ModelSettings | None = None
@@ -149,24 +162,29 @@ class StudyConfig(Settings):
     """Needs `evaluation.report_problems`."""
     candidates: tuple[Candidate, ...] = ()
     """Designs to retrain with every fresh seed, instead of a search: how a confirmation is written down."""
+    confirms: ConfirmedSearch | None = None
+    """Of a confirmation: the search whose designs it retrains."""
+    date: datetime.date | None = None
+    """What chat templates print as today, in training and scoring. Default: the day on which the study is created."""
     storage: str | None = None
-    """Database URL; default: an SQLite file in the study's folder."""
+    """Database URL; default: an SQLite file in the study's folder. `${NAME}` and `${file:PATH}` keep a password out."""
     tracking: TrackingSettings = TrackingSettings()
     limits: LimitSettings = LimitSettings()
     engine: EngineSettings = EngineSettings()
     """How many devices one trial takes."""
     folder: str | None = None
-    """The study's folder; default: runs/<study> beside the YAML file, wherever the command is called from."""
+    """The study's folder; default: runs/<study> beside the YAML file, wherever the command is called from. Like every
+    path of the file it may have `~` and `$NAME`, which each host fills in for itself."""
     base: str | None = None
     """Folder that relative paths start from, itself relative to the YAML file's; default: the YAML file's."""
 
     @property
     def base_folder(self) -> Path:
-        return Path(self.base or ".").absolute()
+        return Path(expanded(self.base or ".", "base")).absolute()
 
     @property
     def study_folder(self) -> Path:
-        return self.base_folder / (self.folder or f"runs/{self.study}")
+        return self.base_folder / expanded(self.folder or f"runs/{self.study}", "folder")
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -176,7 +194,20 @@ class StudyConfig(Settings):
     @property
     def needs(self) -> frozenset[str]:
         """What the designs that this study may run look at."""
-        return self.space.needs.union(*(baseline.target().needs for baseline in self.baseline_settings()))
+        designs = [baseline.target() for baseline in self.baseline_settings()]
+        designs += [candidate.target for candidate in self.candidates]
+        return self.space.needs.union(*(design.needs for design in designs))
+
+    @property
+    def needs_rows(self) -> frozenset[str]:
+        """Of which models some design looks at more than the label's log-probability."""
+        return self.space.needs_rows.union(*(baseline.target().needs_rows for baseline in self.baseline_settings()))
+
+    @property
+    def in_data(self) -> frozenset[str]:
+        """Models that need not be asked, because the data have all that the designs look at."""
+        column = self.data.reference_logprob_column is not None
+        return frozenset({"reference"} if column and "reference" not in self.needs_rows else ())
 
     @property
     def objectives(self) -> int:
@@ -217,7 +248,7 @@ class StudyConfig(Settings):
         if self.baselines is not None:
             for index, baseline in enumerate(self.baseline_settings()):
                 self._check_baseline(baseline, f"baselines[{index}]")
-        _check_training(self.space.training_knobs, "space.training")
+        check_searched(self.space.training, self.training, "space.training")
         if self.objectives > 1 and self.search.pruner != "none":
             raise UserError(
                 "`search.pruner` must be none when retention is an objective, which is known at a trial's end only, "
@@ -253,22 +284,12 @@ class StudyConfig(Settings):
                 f"`{field}` must need only what the study has, but got {baseline.preset!r}, which {_remedy(lacking)}",
                 field=field,
             )
-        _check_training(baseline.training, f"{field}.training")
-
-
-def _check_training(names: Iterable[str], field: str) -> None:
-    unknown = sorted(set(names) - set(TrainingSettings.model_fields))
-    if unknown:
-        raise UserError(
-            f"`{field}` must name training settings, but got {', '.join(unknown)}; "
-            f"known are {', '.join(TrainingSettings.model_fields)}",
-            field=field,
-        )
+        check_names(baseline.training, f"{field}.training")
 
 
 def _inputs(given: Mapping[str, Any]) -> frozenset[str]:
     """What designs may look at; `given`: fields of the study that have been read."""
-    always = {"reference", "old_logprobs", "sequence_ids"}
+    always = {"reference", "previous", "old_logprobs", "sequence_ids"}
     marked = isinstance(given.get("data"), DataSettings) and given["data"].critical_column
     return frozenset(always | ({"teacher"} if given.get("teacher") else set()) | ({"critical"} if marked else set()))
 

@@ -1,16 +1,26 @@
-"""Small files: written so that a crash leaves the old one or the new one, never half; and names that rooms share."""
+"""Small files: a crash leaves the old one or the new one, never half. Also names: of shared files and of studies."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from ...trainers.paths import flush
 
 BIAS_FILE = "cache_bias.json"
 """In the study's folder: what its caches lose."""
+SEEN_FILE = "seen.json"
+"""In a confirmation's folder: ids of all problems that some trial has seen before it."""
+
+LONGEST_BYTES = 200
+"""File names end at 255 bytes, and what is made of a study's name adds to it."""
+_CONFIRMATION = re.compile(r"\.confirmation-[0-9a-f]{8}(-\d+)?$")
+"""What the name of a study's confirmation adds to it."""
 
 
 def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
@@ -35,3 +45,21 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return dict(read)
+
+
+def _checked(name: str) -> str:
+    own = _CONFIRMATION.sub("", name)
+    if re.fullmatch(r"[\w.-]+", own) is None or not own.strip("."):
+        raise ValueError(
+            f"a name must be made of letters, digits, `_`, `-` and dots, and of more than dots, but got {name[:80]!r}; "
+            "it names a folder"
+        )
+    if (size := len(own.encode())) > LONGEST_BYTES:
+        raise ValueError(
+            f"a name must have at most {LONGEST_BYTES} bytes, as it names files, but got {size} ({own[:20]!r}...); "
+            "shorten it"
+        )
+    return name
+
+
+StudyName = Annotated[str, AfterValidator(_checked)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ from ...evaluation.settings import EvaluationSettings
 from ...spaces.errors import UserError
 from ...spaces.settings import Settings
 from ...spaces.target import TargetSpec
+from ...trainers.paths import expanded, lies_in
 from ...trainers.run_settings import RunSettings
 from ...trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
+from .faults import refusal
+from .resume import hold_against
 
 FILE = "winner.yaml"
 
@@ -34,9 +39,12 @@ class WinnerFile(Settings):
     """Decides data order, new adapters and sampling noise."""
     split_seed: int = 0
     """Seed of the study: which problems are for searching, and which for the report."""
+    date: datetime.date | None = None
+    """The study's: what chat templates print as today. None: today."""
     base: str = "."
     """Folder that relative paths start from, itself relative to this file's."""
     provenance: dict[str, Any] = Field(default_factory=dict)
+    """Where it comes from; `fingerprints` and `inputs` are what the search used, `base` where that lay."""
 
     @property
     def base_folder(self) -> Path:
@@ -54,11 +62,41 @@ def load_winner(path: Path) -> WinnerFile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} must be YAML in UTF-8, but {' '.join(str(error).split())}; mend that place") from None
     except ValidationError as error:
-        raise UserError(f"{file}: " + "\n".join(fault(each) for each in error.errors(include_url=False))) from None
-    return found.model_copy(update={"base": str((file.absolute().parent / found.base).resolve())})
+        raise refusal(error, str(file), read, WinnerFile) from None
+    return found.model_copy(update={"base": str(_base(found, file.absolute().parent))})
 
 
-def fault(error: Any) -> str:
-    """One of pydantic's faults for people: where, rule, value."""
-    where = ".".join(str(part) for part in error["loc"]) or "the file"
-    return f"`{where}`: {error['msg'].removeprefix('Value error, ')} (got {str(error['input'])[:80]!r})"
+def _base(winner: WinnerFile, folder: Path) -> Path:
+    """Where the winner's inputs lie: as seen from its file, where they were, or around a file that was moved along."""
+    first = (folder / expanded(winner.base, "base")).resolve()
+    places = [first, Path(winner.provenance.get("base", first)), *folder.parents[:3]]
+    paths = (*winner.data.paths, winner.model.path)
+    return next((each for each in places if any(lies_in(each, path) for path in paths)), first)
+
+
+def inputs_of(winner: WinnerFile) -> dict[str, Any]:
+    """What is read, and how, by the name of its fingerprint: what an edited winner.yaml may mean to change."""
+    plain = winner.model_dump(mode="json", include={"model", "teacher", "data", "evaluation", "split_seed"})
+    precision, data = winner.training.precision, plain["data"]
+    return {
+        "model": [plain["model"], precision],
+        "teacher": [plain["teacher"], precision, winner.cache and [winner.cache.model_dump(mode="json"), data]],
+        "data": [data, plain["model"]],
+        "evaluation": [plain["evaluation"], plain["split_seed"], data],
+    }
+
+
+def against_search(winner: WinnerFile, found: Mapping[str, str], what: str) -> list[str]:
+    """What is not as in the search because the file says so, in sentences. `found`: fingerprints of what was read
+    for `what`.
+
+    Raises UserError when something changed that the file names as the search did.
+    """
+    used, now = winner.provenance.get("inputs"), inputs_of(winner)
+    stored = winner.provenance.get("fingerprints", {})
+    other = [name for name in found if name in stored and stored[name] != found[name]]
+    if used is None:  # of a version that did not say what it had read
+        return [f"{name} is not what the search used" for name in other]
+    if silent := {name: found[name] for name in other if used.get(name) == now[name]}:
+        hold_against(stored, silent, str(winner.provenance.get("study")), what)
+    return [f"{name} is not what the search used: {FILE} says so" for name in other]

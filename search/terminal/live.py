@@ -21,8 +21,9 @@ from rich.text import Text
 from ...spaces.errors import UserError
 from ..loop.confirm import stored_verdict
 from ..store.history import TrialRecord, best, load_history, plain_sft
+from ..store.study import searched
 from ..study.config import StudyConfig
-from ..study.config_file import locate
+from ..study.config_file import find_study
 from ..study.files import read_json
 from .progress import STATE_STYLE
 from .tables import confirmation_sentence, duration, score_text, winner_sentence
@@ -217,7 +218,7 @@ def follow(path: Path, console: Console, *, every: float = 2.0) -> dict[str, Any
 
     Only reads. Returns the last snapshot as data. Raises UserError when there is no study.
     """
-    config = locate(path)
+    config = searched(find_study(path)).config
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             shown = _current(config)
@@ -240,7 +241,7 @@ def _current(config: StudyConfig) -> Snapshot:
         if read_json(place.with_name("confirmation.json")) is not None:
             continue
         try:
-            confirmation = snapshot(locate(place.parent))
+            confirmation = snapshot(find_study(place.parent))
         except UserError:
             continue  # it has just been made
         if confirmation.left:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ..loop.confirm import stored_verdict
 from ..store.history import TrialRecord, best, front, load_history, plain_sft
+from ..store.study import searched
 from ..study.config_file import find_study
 from ..study.files import BIAS_FILE, read_json
 from .live import snapshot, standing
@@ -18,12 +19,14 @@ from .tables import confirmation_sentence, confirmation_table, front_table, show
 
 def show_status(path: Path, console: Console) -> dict[str, Any]:
     """Print the table of a study and what is left of it; returns the same as data."""
-    config = find_study(path)
-    records = load_history(config)
+    search = searched(find_study(path))
+    config, records = search.config, load_history(search.config)
     left = sum(not record.finished for record in records)
     console.print(
         trials_table(records, f"Study {config.study}: {len(records) - left} of {len(records)} trials finished")
     )
+    if search.note is not None:
+        console.print(search.note, soft_wrap=True, markup=False, style="yellow")
     show_front(records, console)
     now = snapshot(config, records)
     for part in standing(now):
@@ -41,6 +44,7 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
         "trials": [record.as_dict() for record in records],
         "unfinished": left,
         "confirmation": verdict,
+        "changed": [change.field for change in search.changes],
         "cache_bias": bias,
         "seconds": now.spent_seconds,
         **now.as_dict(),

@@ -43,6 +43,8 @@ def _row(record: TrialRecord) -> Iterable[str]:
 
 def _note(record: TrialRecord) -> str:
     notes = [f"same gradient as trial {record.same_as}"] if record.same_as is not None else []
+    if record.rerun_of is not None:
+        notes.append(f"trial {record.rerun_of} again, which failed")
     if record.attempts > 1:
         notes.append(f"{record.attempts} attempts ({', '.join(step['why'] for step in record.chain)})")
     notes += [f"{record.verdicts[name]} {name}" for name in ("error", "timeout") if record.verdicts.get(name)]

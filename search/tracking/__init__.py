@@ -4,5 +4,6 @@ A trial never fails, and never waits, because of tracking.
 
 address.py  which store a study is tracked in, and what its runs are found by there
 mlflow.py   MLflow, written from events and never read back into the study: a parent run a study
+moves.py    a study's runs when its folder is somewhere else by now: moved, they are the same runs; copied, others
 spool.py    a journal of study events on disk, so that tracking can fall behind
 """

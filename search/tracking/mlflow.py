@@ -21,6 +21,7 @@ from filelock import FileLock
 from ..study.events import Event
 from ..study.redaction import redact
 from ..study.trial import trial_folder
+from .moves import follow_folder
 from .spool import Entry, EventSpool, Logged, open_spool, orphans
 
 if TYPE_CHECKING:
@@ -279,6 +280,7 @@ def connect(uri: str, folder: Path) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # it may have been imported before
     with FileLock(folder / "tracking.tables.lock"):
         _make_tables(uri)
+        follow_folder(uri, folder)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client

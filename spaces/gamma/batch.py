@@ -13,7 +13,7 @@ from pydantic import Field
 from ..numerics import log_ratio, power, sequence_means
 from ..ranges import Searched
 from ..rows import LabelRows
-from .base import Gamma, SourcedGamma
+from .base import Gamma, SourcedGamma, raised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,97 @@ class MedianPower(SourcedGamma):
 
     def formula(self) -> str:
         return f"{self.symbol()}^(1/median NLL)"
+
+
+class SequenceOutlier(SourcedGamma):
+    """γ = p^exponent·exp(−strength·max(0, z)), z the z-score of the sequence's mean NLL in its batch.
+
+    CADFT (2606.11206): demonstrations that the model finds unlikely among their neighbours lose trust as a whole. The
+    deviation is that of the batch itself (not of a sample), plus the authors' 10⁻⁶ nats.
+    """
+
+    kind: Literal["sequence_outlier"] = "sequence_outlier"
+    strength: Annotated[float, Field(ge=0, le=100), Searched(0.1, 4.0, log=True)] = 1.0
+    """β, per standard deviation."""
+    exponent: Annotated[float, Field(ge=0, le=32)] = 1.0
+
+    @property
+    def scope(self) -> Literal["token", "batch"]:
+        return "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return super().needs | {"sequence_ids"}
+
+    def bounds(self) -> tuple[float, float]:
+        return float(self.exponent == self.strength == 0), 1.0
+
+    def statistic(self, rows: LabelRows) -> Tensor:
+        log_p = rows.label_logprobs_of(self.source)
+        trusted = power(log_p, self.exponent)
+        if not len(log_p) or self.strength == 0:
+            return trusted
+        # Held at 10⁴ nats so that one impossible token does not make every score undefined.
+        means, index = sequence_means(-log_p.clamp(min=-1e4), rows.given("sequence_ids", "sequence_ids"))
+        scores = (means - means.mean()) / (means.std(correction=0) + OUTLIER_EPSILON)
+        return trusted * (-self.strength * scores.clamp(min=0)).exp()[index]
+
+    def formula(self) -> str:
+        trusted = "" if self.exponent == 0 else f"{raised(self.symbol(), self.exponent)}·"
+        return f"{trusted}exp(−{self.strength:.4g}·max(0, z of sequence NLL))"
+
+
+OUTLIER_EPSILON = 1e-6
+"""Nats added to the deviation in CADFT."""
+
+
+class TemperedLikelihood(SourcedGamma):
+    """γ = exp(−NLL/temperature) of the source, of each token or as the mean over its sequence. FLOW (2502.02797).
+
+    FLOW asks the start model (source reference) and takes as temperature the median over the data set: `median` is that
+    of the batch that trust is given for, of an even number the mean of the middle two; a number fixes it.
+    """
+
+    kind: Literal["tempered_likelihood"] = "tempered_likelihood"
+    level: Literal["sequence", "token"] = "sequence"
+    temperature: Annotated[
+        Literal["median"] | Annotated[float, Field(gt=0, le=1e4)], Searched(0.1, 4.0, log=True, by_name=True)
+    ] = "median"
+    """Nats a token."""
+
+    @property
+    def scope(self) -> Literal["token", "batch"]:
+        return "batch" if self.level == "sequence" or self.temperature == "median" else "token"
+
+    @property
+    def within_sequence(self) -> bool:
+        return self.temperature != "median"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return super().needs | ({"sequence_ids"} if self.level == "sequence" else set())
+
+    def statistic(self, rows: LabelRows) -> Tensor:
+        cost = -rows.label_logprobs_of(self.source)
+        if not len(cost):
+            return (-cost).exp()
+        index = None
+        if self.level == "sequence":
+            cost, index = sequence_means(cost, rows.given("sequence_ids", "sequence_ids"))
+        # The median is held inside [1e-6, 1e4] nats so that neither 0/0 nor ∞/∞ can occur.
+        typical = middle(cost).clamp(1e-6, 1e4) if self.temperature == "median" else self.temperature
+        likelihood = (-cost / typical).exp()
+        return likelihood if index is None else likelihood[index]
+
+    def formula(self) -> str:
+        over = "median" if self.temperature == "median" else f"{self.temperature:.4g}"
+        return f"exp(−{self.level} NLL of {self.symbol()}/{over})"
+
+
+def middle(values: Tensor) -> Tensor:
+    """The median of (N,) values; of an even number the mean of the middle two."""
+    ranked = values.sort().values
+    return (ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2
 
 
 class CayleyPower(SourcedGamma):

@@ -176,23 +176,6 @@ class Anchored(SourcedGamma):
         return f"{p}/({p}+{self.lam:.4g})"
 
 
-class Bump(SourcedGamma):
-    """γ = scale·p(1 − p): trust tokens the model is undecided about. CHORD-φ (2508.11408) at scale 1."""
-
-    kind: Literal["bump"] = "bump"
-    scale: Annotated[float, Field(gt=0, le=4), Searched(1.0, 4.0, log=True)] = 1.0
-
-    def bounds(self) -> tuple[float, float]:
-        return 0.0, self.scale / 4
-
-    def statistic(self, rows: LabelRows) -> Tensor:
-        log_p = rows.label_logprobs_of(self.source)
-        return -self.scale * log_p.exp() * log_p.expm1()
-
-    def formula(self) -> str:
-        return f"{self.scale:.4g}·{self.symbol()}(1−{self.symbol()})"
-
-
 class Focal(SourcedGamma):
     """Focal loss −(1 − p)^exponent·log p: less trust where the model already agrees (Lin et al., 1708.02002).
 

@@ -107,11 +107,12 @@ class SurprisePower(SourcedGamma):
 class Mass(SourcedGamma):
     """γ = 1[y lies in the smallest set of tokens with cumulative mass ≥ mass]. PriFT-mass (2606.09396), of π_ref.
 
-    The paper's threshold could not be read; the default is ours. Tokens as likely as the label are not ahead of it.
+    Written as its authors do: u ≥ 1 − mass, u the mass of the tokens that are no more likely than y; theirs is ½. On
+    the very edge, u = 1 − mass, the label is kept.
     """
 
     kind: Literal["mass"] = "mass"
-    mass: Annotated[float, Field(gt=0, lt=1), Searched(0.5, 0.99)] = 0.9
+    mass: Annotated[float, Field(gt=0, lt=1), Searched(0.2, 0.95)] = 0.5
 
     sees = "rows"
     masks = True
@@ -119,8 +120,8 @@ class Mass(SourcedGamma):
     def statistic(self, rows: LabelRows) -> Tensor:
         probs = cast(Rows, rows).logprobs_of(self.source).exp()
         label = rows.label_logprobs_of(self.source).exp()
-        ahead = (probs * (probs > label[:, None])).sum(-1)
-        return (ahead < self.mass).to(probs.dtype)
+        support = (probs * (probs <= label[:, None])).sum(-1)
+        return (support >= 1 - self.mass).to(probs.dtype)
 
     def formula(self) -> str:
         return f"1[y in top mass {self.mass:.4g} of {self.source}]"

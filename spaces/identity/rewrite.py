@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from ..contrast import Gem
-from ..gamma.confidence import Anchored, Bump, Constant, Power
+from ..gamma.bump import Bump
+from ..gamma.confidence import Anchored, Constant, Power
 from ..gamma.shape import TopkEntropy
 from ..residual import Geometric, Mixture, Previous, Reference, Residual, Student, Teacher, Uniform
-from ..target import TargetSpec, Weight, drops_tokens
+from ..target import PreviousPolicy, TargetSpec, Weight, drops_tokens
 from .rewrite_gamma import constant, factored, is_binary, round_off, same_gamma
 
 NAMED: dict[str, Residual] = {
@@ -78,8 +79,8 @@ def one_source_has_one_name(spec: TargetSpec) -> TargetSpec:
     residual: Residual = spec.residual
     match residual:
         case Uniform():
-            residual = residual.model_copy(update={"temperature": 1.0})
-        case Student(temperature=1.0) if residual.tail == "student":
+            residual = residual.model_copy(update={"temperature": 1.0, "adaptive": None})
+        case Student(temperature=1.0, adaptive=None) if residual.tail == "student":
             residual = Student(exclude_label=residual.exclude_label)
         case Geometric():
             residual = _pooled(residual)
@@ -89,9 +90,15 @@ def one_source_has_one_name(spec: TargetSpec) -> TargetSpec:
 
 
 def idle_parts_go(spec: TargetSpec) -> TargetSpec:
-    """A residual that no mass reaches or that is the student itself; a contrast that is zero."""
+    """A residual that no mass reaches or that is the student itself; a contrast that is zero; a policy nobody asks."""
     residual = spec.residual if spec.residual_acts else Student()
-    return _with(spec, residual=residual, contrast=spec.contrast if spec.contrast_acts else None)
+    asked = spec.needs & {"previous", "old_logprobs"} and spec.previous != PreviousPolicy()
+    return _with(
+        spec,
+        residual=residual,
+        contrast=spec.contrast if spec.contrast_acts else None,
+        previous=spec.previous if asked else None,
+    )
 
 
 def labels_put_back_in(spec: TargetSpec) -> TargetSpec:
@@ -234,6 +241,8 @@ def _pooled(residual: Geometric) -> Residual:
     if len(active) > 1:
         return residual.model_copy(update={**exponents, "temperature": 1.0})
     (name,) = active
+    if residual.adaptive is not None and exponents[name] != 1:  # τ depends on the distribution that it flattens
+        return residual
     return _as(residual, name, temperature=1 / exponents[name])
 
 

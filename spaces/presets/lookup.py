@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..target import TargetSpec
+from .latest import LATEST
 from .published import OBJECTIVES, Preset
 from .variants import VARIANTS
 
-PRESETS = OBJECTIVES | VARIANTS
+PRESETS = OBJECTIVES | VARIANTS | LATEST
 
 
 def names() -> list[str]:
@@ -32,7 +33,8 @@ def get(name: str, **knobs: float) -> TargetSpec:
 
 
 def table() -> list[dict[str, Any]]:
-    """One row a preset, ready for JSON: name, title, gamma, residual, weight, loss, knobs, needs, source."""
+    """One row a preset, ready for JSON: name, title, gamma, residual, weight, loss, knobs, recommended, needs, source,
+    and the day on which the source was read."""
     return [
         {
             "name": name,
@@ -42,8 +44,12 @@ def table() -> list[dict[str, Any]]:
             "weight": preset.weight,
             "loss": preset.loss,
             "knobs": {knob: rule.default for knob, rule in preset.knobs.items()},
+            "recommended": {
+                knob: rule.recommended for knob, rule in preset.knobs.items() if rule.recommended is not None
+            },
             "needs": sorted(get(name).needs),
             "source": preset.source,
+            "read": preset.read,
         }
         for name, preset in PRESETS.items()
     ]

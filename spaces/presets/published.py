@@ -24,6 +24,8 @@ class Knob:
     default: float
     low: float
     high: float
+    recommended: float | None = None
+    """What the authors advise, where their code's default is another."""
 
     def check(self, name: str, value: float, preset: str) -> float:
         """`value`, or a ValueError when it is out of validity."""
@@ -50,6 +52,8 @@ class Preset:
     source: str
     """arXiv id, or where the objective is from."""
     knobs: dict[str, Knob] = field(default_factory=dict)
+    read: str = "2026-11-22"
+    """Day on which the source was last read."""
 
 
 def divergence_to(gamma: Any, residual: Any, weight: str = "unit") -> TargetSpec:
@@ -144,7 +148,8 @@ OBJECTIVES: dict[str, Preset] = {
         "p + lam",
         "−sg(p)·log p + lam·KL(π_ref‖π)",
         "2509.23753",
-        {"lam": Knob(0.1, 0, 1e3)},
+        {"lam": Knob(0.1, 0, 1e3, recommended=0.03)},
+        read="2026-11-28",
     ),
     "psft": Preset(
         "Proximal SFT",

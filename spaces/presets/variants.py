@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..contrast import EntropyBonus, Gem, ReverseKl
 from ..gamma.batch import CayleyPower, MedianCap, MedianPower, Rank
-from ..gamma.confidence import Bump, Constant, Focal, Power, Tilt
+from ..gamma.bump import Bump
+from ..gamma.confidence import Constant, Focal, Power, Tilt
 from ..gamma.ratio import Gap, SigmoidRatio
 from ..gamma.shape import ConcentrationPower, Diversity, Mass, SurprisePower
 from ..residual import Reference, Teacher
@@ -30,16 +31,18 @@ VARIANTS: dict[str, Preset] = {
         "1",
         "−p_ref·log p",
         "2606.09396",
+        read="2026-11-28",
     ),
     "prift_mass": Preset(
         "PriFT, mass",
         lambda mass: label_only(Mass(mass=mass, source="reference")),
-        "1[y in the top mass of π_ref]",
+        "1[u ≥ 1 − mass], u = Σ p_ref(v) over v with p_ref(v) ≤ p_ref(y)",
         "student",
         "1",
         "−γ·log p",
         "2606.09396",
-        {"mass": Knob(0.9, 1e-6, 1 - 1e-6)},
+        {"mass": Knob(0.5, 1e-6, 1 - 1e-6)},
+        read="2026-11-28",
     ),
     "deft": Preset(
         "DEFT",

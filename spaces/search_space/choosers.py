@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 from ..ranges import Range
 from .knobs import Options
-
-Value = float | int | str
+from .knobs import Value as Value
 
 
 class Chooser(Protocol):
@@ -20,7 +19,7 @@ class Chooser(Protocol):
 
     def integer(self, name: str, low: int, high: int) -> int: ...
 
-    def choice(self, name: str, options: Sequence[str]) -> str: ...
+    def choice(self, name: str, options: Sequence[Value]) -> Value: ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class RandomChooser:
     def integer(self, name: str, low: int, high: int) -> int:
         return self.generator.randint(low, high)
 
-    def choice(self, name: str, options: Sequence[str]) -> str:
+    def choice(self, name: str, options: Sequence[Value]) -> Value:
         return self.generator.choice(list(options))
 
 
@@ -51,11 +50,11 @@ class FixedChooser:
     def integer(self, name: str, low: int, high: int) -> int:
         return int(self._inside(name, low, high))
 
-    def choice(self, name: str, options: Sequence[str]) -> str:
+    def choice(self, name: str, options: Sequence[Value]) -> Value:
         value = self._given(name)
         if value not in options:
-            raise ValueError(f"parameter `{name}` must be one of {', '.join(options)}, but got {value!r}")
-        return str(value)
+            raise ValueError(f"parameter `{name}` must be one of {', '.join(map(str, options))}, but got {value!r}")
+        return options[list(options).index(value)]
 
     def _inside(self, name: str, low: float, high: float) -> float:
         value = self._given(name)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from ..gamma.base import Gamma
@@ -18,20 +19,62 @@ from ..target import AnyContrast, AnyGamma, AnyResidual, Weight
 Knobs = Any
 """The knobs of one family: name → number, range, options, `search`, or a setting as it is."""
 
+Value = float | int | str
+"""What a parameter may be."""
+
 SEARCH = "search"
 """A knob with this value is searched over the range that its field declares."""
 
 
 class Options(Settings):
-    """A choice between names."""
+    """A choice between values: names, or numbers between which nothing is drawn."""
 
-    options: tuple[str, ...]
+    options: Annotated[tuple[float | int | str, ...], Field(min_length=1)]
+
+    @field_validator("options")
+    @classmethod
+    def _each_once(cls, options: tuple[Value, ...]) -> tuple[Value, ...]:
+        if len(set(options)) < len(options):
+            raise ValueError(f"`options` must be different values, but got {list(options)}; name each once")
+        return options
+
+
+def training_rule(value: Any) -> Any:
+    """The rule of a training knob: a number, `[low, high]`, `[low, high, log]` or `{options: [...]}`.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, Range | Options):
+        return value
+    rule = _parsed(value)
+    if isinstance(rule, Options):
+        return Options(options=tuple(map(_number, rule.options)))
+    return rule if isinstance(rule, Range) else _number(rule)
+
+
+TrainingRule = Annotated[Range | Options | float, BeforeValidator(training_rule)]
+
+
+def _number(value: Any) -> float | int:
+    """A number, also as text: YAML 1.1 reads 1e-5 as text."""
+    try:
+        number: float | int = value if isinstance(value, int) and not isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or isinstance(value, bool):
+        raise ValueError(
+            f"a training knob must be a number, [low, high], [low, high, log] or {{options: [...]}}, but got {value!r}"
+        )
+    return number
 
 
 def _kinds(union: Any) -> dict[str, type[BaseModel]]:
     """The families of a union, by kind."""
     return {family.model_fields["kind"].default: family for family in get_args(union)}
 
+
+LEVELS = 10
+"""Values of a real knob that count as distinguishable when the size of a space is estimated."""
 
 FAMILIES: dict[str, dict[str, type[BaseModel]]] = {
     "gamma": _kinds(AnyGamma),
@@ -53,7 +96,8 @@ def family_knobs(part: str, family: str, knobs: Any) -> dict[str, Any]:
     if not isinstance(knobs, dict | None):
         raise ValueError(f"`{part}.{family}` must map knobs to values, but got {knobs!r}; use {{}} for its defaults")
     model = FAMILIES[part][family]
-    own = {name: rule for name, rule in searched_fields(model).items() if name not in BASES[part].model_fields}
+    default = searched_fields(model, by_name=False)
+    own = {name: rule for name, rule in default.items() if name not in BASES[part].model_fields}
     rules = {name: _rule(part, family, name, value, model) for name, value in (knobs or {}).items()}
     merged = ({} if part == "weight" else own) | rules
     for _ in corners(part, family, merged):
@@ -84,7 +128,7 @@ def inside(rule: Any, value: Any, knob: str, model: BaseModel) -> Any:
         # No ceiling is any ceiling that the family never reaches.
         return rule.high if rule.high >= model.bounds()[1] else None
     if isinstance(rule, Options):
-        return value if value in rule.options else None
+        return next((option for option in rule.options if option == value), None)
     if isinstance(rule, Range):
         return value if value is not None and value in rule else None
     return True if _plain(value) == _plain(rule) else None
@@ -93,6 +137,18 @@ def inside(rule: Any, value: Any, knob: str, model: BaseModel) -> Any:
 def is_searched(rule: Any) -> bool:
     """Whether a knob is drawn."""
     return isinstance(rule, Range | Options)
+
+
+def allows(rule: Any, value: Any) -> bool:
+    """Whether a parameter with a range or options may have this value."""
+    if isinstance(rule, Options):
+        return value in rule.options
+    return isinstance(value, int | float) and not isinstance(value, bool) and value in rule
+
+
+def levels(rule: Any) -> int:
+    """How many values of a real knob that is drawn count as distinguishable."""
+    return len(rule.options) if isinstance(rule, Options) else LEVELS
 
 
 def is_integer(part: str, family: str, knob: str) -> bool:
@@ -104,10 +160,14 @@ def is_integer(part: str, family: str, knob: str) -> bool:
 def text_of(rule: Any) -> dict[str, str]:
     """Range and scale of a rule in words."""
     if isinstance(rule, Options):
-        return {"range": " | ".join(rule.options), "scale": "choice"}
+        return {"range": " | ".join(map(_short, rule.options)), "scale": "choice"}
     if isinstance(rule, Range):
         return {"range": f"[{rule.low:g}, {rule.high:g}]", "scale": "log" if rule.log else "linear"}
-    return {"range": f"{rule:g}" if isinstance(rule, float | int) else str(_plain(rule)), "scale": "fixed"}
+    return {"range": _short(_plain(rule)), "scale": "fixed"}
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float | int) else str(value)
 
 
 def _rule(part: str, family: str, name: str, value: Any, model: type[BaseModel]) -> Any:
@@ -121,27 +181,43 @@ def _rule(part: str, family: str, name: str, value: Any, model: type[BaseModel])
         if name not in declared:
             raise ValueError(f"`{path}` declares no search range; give one as [low, high]")
         return declared[name]
-    rule = _parsed(value)
-    for end in _ends(rule):
-        _check(path, field, end)
-    return rule
+    try:
+        rule = _parsed(value)
+    except ValueError as error:
+        raise ValueError(f"`{path}`: {error}") from None
+    ends = [_check(path, field, end) for end in _ends(rule)]
+    return Options(options=tuple(ends)) if isinstance(rule, Options) else rule
 
 
 def _parsed(value: Any) -> Any:
-    if isinstance(value, dict) and "low" in value:
-        return Range.model_validate(value)
-    if isinstance(value, dict) and "options" in value:
-        return Options.model_validate(value)
-    return Range.model_validate(value) if isinstance(value, list | tuple) else value
+    """A range or options, if `value` is written as one. Raises ValueError for one that is not whole."""
+    model: type[Settings] | None = None
+    if isinstance(value, list | tuple) or (isinstance(value, dict) and "low" in value):
+        model = Range
+    elif isinstance(value, dict) and "options" in value:
+        model = Options
+    if model is None:
+        return value
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = error.errors()[0]
+        if found["type"] == "value_error":
+            raise ValueError(found["msg"].removeprefix("Value error, ")) from None
+        must = found["msg"].removeprefix("Input ").replace("should", "must", 1)
+        raise ValueError(f"`{found['loc'][0]}` {must}, but got {value!r}") from None
 
 
-def _check(path: str, field: FieldInfo, value: Any) -> None:
+def _check(path: str, field: FieldInfo, value: Any) -> Any:
+    """The value as the field takes it."""
     annotation: Any = field.annotation
     try:
-        create_model("Knob", knob=(annotation, field)).model_validate({"knob": value})
+        return vars(create_model("Knob", knob=(annotation, field)).model_validate({"knob": value}))["knob"]
     except ValidationError as error:
+        ways = "; a searched one is [low, high], [low, high, log], `search` or {options: [...]}"
         raise ValueError(
             f"`{path}` must lie inside its validity, but got {value!r}: {error.errors()[0]['msg']}"
+            f"{ways if isinstance(value, str) else ''}"
         ) from None
 
 

@@ -14,17 +14,30 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from ..gamma.base import MODELS
 from ..identity import canonical_id
 from ..identity.equivalents import writings
 from ..ranges import Range
 from ..settings import Settings
 from ..target import TargetSpec
-from .choosers import Chooser, FixedChooser, RandomChooser, Value, draw
-from .knobs import FAMILIES, Knobs, Options, corners, family_knobs, inside, is_integer, is_searched, text_of
+from .choosers import Chooser, FixedChooser, RandomChooser, draw
+from .knobs import (
+    FAMILIES,
+    Knobs,
+    Options,
+    TrainingRule,
+    Value,
+    allows,
+    corners,
+    family_knobs,
+    inside,
+    is_integer,
+    is_searched,
+    levels,
+    text_of,
+)
 
 PARTS = ("gamma", "residual", "contrast", "weight")
-LEVELS = 10
-"""Values of a real knob that count as distinguishable when the size of a space is estimated."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +56,15 @@ class Size(NamedTuple):
     combinations: int
     """Ways to pick the families."""
     points: int
-    """Points of a grid with LEVELS values of each real knob."""
+    """Points of a grid with LEVELS values of each real knob (`knobs.py`)."""
 
 
 class SearchSpace(Settings):
     """Which targets a study may try.
 
     A knob is a number (fixed), `[low, high]` or `[low, high, log]` (searched), `search` (searched over its declared
-    range) or `{options: [...]}`. A family's own knobs are searched over their declared ranges unless said otherwise;
-    its modifiers (floor, ceiling, mix, temperature, truncation, ...) stay off unless named.
+    range) or `{options: [...]}` (one of some values). A family's own knobs are searched over their declared ranges
+    unless said otherwise; its modifiers (floor, ceiling, mix, temperature, truncation, ...) stay off unless named.
 
     The default is a compact core of seven dimensions that holds SFT, DFT, Beyond-log, distillation,
     SFT + distillation and Target-SFT as points.
@@ -65,8 +78,8 @@ class SearchSpace(Settings):
     """`none` is no signed term."""
     weight: dict[str, Knobs] = Field(default={"unit": {}}, min_length=1)
     """`anchored` is only drawn together with the γ family `anchored`."""
-    training: dict[str, Range | float] = Field(default={"learning_rate": Range(low=5e-6, high=5e-4, log=True)})
-    """Training knobs searched along; a number fixes one."""
+    training: dict[str, TrainingRule] = Field(default={"learning_rate": Range(low=5e-6, high=5e-4, log=True)})
+    """Training knobs searched along: ranges or options; a number fixes one."""
     denominator: Literal["all", "kept", "weights"] = "all"
 
     @field_validator(*PARTS)
@@ -89,6 +102,12 @@ class SearchSpace(Settings):
         return frozenset().union(*(self._family_needs(part, name) for part in PARTS for name in self._part(part)))
 
     @property
+    def needs_rows(self) -> frozenset[str]:
+        """Of which models some design of the space looks at more than the label's log-probability."""
+        parts = [(part, name) for part in PARTS for name in self._part(part)]
+        return frozenset().union(*(_needs_rows(part, name, self._rules(part, name)) for part, name in parts))
+
+    @property
     def training_knobs(self) -> tuple[str, ...]:
         """Names of the training knobs that each point sets."""
         return tuple(self.training)
@@ -98,7 +117,7 @@ class SearchSpace(Settings):
         content: dict[str, Any] = {"denominator": self.denominator}
         for part in PARTS:
             names = self._allowed(part, content.get("gamma", {}).get("kind", ""))
-            family = chooser.choice(part, names) if len(names) > 1 else names[0]
+            family = str(chooser.choice(part, names)) if len(names) > 1 else names[0]
             knobs = {
                 knob: draw(f"{part}.{family}.{knob}", rule, is_integer(part, family, knob), chooser)
                 for knob, rule in self._rules(part, family).items()
@@ -129,6 +148,22 @@ class SearchSpace(Settings):
             if found is not None and self._same(point.target, found | training):
                 return found | training
         return None
+
+    def faults(self, parameters: Mapping[str, Value]) -> list[str]:
+        """What is wrong with flat parameters, some or all of a point's; empty when a point may have them."""
+        rules: dict[str, Any] = {f"training.{name}": rule for name, rule in self.training.items()}
+        for part in PARTS:
+            rules[part] = Options(options=tuple(self._part(part)))
+            for family in self._part(part):
+                rules |= {f"{part}.{family}.{knob}": rule for knob, rule in self._rules(part, family).items()}
+        known = [name for name, rule in rules.items() if is_searched(rule)]
+        return [
+            f"`{name}` must be in {text_of(rules[name])['range']}, but is {value!r}"
+            if name in known
+            else f"`{name}` is no parameter of it; known are {', '.join(known)}"
+            for name, value in parameters.items()
+            if name not in known or not allows(rules[name], value)
+        ]
 
     def for_inputs(self, available: Collection[str]) -> Self:
         """The part of this space that needs nothing beyond `available`; ValueError when nothing is left."""
@@ -230,10 +265,10 @@ class SearchSpace(Settings):
     def _training_parameters(self, training: Mapping[str, float]) -> dict[str, Value] | None:
         if set(training) != set(self.training):
             return None
-        for name, rule in self.training.items():
-            if not (training[name] in rule if isinstance(rule, Range) else training[name] == rule):
-                return None
-        return {f"training.{name}": training[name] for name, rule in self.training.items() if isinstance(rule, Range)}
+        found = {name: inside(rule, training[name], name, self) for name, rule in self.training.items()}
+        if None in found.values():
+            return None
+        return {f"training.{name}": found[name] for name, rule in self.training.items() if is_searched(rule)}
 
     def _same(self, target: TargetSpec, parameters: Mapping[str, Value]) -> bool:
         """Whether `suggest` turns `parameters` into a design with the gradient of `target`."""
@@ -252,13 +287,19 @@ class SearchSpace(Settings):
         """How many values each searched knob of a combination can take."""
         for part, family in combination.items():
             for knob, rule in self._rules(part, family).items():
-                if isinstance(rule, Options):
-                    yield len(rule.options)
-                elif isinstance(rule, Range):
-                    yield int(rule.high - rule.low) + 1 if is_integer(part, family, knob) else LEVELS
-        yield from (LEVELS for rule in self.training.values() if isinstance(rule, Range))
+                if isinstance(rule, Range) and is_integer(part, family, knob):
+                    yield int(rule.high - rule.low) + 1
+                elif is_searched(rule):
+                    yield levels(rule)
+        yield from (levels(rule) for rule in self.training.values() if is_searched(rule))
 
 
 def _needs(part: str, family: str, rules: dict[str, Any]) -> frozenset[str]:
     """Inputs that some member of a family looks at."""
     return frozenset().union(*(getattr(corner, "needs", ()) for corner in corners(part, family, rules)))
+
+
+def _needs_rows(part: str, family: str, rules: dict[str, Any]) -> frozenset[str]:
+    """Models of which some member of a family looks at more than the label."""
+    rows_of = "needs_rows" if part == "gamma" else "needs"
+    return frozenset().union(*(getattr(corner, rows_of, ()) for corner in corners(part, family, rules))) & MODELS

@@ -50,7 +50,8 @@ def test_loss_is_finite_in_half_precision_and_survives_the_edges(gamma: str, res
     spec = spec_of(gamma, residual, extra)
     for rows in (ORDINARY.to(torch.bfloat16), EDGES.to(torch.bfloat16), EDGES.to(torch.float32), EDGES):
         logits = rows.logits.clone().requires_grad_()
-        loss = dense_target_loss(logits, rows.labels, spec, **rows.inputs(), previous_logits=rows.teacher_logits)
+        inputs = {**rows.inputs(), "previous_logits": rows.teacher_logits}
+        loss = dense_target_loss(logits, rows.labels, spec, **inputs)
         (gradient,) = torch.autograd.grad(loss, logits)
         assert not loss.isnan() and gradient.isfinite().all()
         assert not gradient[rows.labels < 0].any()
@@ -87,7 +88,7 @@ def test_trust_stays_inside_its_bounds(gamma: str) -> None:
 
 @pytest.mark.parametrize("gamma", [name for name in GAMMAS if spec_of(name).gamma.monotone])
 def test_trust_is_monotone_in_p_where_claimed(gamma: str) -> None:
-    family = spec_of(gamma).gamma.model_copy(update={"floor": 0.0, "ceiling": None, "mix": 1.0})
+    family = spec_of(gamma).gamma.model_copy(update={"floor": None, "ceiling": None, "mix": 1.0})
     moving = torch.linspace(-30, 0, 200, dtype=torch.float64)
     others = {source: torch.full_like(moving, -1) for source in ("student", "reference", "teacher")}
     others[getattr(family, "source", "student")] = moving
@@ -101,9 +102,11 @@ def test_trust_is_monotone_in_p_where_claimed(gamma: str) -> None:
     assert (steps >= -1e-15).all() and steps.max() > 0
 
 
-@pytest.mark.parametrize("gamma", [name for name in GAMMAS if spec_of(name).gamma.sees == "labels"])
-def test_trust_that_sees_labels_needs_no_dense_rows(gamma: str) -> None:
-    sparse = replace(ROWS, logits=None, logprobs=None, teacher_logprobs=None, reference_logprobs=None)
+@pytest.mark.parametrize("gamma", [name for name in GAMMAS if spec_of(name).gamma.sees != "rows"])
+def test_trust_that_sees_labels_or_margins_needs_no_dense_rows(gamma: str) -> None:
+    lead = ROWS.margins() if spec_of(gamma).gamma.sees == "margins" else None
+    dense = ("logits", "logprobs", "teacher_logprobs", "reference_logprobs", "previous_logprobs")
+    sparse = replace(ROWS, label_margins=lead, **dict.fromkeys(dense))
     torch.testing.assert_close(trust(spec_of(gamma), sparse), trust(spec_of(gamma), ROWS), rtol=0, atol=0)
 
 
@@ -152,7 +155,12 @@ def test_denominators_count_valid_kept_or_weighted_tokens(gamma: str, residual: 
         each: count(spec.model_copy(update={"denominator": each}), trusted, target.weight)
         for each in ("all", "kept", "weights")
     }
-    assert (counts["all"] == 1).all() and (counts["weights"] >= 0).all()
+    assert (counts["all"] == 1).all()
+    if spec.gamma.ends()[0] >= 0:
+        assert (counts["weights"] >= 0).all()
+    else:
+        with pytest.raises(ValueError, match="never below 0"):
+            TargetSpec.model_validate(spec.model_dump() | {"denominator": "weights"})
     silent = target.logit_gradient().abs().sum(-1) == 0
     if spec.gamma.masks and gamma != "proximal":
         assert torch.equal(counts["kept"] == 0, silent)

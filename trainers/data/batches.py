@@ -31,11 +31,13 @@ class Batch:
 
     inputs: Tensor  # (sequences, positions)
     labels: Tensor  # (sequences, positions), IGNORE_INDEX where there is no loss
-    critical: Tensor | None  # (sequences, positions) bool
     positions: Tensor  # (T,) the positions with a loss, in the flattened batch
     indices: Tensor  # (sequences,) numbers of the demonstrations in the data
     first_sequence: int
     """Rank of the first sequence in the effective batch; sequence ids count from here."""
+    critical: Tensor | None = None  # (sequences, positions) bool
+    weights: Tensor | None = None  # (sequences, positions), how often each token counts
+    reference_logprobs: Tensor | None = None  # (sequences, positions), of the label under a reference, nats
     position_ids: Tensor | None = None
     """(sequences, positions) where sequences are packed into one row, else None."""
 
@@ -57,6 +59,16 @@ class Batch:
     def flat_critical(self) -> Tensor | None:
         """Critical mask of the T positions with a loss, shape (T,)."""
         return None if self.critical is None else self.select(self.critical)
+
+    @property
+    def flat_weights(self) -> Tensor | None:
+        """How often each of the T positions with a loss counts, shape (T,)."""
+        return None if self.weights is None else self.select(self.weights)
+
+    @property
+    def flat_reference_logprobs(self) -> Tensor | None:
+        """What the data says of the label under a reference, at the T positions with a loss, shape (T,), nats."""
+        return None if self.reference_logprobs is None else self.select(self.reference_logprobs)
 
     @property
     def sequence_ids(self) -> Tensor:
@@ -154,13 +166,28 @@ def collate(
     def stack(rows: list[Tensor], fill: float) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
 
-    critical = [mask for example in examples if (mask := example.critical_labels) is not None]
     labels = stack([example.labels for example in examples], IGNORE_INDEX)
     return Batch(
         inputs=stack([example.inputs for example in examples], pad_token_id),
         labels=labels,
-        critical=stack(critical, False) if len(critical) == len(examples) else None,
         positions=(labels != IGNORE_INDEX).flatten().nonzero().squeeze(1),
         indices=torch.tensor(list(indices)),
         first_sequence=first_sequence,
+        **{name: None if rows is None else stack(rows, 0) for name, rows in columns_of(examples).items()},
     )
+
+
+def columns_of(examples: Sequence[Demonstration]) -> dict[str, list[Tensor] | None]:
+    """What is known of the labels of some sequences, by name, one tensor a sequence; None for what is not."""
+    found: dict[str, list[Tensor] | None] = {}
+    for name in ("critical", "reference_logprobs"):
+        known = [values for example in examples if (values := example.aligned(name)) is not None]
+        found[name] = known if len(known) == len(examples) else None
+    if any(example.weights is not None for example in examples):
+        found["weights"] = [_or_once(example) for example in examples]
+    return found
+
+
+def _or_once(example: Demonstration) -> Tensor:
+    weights = example.aligned("weights")
+    return torch.ones(example.length) if weights is None else weights

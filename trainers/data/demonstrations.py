@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from .style import Style
 
 IGNORE_INDEX = -100
 """Label of a position without a loss: prompt and padding."""
@@ -24,6 +27,10 @@ class Demonstration:
     token_ids: Tensor  # (n,) int32
     completion: Tensor  # (n,) bool
     critical: Tensor | None = None  # (n,) bool, tokens whose choice decides the answer
+    weights: Tensor | None = None  # (n,) float32, how often each token counts; None: once. 0 is no loss at all
+    reference_logprobs: Tensor | None = None  # (n,) float32, log-probability of each token under a reference, nats
+    place: str = ""
+    """Where its row stands, for messages: `line 7 of train.jsonl`. No part of its content."""
 
     @property
     def inputs(self) -> Tensor:
@@ -33,12 +40,28 @@ class Demonstration:
     @property
     def labels(self) -> Tensor:
         """Token to predict after each input, `IGNORE_INDEX` where there is no loss, shape (n - 1,)."""
-        return self.token_ids[1:].long().masked_fill(~self.completion[1:], IGNORE_INDEX)
+        return self.token_ids[1:].long().masked_fill(~self.learnt[1:], IGNORE_INDEX)
+
+    @property
+    def learnt(self) -> Tensor:
+        """Tokens with a loss: those of the completion that count at all, shape (n,)."""
+        return self.completion if self.weights is None else self.completion & (self.weights > 0)
+
+    def aligned(self, name: str) -> Tensor | None:
+        """One of `critical`, `weights` and `reference_logprobs`, aligned with `labels`, shape (n - 1,)."""
+        values: Tensor | None = getattr(self, name)
+        return None if values is None else values[1:]
 
     @property
     def critical_labels(self) -> Tensor | None:
         """Critical mask aligned with `labels`, shape (n - 1,)."""
-        return None if self.critical is None else self.critical[1:]
+        return self.aligned("critical")
+
+    def cut(self, length: int) -> Demonstration:
+        """The first `length` tokens."""
+        tensors = {each.name: value for each in fields(self) if isinstance(value := getattr(self, each.name), Tensor)}
+        parts: dict[str, Any] = {name: value[:length] for name, value in tensors.items()}
+        return replace(self, **parts)
 
     @property
     def length(self) -> int:
@@ -48,15 +71,19 @@ class Demonstration:
     @cached_property
     def num_labels(self) -> int:
         """Tokens with a loss."""
-        return int(self.completion[1:].sum())
+        return int(self.learnt[1:].sum())
 
     @cached_property
     def content(self) -> bytes:
-        """Digest of token ids, labels and critical mask."""
+        """Digest of token ids, labels and what else is known of each token."""
         digest = hashlib.sha256(len(self.token_ids).to_bytes(8, "little"))
         parts = (self.token_ids.int(), self.completion, self.critical)
         for part in parts:
             digest.update(b"-" if part is None else part.contiguous().numpy().tobytes())
+        for name in ("weights", "reference_logprobs"):  # absent, they leave the digest as it was before they existed
+            values: Tensor | None = getattr(self, name)
+            if values is not None:
+                digest.update(name.encode() + values.float().contiguous().numpy().tobytes())
         return digest.digest()
 
 
@@ -71,8 +98,10 @@ class Demonstrations(Sequence[Demonstration]):
     """Rows left out for exceeding `max_length`."""
     num_without_loss: int = 0
     """Rows left out because their completion has no token."""
-    rows: tuple[int, ...] = ()
-    """Number of the row of each demonstration in its source."""
+    style: Style = field(default_factory=Style)
+    """How they ask, which is how tasks ask unless they say otherwise."""
+    notes: tuple[str, ...] = ()
+    """What is worth a look before a night is spent on them, a sentence each."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -82,10 +111,6 @@ class Demonstrations(Sequence[Demonstration]):
 
     def __iter__(self) -> Iterator[Demonstration]:
         return iter(self.examples)
-
-    def name_of(self, index: int, source: str) -> str:
-        """Where a demonstration comes from, for messages."""
-        return f"row {self.rows[index]} of {source}" if self.rows else f"demonstration {index} of {source}"
 
     def sequence(self, index: int) -> tuple[Tensor, Tensor]:
         """Inputs and labels of one demonstration, each of shape (positions,)."""
@@ -107,6 +132,14 @@ class Demonstrations(Sequence[Demonstration]):
     @property
     def has_critical(self) -> bool:
         return all(example.critical is not None for example in self.examples)
+
+    @property
+    def has_weights(self) -> bool:
+        return any(example.weights is not None for example in self.examples)
+
+    @property
+    def has_reference_logprobs(self) -> bool:
+        return all(example.reference_logprobs is not None for example in self.examples)
 
     def summary(self) -> str:
         """One line for people: what was kept and what was left out."""

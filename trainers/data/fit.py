@@ -3,63 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ...spaces.errors import UserError
 from ..models.tokens import end_of_sequence, special_ids
-from ..settings import DataSettings
 from .demonstrations import Demonstrations
 
 
-def check_fit(
-    data: Demonstrations, model: Any, tokenizer: Any, settings: DataSettings, *, field: str = "model"
-) -> None:
+def check_fit(data: Demonstrations, model: Any, tokenizer: Any, *, field: str = "model") -> None:
     """Raise UserError, with its row, for the first demonstration that the model cannot read or predict."""
     layers = (model.get_input_embeddings(), model.get_output_embeddings())
     rows = min(layer.weight.shape[0] for layer in layers)
     positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     for number, example in enumerate(data):
+        place = example.place or f"demonstration {number}"
         if (largest := int(example.token_ids.max())) >= rows:
             token = tokenizer.convert_ids_to_tokens(largest)
             raise UserError(
-                f"every token of the data must have a row in the {field}, but {data.name_of(number, settings.path)} "
-                f"uses {token!r}, id {largest}, of {rows} rows; add it to the model (`{field}.add_tokens: "
-                f"[{token!r}]`), or take a tokenizer that belongs to it",
+                f"every token of the data must have a row in the {field}, but {place} uses {token!r}, id {largest}, of "
+                f"{rows} rows; add it to the model (`{field}.add_tokens: [{token!r}]`), or take a tokenizer that "
+                "belongs to it",
                 field=f"{field}.add_tokens",
             )
         if positions is not None and example.length > positions:
             raise UserError(
-                f"a demonstration must fit the {positions} positions of the {field}, but "
-                f"{data.name_of(number, settings.path)} has {example.length}; set `data.max_length` to "
-                f"{positions + 1} at most, which leaves longer ones out",
+                f"a demonstration must fit the {positions} positions of the {field}, but {place} has "
+                f"{example.length}; set `data.max_length` to {positions + 1} at most, which leaves longer ones out",
                 field="data.max_length",
             )
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Where the answers that are learnt end, for people."""
+
+    line: str
+    notes: tuple[str, ...]
+    """What is worth a look before a night is spent on them."""
+
+
 def check_ends(
     data: Demonstrations, ends: Collection[int], tokenizer: Any, *, chat: bool, stop: Collection[str] | None
-) -> str:
-    """Where answers end, in a line for people.
+) -> Ends:
+    """Where answers end.
 
     `ends`: ids that end a completion; `stop`: strings that do, None where nothing is generated. Raises UserError when
     nothing that is learnt ends an answer and no string does: every answer would be cut off at its longest.
     """
     special = set(ends) & (special_ids(tokenizer) | {end_of_sequence(tokenizer)})
     known = torch.tensor(sorted(special), dtype=torch.int32)
-    found = [example.token_ids[example.completion] for example in data]
+    found = [example.token_ids[example.learnt] for example in data]
     ending = [learnt[torch.isin(learnt, known)] for learnt in found]
-    number = sum(len(each) > 0 for each in ending)
-    if not number and stop is not None and not stop:
+    endless = [number for number, each in enumerate(ending) if not len(each)]
+    if len(endless) == len(data) and stop is not None and not stop:
         raise _endless(chat)
     learnt = {int(token) for each in ending for token in each}
-    parts = [f"{_named(learnt, tokenizer) or 'no token'} in {number} of {len(data)} demonstrations"]
+    line = f"{_named(learnt, tokenizer) or 'no token'} in {len(data) - len(endless)} of {len(data)} demonstrations"
     if unlearnt := special - learnt:
-        parts.append(f"generation also stops at {_named(unlearnt, tokenizer)}")
+        line += f"; generation also stops at {_named(unlearnt, tokenizer)}"
+    if stop:
+        line += f", and at the text {', '.join(map(repr, stop))}"
+    notes = []
+    if endless and learnt:
+        places = data[endless[0]].place or f"demonstration {endless[0]}"
+        notes.append(f"{len(endless)} of {len(data)} demonstrations teach no end of an answer (first: {places})")
     if ordinary := set(ends) - special:
-        parts.append(f"and, as the model declares, at the ordinary token {_named(ordinary, tokenizer)}")
-    return "; ".join([*parts, *([f"and at the text {', '.join(map(repr, stop))}"] if stop else [])])
+        notes.append(
+            f"the model declares that {_named(ordinary, tokenizer)} ends an answer, which its tokenizer takes for "
+            "ordinary text: mend `eos_token_id` in its generation_config.json"
+        )
+    return Ends(line, tuple(notes))
 
 
 def _endless(chat: bool) -> UserError:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from .batches import Batch
+from .batches import Batch, columns_of
 from .demonstrations import IGNORE_INDEX, Demonstration
 
 
@@ -36,16 +36,15 @@ def pack(
     """As `collate`, in one row: (1, positions of all sequences). Nothing is padded, so `pad_token_id` is not used."""
     labels = torch.cat([example.labels for example in examples])
     lengths = torch.tensor([example.length for example in examples])
-    critical = [mask for example in examples if (mask := example.critical_labels) is not None]
     return PackedBatch(
         inputs=torch.cat([example.inputs for example in examples])[None],
         labels=labels[None],
-        critical=torch.cat(critical)[None] if len(critical) == len(examples) else None,
         positions=(labels != IGNORE_INDEX).nonzero().squeeze(1),
         indices=torch.tensor(list(indices)),
         first_sequence=first_sequence,
         position_ids=torch.cat([torch.arange(example.length) for example in examples])[None],
         sequence_numbers=torch.repeat_interleave(torch.arange(len(examples)), lengths),
+        **{name: None if rows is None else torch.cat(rows)[None] for name, rows in columns_of(examples).items()},
     )
 
 

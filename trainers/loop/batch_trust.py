@@ -12,19 +12,15 @@ from torch import Tensor
 from ...spaces.rows import LabelRows
 from ...spaces.target import TargetSpec, trust
 from ..data.batches import Batch, EffectiveBatch
-from ..loss.residual_source import CachedSlice, HiddenHead
-from ..models.head import OutputHead, evaluating, hidden_states
-from ..teachers.sources import Source
+from ..models.head import evaluating, hidden_states
+from ..teachers.sources import Source, label_logprobs
 from .objective import Objective
 from .old_policy import OldPolicy
 
-WITHIN_A_SEQUENCE = frozenset({"likelihood_ratio", "sigmoid_ratio"})
-"""Families of batch scope whose trust depends on the token's own sequence only: a micro-batch holds it whole."""
-
 
 def needs_trust_pass(target: TargetSpec, num_micro_batches: int) -> bool:
-    """Whether γ over the effective batch differs from γ over each of its micro-batches."""
-    across = target.gamma.scope == "batch" and target.gamma.kind not in WITHIN_A_SEQUENCE
+    """Whether γ over the effective batch differs from γ over each of its micro-batches, which hold whole sequences."""
+    across = target.gamma.scope == "batch" and not target.gamma.within_sequence
     return across and num_micro_batches > 1
 
 
@@ -45,28 +41,23 @@ def _label_rows(objective: Objective, target: TargetSpec, batch: Batch, old_logp
     needs = target.gamma.needs
 
     def of(name: str, source: Source | None) -> Tensor | None:
-        return _source_logprobs(source, batch) if source is not None and name in needs else None
+        return label_logprobs(source, batch) if source is not None and name in needs else None
 
+    others = {"teacher": of("teacher", objective.teacher), "reference": of("reference", objective.reference)}
+    frozen = next((logprobs for logprobs in others.values() if logprobs is not None), None)
+    if target.gamma.asks_student or frozen is None:
+        hidden = batch.select(hidden_states(objective.model, batch.inputs, batch.position_ids))
+        own = objective.head.label_logprobs(hidden, batch.flat_labels)
+    else:  # nobody looks at it, and a frozen source spares the pass
+        own = frozen
     return LabelRows(
-        label_logprobs=objective.head.label_logprobs(
-            batch.select(hidden_states(objective.model, batch.inputs, batch.position_ids)), batch.flat_labels
-        ),
-        teacher_label_logprobs=of("teacher", objective.teacher),
-        reference_label_logprobs=of("reference", objective.reference),
+        label_logprobs=own,
+        teacher_label_logprobs=others["teacher"],
+        reference_label_logprobs=others["reference"],
         old_logprobs=None if old_logprobs is None else old_logprobs.to(batch.labels.device),
         critical=batch.flat_critical,
         sequence_ids=batch.sequence_ids,
     )
-
-
-def _source_logprobs(source: Source, batch: Batch) -> Tensor:
-    rows, labels = source.rows(batch), batch.flat_labels
-    if isinstance(rows, CachedSlice):
-        return rows.label_logprob.float()
-    if isinstance(rows, HiddenHead):
-        head = OutputHead(rows.weight, rows.bias, rows.softcap, rows.logit_scale)
-        return head.label_logprobs(rows.hidden, labels)
-    return rows.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
 def _joined(parts: list[LabelRows]) -> LabelRows:

@@ -27,6 +27,7 @@ from ..models.load import load_model
 from ..models.merging import merged, say_tied, tied
 from ..models.ranks import is_sharded, whole
 from ..models.tokens import settle
+from ..models.transformers_versions import recompute_activations
 from ..run_settings import RunSettings
 from ..settings import ModelSettings, TrainingSettings
 from ..teachers.sources import Source
@@ -197,15 +198,6 @@ class FullRun:
                 if self.main:
                     into[name].copy_(trained)
         return copied if copied is None or self.training.lora is None else merged(copied)
-
-
-def recompute_activations(model: Any) -> None:
-    """Let the backward pass compute the layers' activations again, under the name that this transformers has for it."""
-    enable = getattr(model, "activation_checkpointing_enable", None)
-    if enable is not None:
-        enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, shard_gigabytes: float) -> None:

@@ -13,9 +13,9 @@ from ...spaces.target import TargetSpec
 from ..data.batches import Batch
 from ..data.demonstrations import Demonstrations
 from ..loss import LossSum, dense_target_loss, fused_target_loss
-from ..loss.residual_source import HiddenHead, ResidualSource
+from ..loss.residual_source import HiddenHead, LabelOnly, ResidualSource
 from ..models.head import OutputHead, hidden_states, output_head
-from ..teachers.sources import Source
+from ..teachers.sources import LabelColumn, Source
 
 
 @dataclass(eq=False)
@@ -53,6 +53,7 @@ class Objective:
             "old_logprobs": old_logprobs,
             "critical": batch.flat_critical,
             "sequence_ids": batch.sequence_ids,
+            "weights": batch.flat_weights,
             "gamma": gamma,
             "real_vocab": self.real_vocab,
         }
@@ -74,7 +75,7 @@ class Objective:
             return total
         logits = self.head.logits(hidden)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        rows: dict[str, Any] = {f"{name}_logits": _logits(source) for name, source in sources.items()}
+        rows: dict[str, Any] = dict(_dense(name, source) for name, source in sources.items() if source is not None)
         return replace(total, loss_sum=dense_target_loss(logits, labels, target, **rows, **columns))
 
     def check_needs(self, target: TargetSpec, data: Demonstrations) -> None:
@@ -91,14 +92,23 @@ class Objective:
                     "another target",
                     field="target",
                 )
+        if isinstance(self.reference, LabelColumn) and not data.has_reference_logprobs:
+            raise UserError(
+                "every demonstration must have the reference's log-probabilities, but not all have; name their column "
+                "in `data.reference_logprob_column`",
+                field="data.reference_logprob_column",
+            )
 
 
-def _logits(source: ResidualSource | None) -> Tensor | None:
-    """Dense rows of a source; log-probabilities are logits."""
-    if source is None or isinstance(source, Tensor):
-        return source
+def _dense(name: str, source: ResidualSource) -> tuple[str, Tensor]:
+    """A source as an argument of the dense loss; log-probabilities are logits."""
+    if isinstance(source, LabelOnly):
+        return f"{name}_label_logprobs", source.logprobs
+    if isinstance(source, Tensor):
+        return f"{name}_logits", source
     if isinstance(source, HiddenHead):
-        return OutputHead(source.weight, source.bias, source.softcap, source.logit_scale).logits(source.hidden)
+        head = OutputHead(source.weight, source.bias, source.softcap, source.logit_scale)
+        return f"{name}_logits", head.logits(source.hidden)
     raise UserError(
         "`loss: dense` needs whole distributions, but the teacher comes from a top-k cache; use `loss: fused`",
         field="train.loss",

@@ -1,4 +1,4 @@
-"""The previous policy: what the weights at the start of a window of steps say, on labels or in full."""
+"""The previous policy: what the weights at the start of a window of steps say, or a moving average of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..teachers.sources import FrozenModel
 class OldPolicy:
     """log π_old(y) for the batches of the current window of `every` steps.
 
-    π_old is refreshed where the step number is a multiple of `every`, from the weights as they are then. Each step's
-    values are kept in the token order of its effective batch, which no choice of micro-batch changes.
+    π_old is refreshed where the step number is a multiple of `every`, from the weights of `model` as they are then.
+    Each step's values are kept in the token order of its effective batch, which no choice of micro-batch changes.
     """
 
     def __init__(self, model: nn.Module, head: OutputHead, order: BatchOrder, *, every: int, micro_batch: int) -> None:
@@ -53,32 +53,53 @@ class OldPolicy:
 
 
 class PreviousModel:
-    """A second copy of the model that takes over its weights where the step number is a multiple of `every`."""
+    """A second copy of the model that moves towards its weights where the step number is a multiple of `every`.
 
-    def __init__(self, model: nn.Module, *, every: int) -> None:
+    previous ← decay·previous + (1 − decay)·current; with decay 0 it takes them over. Averages are kept in float32: in
+    half precision a small share of a small change would be lost in rounding.
+    """
+
+    def __init__(self, model: nn.Module, *, every: int, decay: float = 0.0) -> None:
         if any(is_sharded(parameter) for parameter in model.parameters()):
             raise UserError(
                 "a target that looks at the former weights in full needs a copy of the model, but a sharded one cannot "
                 "be copied; use `strategy: ddp`, or leave such targets out",
                 field="engine.strategy",
             )
-        self.model, self.every = model, every
+        self.model, self.every, self.decay = model, every, decay
         self.source = FrozenModel(copy.deepcopy(model))
+        self._moving = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._averages = {name: _exact(mine) for name, mine in self._mine().items()} if decay else {}
 
     @torch.no_grad()
     def refresh(self, step: int) -> None:
-        """Take over the current weights if a window starts at `step`."""
-        if step % self.every == 0:
-            for mine, current in zip(self.source.model.parameters(), self.model.parameters(), strict=True):
-                mine.copy_(current)
+        """Move towards the current weights if a window starts at `step`."""
+        if step % self.every:
+            return
+        current = dict(self.model.named_parameters())
+        for name, mine in self._mine().items():
+            if self.decay:
+                mine.copy_(self._averages[name].lerp_(_exact(current[name]), 1 - self.decay))
+            else:
+                mine.copy_(current[name])
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: the weights that training changes."""
-        mine = dict(self.source.model.named_parameters())
-        return {name: mine[name] for name, current in self.model.named_parameters() if current.requires_grad}
+        return dict(self._averages) if self.decay else self._mine()
 
     @torch.no_grad()
     def restore(self, state: dict[str, Tensor]) -> None:
-        mine = dict(self.source.model.named_parameters())
+        mine = self._mine()
         for name, tensor in state.items():
             mine[name].copy_(tensor)
+            if self.decay:
+                self._averages[name].copy_(tensor)
+
+    def _mine(self) -> dict[str, Tensor]:
+        """The copy's own weights, of those that training changes."""
+        return {name: mine.detach() for name, mine in self.source.model.named_parameters() if name in self._moving}
+
+
+def _exact(weight: Tensor) -> Tensor:
+    """A weight in float32, or as it is where that is no less."""
+    return weight.detach().to(torch.promote_types(weight.dtype, torch.float32))

@@ -26,7 +26,7 @@ from ..models.load import (
 from ..models.lora import attach_lora, check_added, describe_adapters, detached
 from ..models.ranks import gathered, local, shard
 from ..models.tokens import end_tokens
-from ..settings import DataSettings, LoraSettings, ModelSettings
+from ..settings import LoraSettings, ModelSettings
 from ..teachers.sources import FrozenModel
 
 
@@ -78,15 +78,15 @@ class ResidentModel:
         known = max(self.tokenizer.get_vocab().values()) + 1
         return known if known < rows else None
 
-    def meet(self, data: Demonstrations, settings: DataSettings, *, chat: bool) -> None:
+    def meet(self, data: Demonstrations, *, chat: bool) -> None:
         """Learn what will be trained on; from here on the model itself says where answers end.
 
         `chat`: whether demonstrations or problems go through the chat template. Raises UserError, with the row, for
         a demonstration that model or teacher cannot read.
         """
-        check_fit(data, self._model, self.tokenizer, settings)
+        check_fit(data, self._model, self.tokenizer)
         if self.teacher is not None:
-            check_fit(data, self.teacher.model, self.tokenizer, settings, field="teacher")
+            check_fit(data, self.teacher.model, self.tokenizer, field="teacher")
         self.chat = chat
         self._model.generation_config.eos_token_id = sorted(self.end_tokens) or None
 
@@ -95,8 +95,8 @@ class ResidentModel:
         """Ids that end an answer."""
         return end_tokens(self._model, self.tokenizer, chat=self.chat)
 
-    def described_adapters(self, lora: LoraSettings) -> str:
-        """What `lora` adapts, in a line for people. Ends the life of the last model."""
+    def described_adapters(self, lora: LoraSettings) -> tuple[str, list[str]]:
+        """What `lora` adapts, in a line for people, and what is worth a look. Ends the life of the last model."""
         return describe_adapters(self.fresh(lora), lora)
 
     def fresh(self, lora: LoraSettings | None = None, *, seed: int = 0) -> nn.Module:

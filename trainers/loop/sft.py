@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ...spaces.identity import derive_seed
-from ...spaces.target import TargetSpec
+from ...spaces.target import PreviousPolicy, TargetSpec
 from ..data.batches import Batch, BatchOrder, EffectiveBatch, Layout, micro_batch_of_rank
 from ..data.demonstrations import Demonstrations
 from ..loss import LossSum
@@ -163,10 +163,10 @@ class _Run:
         batch = self.order.at(self.step)
         self.objective.model.train()
         with _seeded(derive_seed("step", self.seed, self.step, self.accelerator.process_index), self.device):
-            if self.old_policy is not None:
-                self.old_policy.refresh(self.step, self.settings.steps)
             if self.previous is not None:
                 self.previous.refresh(self.step)
+            if self.old_policy is not None:
+                self.old_policy.refresh(self.step, self.settings.steps)
             totals = self._accumulate(batch)
         rate = learning_rate(self.settings, self.step)
         norm = self.optimizer.clip().item()
@@ -209,7 +209,7 @@ class _Run:
             self.optimizer.sum_over_ranks(self.accelerator)
             sums = self.accelerator.reduce(sums, "sum")
         totals = _Totals(*sums.tolist())
-        if target.denominator != "all":
+        if target.denominator != "all" or self.order.data.has_weights:
             self.optimizer.scale(batch.num_tokens / totals.denominator if totals.denominator else 0.0)
         return totals
 
@@ -224,19 +224,22 @@ class _Run:
         given: dict[str, Any] = {}
         if self.old_policy is not None:
             given["old_logprobs"] = self.old_policy.rows(batch, micro)
-        if self.previous is not None:
+        if self.previous is not None and "previous" in self.target.needs:
             given["previous"] = self.previous.source.rows(micro)
         if gamma is not None:
             given["gamma"] = gamma[batch.tokens_of(micro)]
         return given
 
     def _policies(self) -> tuple[OldPolicy | None, PreviousModel | None]:
-        needs, every, model = self.target.needs, self.settings.old_policy_every, self.objective.model
-        old = OldPolicy(model, self.objective.head, self.order, every=every, micro_batch=self.micro_batch)
-        return (
-            old if "old_logprobs" in needs else None,
-            PreviousModel(model, every=every) if "previous" in needs else None,
-        )
+        needs, model, head = self.target.needs, self.objective.model, self.objective.head
+        rule = self.target.previous or PreviousPolicy()
+        every, previous, old = rule.every or self.settings.old_policy_every, None, None
+        if "previous" in needs or ("old_logprobs" in needs and rule.decay):
+            previous = PreviousModel(model, every=every, decay=rule.decay)
+            model, head = previous.source.model, previous.source.head
+        if "old_logprobs" in needs:
+            old = OldPolicy(model, head, self.order, every=every, micro_batch=self.micro_batch)
+        return old, previous
 
     def _any_rank(self, stop: bool) -> bool:
         if self.accelerator.num_processes == 1:

@@ -19,7 +19,7 @@ from ...spaces.target import TargetSpec, design, trust
 from ..data.batches import collate
 from ..data.demonstrations import Demonstration, Demonstrations
 from ..loss.dense import dense_rows
-from ..loss.residual_source import CachedSlice, HiddenHead, ResidualSource, top_entries, widen
+from ..loss.residual_source import CachedSlice, HiddenHead, LabelOnly, ResidualSource, top_entries, widen
 from ..models.head import OutputHead, hidden_states, output_head
 from ..teachers.sources import Source
 
@@ -80,21 +80,18 @@ class TokenView:
         logits = output_head(self.model).logits(batch.select(hidden_states(self.model, batch.inputs)))
         logits = logits if logits.dtype == torch.float64 else logits.float()
         student = log_softmax(logits)
-        given = {
-            name: _dense(source.rows(batch), labels, student)
-            for name, source in self.sources.items()
-            if source is not None
+        asked = {name: source.rows(batch) for name, source in self.sources.items() if source is not None}
+        at_label = {name: rows.logprobs[: len(labels)] for name, rows in asked.items() if isinstance(rows, LabelOnly)}
+        given = {name: _dense(rows, labels, student) for name, rows in asked.items() if name not in at_label}
+        columns = {
+            "old_logprobs": student.gather(1, labels[:, None]).squeeze(1),
+            "critical": batch.flat_critical,
+            "sequence_ids": torch.full_like(labels, number),
+            "weights": batch.flat_weights,
+            **{f"{name}_label_logprobs": logprobs for name, logprobs in at_label.items()},
         }
-        return dense_rows(
-            logits,
-            labels,
-            torch.ones_like(labels, dtype=torch.bool),
-            {**given, "previous": logits},
-            self.real_vocab,
-            student.gather(1, labels[:, None]).squeeze(1),
-            batch.flat_critical,
-            torch.full_like(labels, number),
-        )
+        everywhere = torch.ones_like(labels, dtype=torch.bool)
+        return dense_rows(logits, labels, everywhere, {**given, "previous": logits}, columns, self.real_vocab)
 
     def _tokens(self, spec: TargetSpec, number: int, gamma: Tensor) -> list[dict[str, Any]]:
         rows = self._rows(number)
@@ -137,14 +134,13 @@ def _dense(source: ResidualSource, labels: Tensor, student: Tensor) -> Tensor:
         return widen(top_entries(source.select(slice(0, len(labels))), labels, student.dtype), student)
     if isinstance(source, HiddenHead):
         return OutputHead(source.weight, source.bias, source.softcap, source.logit_scale).logits(source.hidden)
+    assert isinstance(source, Tensor)
     return source
 
 
 def _cut(example: Demonstration) -> Demonstration:
     """The demonstration up to its `TOKENS`-th token with a loss."""
-    length = int((example.completion.cumsum(0) <= TOKENS).sum())
-    critical = None if example.critical is None else example.critical[:length]
-    return Demonstration(example.token_ids[:length], example.completion[:length], critical)
+    return example.cut(int((example.learnt.cumsum(0) <= TOKENS).sum()))
 
 
 def _joined(batch: Sequence[Rows]) -> LabelRows:

@@ -9,17 +9,26 @@ fused.py            the target loss over a large vocabulary, never holding (toke
 gradients.py        the gradients of one call, gathered chunk by chunk while its logits are at hand
 head.py             the head that turns hidden states into logits, chunk by chunk
 inputs.py           what one call of the fused loss works on: checked inputs, of which only the valid tokens are left
-residual_source.py  where a teacher or reference distribution comes from: cached top-k rows
+residual_source.py  where a teacher or reference distribution comes from: cached rows, a model, or labels alone
 row_form.py         every target whose tail keeps the student's shape, at the price of cross-entropy
 row_kernel.py       the pass of `tail_softmax` as one Triton kernel: a program a row, two sweeps over it, in place
 tail_softmax.py     one pass over a chunk of logits that serves every target: the softmax of the tail
 """
 
-from .fused import CachedSlice, HiddenHead, LossSum, dense_target_loss, fused_target_loss, fused_target_losses
+from .fused import (
+    CachedSlice,
+    HiddenHead,
+    LabelOnly,
+    LossSum,
+    dense_target_loss,
+    fused_target_loss,
+    fused_target_losses,
+)
 
 __all__ = [
     "CachedSlice",
     "HiddenHead",
+    "LabelOnly",
     "LossSum",
     "dense_target_loss",
     "fused_target_loss",

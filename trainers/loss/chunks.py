@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ...spaces.numerics import entropy, log_softmax
 from ...spaces.residual import Uniform
 from ...spaces.rows import LabelRows, Rows
 from ...spaces.target import Design, TargetSpec, count, design, trust
+from .dense import LABELLED
 from .gradients import Gradients, NoGradients
 from .head import WORKSPACE, Head, compute_dtype, padded
 from .inputs import ValidTokens
@@ -67,15 +69,11 @@ class Call:
     def _buffers(self, plan: Plan) -> int:
         if plan.dense:
             return DENSE_BUFFERS + 2 * len(self.tokens.sources)
-        needs = frozenset().union(*(spec.gamma.needs for _, spec in plan.row_form)) - self.tokens.cached
-        models = bool(needs & self.tokens.sources.keys())
+        needs = frozenset().union(*(spec.gamma.needs for _, spec in plan.row_form))
+        models = bool(needs & self.tokens.live)
         rows = any(spec.gamma.sees == "rows" for _, spec in plan.row_form)
         half = not self.hidden.is_cuda and self.hidden.dtype != self.dtype
         return 1 + half + ROWS_BUFFERS * rows + 2 * models
-
-
-LABELLED = ("teacher", "reference")
-"""Sources whose label log-probability a design may ask for by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +113,7 @@ class Chunk:
         The GEMMs of the sources that `needs` names are done for the whole chunk.
         """
         tokens, step = self.call.tokens, cached_rows(self.linear)
-        for name in needs & tokens.sources.keys() - self._source_logits.keys() - tokens.cached:
+        for name in needs & tokens.live - self._source_logits.keys():
             self._source_logits[name] = tokens.sources[name].logits(self.index, self.call.head.vocab)
         found = []
         for start in range(0, len(self.linear), step):
@@ -140,23 +138,23 @@ class Chunk:
         """The rows of a part on the whole vocabulary, with the sources that `needs` names."""
         tokens = self.call.tokens
         labels = tokens.labels[self.index][:, None]
+        asked = {name: source for name, source in tokens.sources.items() if name in needs}
+        at_label = {name: source.labels[self.index] for name, source in asked.items() if source.labels is not None}
         given = {
             name: source.logprobs(self.index, self.logprobs, self._source_logits.get(name))
-            for name, source in tokens.sources.items()
-            if name in needs
+            for name, source in asked.items()
+            if source.labels is None
         }
+        at_label |= {name: rows.gather(1, labels)[:, 0] for name, rows in given.items() if name in LABELLED}
+        sources: dict[str, Any] = {f"{name}_logprobs": rows for name, rows in given.items()}
+        sources |= {f"{name}_label_logprobs": logprobs for name, logprobs in at_label.items()}
         return Rows(
             label_logprobs=self.logprobs.gather(1, labels)[:, 0],
             labels=labels[:, 0],
             logits=self.logits,
             logprobs=self.logprobs,
             real_vocab=self.call.head.real_vocab,
-            **{f"{name}_logprobs": rows for name, rows in given.items()},
-            **{
-                f"{name}_label_logprobs": rows.gather(1, labels)[:, 0]
-                for name, rows in given.items()
-                if name in LABELLED
-            },
+            **sources,
             **tokens.chunk_columns(self.index),
         )
 
@@ -186,7 +184,13 @@ class ChunkLoop:
 
     def __init__(self, call: Call, specs: list[TargetSpec], gradients: Gradients) -> None:
         self.call, self.specs, self.gradients = call, specs, gradients
-        self.plan = Plan.make(specs, call.tokens.cached, capped=call.head.softcap is not None)
+        self.plan = Plan.make(
+            specs,
+            call.tokens.cached,
+            capped=call.head.softcap is not None,
+            vocab=call.head.vocab,
+            fewest=call.tokens.fewest,
+        )
         self.columns = call.tokens.coarse_columns(self.plan.sources)
         self.results: list[list[TokenResults]] = [[] for _ in specs]
 
@@ -243,7 +247,7 @@ class ChunkLoop:
             rows = part.dense_rows(spec.needs)
             gamma = trust(spec, rows) if known is None else known.gamma[inside]
             target = design(spec, rows, gamma)
-            self._report(number, spec, gamma, target, rows.label_probs, entropy(part.logprobs))
+            self._report(number, spec, gamma, target, rows, entropy(part.logprobs))
             if gradient is not None:
                 found = logit_gradient(target)
                 if self.call.head.softcap is not None:
@@ -255,10 +259,10 @@ class ChunkLoop:
     def _row_forms(self, chunk: Chunk, known: dict[int, _Trust]) -> None:
         call, index = self.call, chunk.index
         coarse = chunk.coarse(self.columns.select(index))
-        label_prob, spread = coarse.label_logprobs.exp(), coarse.entropy()
+        spread, lead = coarse.entropy(), coarse.label_margins()
         forms = {}
         for number, spec in self.plan.row_form:
-            scalars = call.tokens.scalars(index, coarse.label_logprobs, spec.gamma.needs, call.head.vocab)
+            scalars = call.tokens.scalars(index, coarse.label_logprobs, spec.gamma.needs, call.head.vocab, lead)
             given = known.get(number) or _Trust(trust(spec, scalars))
             uniform = spec.residual_acts and isinstance(spec.residual, Uniform)
             forms[number], target = row_form(
@@ -270,13 +274,14 @@ class ChunkLoop:
                 mean_logit=call.head.mean_logit(chunk.hidden) if uniform else None,
                 real_vocab=call.head.real_vocab,
             )
-            self._report(number, spec, given.gamma, target, label_prob, spread)
+            self._report(number, spec, given.gamma, target, scalars, spread)
         self.gradients.add_forms(index, coarse, forms)
 
     def _report(
-        self, number: int, spec: TargetSpec, gamma: Tensor, target: Design, label_prob: Tensor, spread: Tensor
+        self, number: int, spec: TargetSpec, gamma: Tensor, target: Design, rows: LabelRows, spread: Tensor
     ) -> None:
-        result = TokenResults(target.value, label_prob, spread, count(spec, gamma, target.weight))
+        counted = count(spec, gamma, target.weight, rows.weights)
+        result = TokenResults(target.value, rows.label_probs, spread, counted)
         self.results[number].append(result)
 
 

@@ -45,9 +45,12 @@ def dense_target_loss(
     teacher_logits: Tensor | None = None,
     reference_logits: Tensor | None = None,
     previous_logits: Tensor | None = None,
+    teacher_label_logprobs: Tensor | None = None,
+    reference_label_logprobs: Tensor | None = None,
     old_logprobs: Tensor | None = None,
     critical: Tensor | None = None,
     sequence_ids: Tensor | None = None,
+    weights: Tensor | None = None,
     gamma: Tensor | None = None,
     real_vocab: int | None = None,
 ) -> Tensor:
@@ -63,9 +66,13 @@ def dense_target_loss(
         teacher_logits: (tokens, vocab), or narrower when it covers all `real_vocab` entries.
         reference_logits: as `teacher_logits`, of the frozen start model.
         previous_logits: as `teacher_logits`, of the previous policy.
+        teacher_label_logprobs: (tokens,) log-probability of the label, nats, instead of `teacher_logits` where the
+            design looks at no more (`spec.needs_rows`).
+        reference_label_logprobs: as `teacher_label_logprobs`, of the frozen start model.
         old_logprobs: (tokens,) log-probability of the label under the previous policy, nats.
         critical: (tokens,) bool, the tokens that the data marks as critical.
         sequence_ids: (tokens,) int, which sequence each token belongs to.
+        weights: (tokens,) how often each token counts, above 0.
         gamma: (tokens,) trust of a family whose `scope` is `batch`, when it was computed over a larger batch than this.
         real_vocab: how many entries the tokenizer can produce; the rest of the head is padding. None: all.
 
@@ -73,7 +80,15 @@ def dense_target_loss(
         ValueError: a shape that does not fit, a label outside the vocabulary, or an input that the design needs and
             did not get.
     """
-    _check(logits, labels, real_vocab, old_logprobs=old_logprobs, critical=critical, sequence_ids=sequence_ids)
+    columns = {
+        "teacher_label_logprobs": teacher_label_logprobs,
+        "reference_label_logprobs": reference_label_logprobs,
+        "old_logprobs": old_logprobs,
+        "critical": critical,
+        "sequence_ids": sequence_ids,
+        "weights": weights,
+    }
+    _check(logits, labels, real_vocab, columns)
     if gamma is not None and spec.gamma.scope != "batch":
         raise ValueError(
             f"`gamma` belongs to families of whole batches, but {spec.gamma.kind!r} looks at tokens; leave it out"
@@ -81,14 +96,14 @@ def dense_target_loss(
     valid = labels != IGNORE_INDEX
     dense = {"teacher": teacher_logits, "reference": reference_logits, "previous": previous_logits}
     with torch.no_grad():
-        rows = dense_rows(logits.detach(), labels, valid, dense, real_vocab, old_logprobs, critical, sequence_ids)
+        rows = dense_rows(logits.detach(), labels, valid, dense, columns, real_vocab)
         target = design(spec, rows, None if gamma is None else gamma[valid].to(rows.label_logprobs))
         value, gradient = target.value.sum(), target.logit_gradient()
     loss: Tensor = _WithGradient.apply(logits, value, valid, gradient)  # type: ignore[no-untyped-call]
     return loss
 
 
-def _check(logits: Tensor, labels: Tensor, real_vocab: int | None, **columns: Tensor | None) -> None:
+def _check(logits: Tensor, labels: Tensor, real_vocab: int | None, columns: dict[str, Tensor | None]) -> None:
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(
             f"`logits` must be (tokens, vocab) and `labels` (tokens,), but got {tuple(logits.shape)} and "
@@ -110,12 +125,13 @@ def dense_rows(
     labels: Tensor,
     valid: Tensor,
     dense: dict[str, Tensor | None],
+    columns: dict[str, Tensor | None],
     real_vocab: int | None,
-    old_logprobs: Tensor | None,
-    critical: Tensor | None,
-    sequence_ids: Tensor | None,
 ) -> Rows:
-    """The valid tokens with everything that was given, in the precision of the loss."""
+    """The valid tokens with everything that was given, in the precision of the loss.
+
+    `dense` has logits by source, `columns` values by their name in `LabelRows`.
+    """
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     scores = logits[valid].to(dtype)
     chosen = labels[valid].long()
@@ -125,13 +141,15 @@ def dense_rows(
         if other is not None
     }
     logprobs = log_softmax(scores)
+    known: dict[str, Any] = {
+        name: _column(column[valid], dtype) for name, column in columns.items() if column is not None
+    }
+    if "critical" in known:
+        known["critical"] = known["critical"].bool()
+    known |= {f"{name}_label_logprobs": _of_label(given[name], chosen) for name in LABELLED if name in given}
     return Rows(
         label_logprobs=_of_label(logprobs, chosen),
-        teacher_label_logprobs=_of_label(given["teacher"], chosen) if "teacher" in given else None,
-        reference_label_logprobs=_of_label(given["reference"], chosen) if "reference" in given else None,
-        old_logprobs=None if old_logprobs is None else old_logprobs[valid].to(dtype),
-        critical=None if critical is None else critical[valid].bool(),
-        sequence_ids=None if sequence_ids is None else sequence_ids[valid],
+        **known,
         logits=scores,
         logprobs=logprobs,
         labels=chosen,
@@ -140,6 +158,14 @@ def dense_rows(
         previous_logprobs=given.get("previous"),
         real_vocab=real_vocab,
     )
+
+
+LABELLED = ("teacher", "reference")
+"""Sources whose label log-probability a design may ask for by itself."""
+
+
+def _column(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.detach().to(dtype) if values.is_floating_point() else values
 
 
 def _of_label(logprobs: Tensor, labels: Tensor) -> Tensor:

@@ -16,12 +16,13 @@ from ...spaces.target import TargetSpec
 from .call import HeadArguments, LossSum, outside_compile, run_call
 from .dense import IGNORE_INDEX, dense_target_loss
 from .inputs import TokenInputs
-from .residual_source import CachedSlice, HiddenHead, ResidualSource
+from .residual_source import CachedSlice, HiddenHead, LabelOnly, ResidualSource
 
 __all__ = [
     "IGNORE_INDEX",
     "CachedSlice",
     "HiddenHead",
+    "LabelOnly",
     "LossSum",
     "dense_target_loss",
     "fused_target_loss",
@@ -44,6 +45,7 @@ def fused_target_loss(
     old_logprobs: Tensor | None = None,
     critical: Tensor | None = None,
     sequence_ids: Tensor | None = None,
+    weights: Tensor | None = None,
     gamma: Tensor | None = None,
     bias: Tensor | None = None,
     real_vocab: int | None = None,
@@ -64,12 +66,14 @@ def fused_target_loss(
         head_weight: (vocab, width); without `requires_grad` its gradient costs nothing.
         labels: (tokens,), -100 = ignored.
         spec: the design; one with a schedule is passed as `spec.at(progress)`.
-        teacher: (tokens, vocab) log-probabilities, a `CachedSlice`, or a `HiddenHead`; rows aligned with `labels`.
+        teacher: (tokens, vocab) log-probabilities, a `CachedSlice` or a `HiddenHead`, rows aligned with `labels`; a
+            `LabelOnly` where the design looks at no more than its label (`spec.needs_rows`).
         reference: as `teacher`, of the frozen start model.
         previous: as `teacher`, of the previous policy.
         old_logprobs: (tokens,) log-probability of the label under the previous policy, nats.
         critical: (tokens,) bool, the tokens that the data marks as critical.
         sequence_ids: (tokens,) int, which sequence each token belongs to.
+        weights: (tokens,) how often each token counts, above 0: in the loss, and in what it is divided by.
         gamma: (tokens,) trust of a family whose `scope` is `batch`, when it was computed over a larger batch than this.
         bias: (vocab,) of the head.
         real_vocab: how many entries the tokenizer can produce; the rest of the head is padding. None: all.
@@ -85,7 +89,7 @@ def fused_target_loss(
         ValueError: a shape that does not fit, a label out of the vocabulary, an input that the design needs and did
             not get, hidden states that are not finite, or `max_chunk_bytes` below what one row takes.
     """
-    inputs = TokenInputs(teacher, reference, previous, old_logprobs, critical, sequence_ids, gamma)
+    inputs = TokenInputs(teacher, reference, previous, old_logprobs, critical, sequence_ids, weights, gamma)
     head = HeadArguments(head_weight, bias, softcap, logit_scale, real_vocab)
     inputs.require(spec)
     return run_call(hidden, head, labels, [spec], inputs, max_chunk_bytes, num_valid, check_finite, shared=False)[0]
@@ -104,6 +108,7 @@ def fused_target_losses(
     old_logprobs: Tensor | None = None,
     critical: Tensor | None = None,
     sequence_ids: Tensor | None = None,
+    weights: Tensor | None = None,
     bias: Tensor | None = None,
     real_vocab: int | None = None,
     softcap: float | None = None,
@@ -122,7 +127,7 @@ def fused_target_losses(
             "`head_weight` and `bias` must be frozen when several designs share a forward pass, but one requires a "
             "gradient; pass `head_weight.detach()`, or call `fused_target_loss` for each design"
         )
-    inputs = TokenInputs(teacher, reference, previous, old_logprobs, critical, sequence_ids)
+    inputs = TokenInputs(teacher, reference, previous, old_logprobs, critical, sequence_ids, weights)
     head = HeadArguments(head_weight, bias, softcap, logit_scale, real_vocab)
     for spec in specs:
         inputs.require(spec)

@@ -96,6 +96,7 @@ class Tail:
     top: Tensor  # (R, C) logits of the entries
     log_mass: Tensor  # (R,) logsumexp of the logits outside the entries
     mean: Tensor  # (R,) Σ t·z over the tail
+    highest: Tensor  # (R,) the largest logit outside the entries
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -6,6 +6,7 @@ Letters: N tokens given, T valid ones, R rows of a chunk, V vocabulary, H width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +16,21 @@ from ...spaces.rows import LabelRows
 from ...spaces.target import TargetSpec
 from .dense import IGNORE_INDEX
 from .head import Head
-from .residual_source import CachedSlice, CoarseColumns, HiddenHead, ResidualSource, TopEntries, top_entries, widen
+from .residual_source import (
+    CachedSlice,
+    CoarseColumns,
+    HiddenHead,
+    LabelOnly,
+    ResidualSource,
+    TopEntries,
+    top_entries,
+    widen,
+)
 
 SOURCES = ("teacher", "reference", "previous")
-COLUMNS = ("old_logprobs", "critical", "sequence_ids")
+COLUMNS = ("old_logprobs", "critical", "sequence_ids", "weights")
+REAL = ("old_logprobs", "weights")
+"""Columns in the precision of the loss."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +43,7 @@ class TokenInputs:
     old_logprobs: Tensor | None = None  # (N,) nats
     critical: Tensor | None = None  # (N,) bool
     sequence_ids: Tensor | None = None  # (N,) int
+    weights: Tensor | None = None  # (N,) how often each token counts
     gamma: Tensor | None = None  # (N,) trust computed over a larger batch
 
     def require(self, spec: TargetSpec) -> None:
@@ -40,6 +53,11 @@ class TokenInputs:
                 raise ValueError(
                     f"the target {spec.title()!r} needs `{name}`, but it was not given; "
                     f"pass `{name}=` or choose a target without it"
+                )
+            if isinstance(getattr(self, name), LabelOnly) and name in spec.needs_rows:
+                raise ValueError(
+                    f"the target {spec.title()!r} looks at the whole distribution of `{name}`, but only the label's "
+                    "log-probability was given; ask the model itself or a cache of its rows, or choose another target"
                 )
         if self.gamma is not None and spec.gamma.scope != "batch":
             raise ValueError(
@@ -64,7 +82,7 @@ def _num_rows(value: ResidualSource) -> int:
 
 
 def _check_vocab(name: str, source: ResidualSource | None, vocab: int, real_vocab: int) -> None:
-    if source is None or isinstance(source, CachedSlice):
+    if source is None or isinstance(source, CachedSlice | LabelOnly):
         return
     found = source.shape[1] if isinstance(source, Tensor) else source.weight.shape[0]
     if found != vocab and (real_vocab == vocab or found < real_vocab):
@@ -135,6 +153,7 @@ class Distribution:
 
     source: ResidualSource
     entries: TopEntries | None  # of a cached source, valid tokens only
+    labels: Tensor | None  # (T,) log r(y) of a source that is known at the label alone
     positions: Tensor | None  # (T,) rows of the valid tokens in `source`; None: all of them
     real_vocab: int
     dtype: torch.dtype
@@ -151,6 +170,8 @@ class Distribution:
 
     def label_logprobs(self, chunk: slice, labels: Tensor, vocab: int) -> Tensor:
         """log r(y), shape (R,), nats; `labels` (R,)."""
+        if self.labels is not None:
+            return self.labels[chunk]
         if self.entries is not None:
             return self.entries.logprobs[chunk, 0]
         logits = self.logits(chunk, vocab)
@@ -208,10 +229,10 @@ class ValidTokens:
             if isinstance(source, CachedSlice):
                 kept = source if positions is None else source.select(positions)
                 entries = top_entries(kept, chosen, dtype)
-            sources[name] = Distribution(source, entries, positions, real_vocab, dtype)
+            at_labels = rows(source.logprobs).detach().to(dtype) if isinstance(source, LabelOnly) else None
+            sources[name] = Distribution(source, entries, at_labels, positions, real_vocab, dtype)
         given = {name: rows(getattr(inputs, name)) for name in COLUMNS if getattr(inputs, name) is not None}
-        if "old_logprobs" in given:
-            given["old_logprobs"] = given["old_logprobs"].detach().to(dtype)
+        given |= {name: given[name].detach().to(dtype) for name in REAL if name in given}
         if "critical" in given:
             given["critical"] = given["critical"].bool()
         gamma = None if inputs.gamma is None else rows(inputs.gamma).detach().to(dtype)
@@ -222,20 +243,41 @@ class ValidTokens:
         """Names of the sources that come as cached rows."""
         return frozenset(name for name, source in self.sources.items() if source.entries is not None)
 
+    @property
+    def live(self) -> frozenset[str]:
+        """Names of the sources whose rows take a product with their head, or lie there whole."""
+        return frozenset(
+            name for name, source in self.sources.items() if source.entries is None and source.labels is None
+        )
+
+    def fewest(self, name: str) -> int:
+        """Entries that every row of a cached source has at least."""
+        source = self.sources[name].source
+        assert isinstance(source, CachedSlice)
+        return source.at_least()
+
     def coarse_columns(self, names: frozenset[str]) -> CoarseColumns:
         """The label, with the cached entries of the sources in `names`."""
         cached = {name: source.entries for name, source in self.sources.items() if source.entries is not None}
         return CoarseColumns.merge(self.labels, {name: cached[name] for name in sorted(names)})
 
-    def chunk_columns(self, chunk: slice) -> dict[str, Tensor]:
+    def chunk_columns(self, chunk: slice) -> dict[str, Any]:
         """The per-token columns that were given, cut to a chunk."""
         return {name: column[chunk] for name, column in self.columns.items()}
 
-    def scalars(self, chunk: slice, label_logprobs: Tensor, needs: frozenset[str], vocab: int) -> LabelRows:
+    def scalars(
+        self,
+        chunk: slice,
+        label_logprobs: Tensor,
+        needs: frozenset[str],
+        vocab: int,
+        label_margins: Tensor | None = None,
+    ) -> LabelRows:
         """The per-token scalars of a chunk; another model's label log-probability only where `needs` names it."""
-        asked = {
+        asked: dict[str, Any] = {
             f"{name}_label_logprobs": source.label_logprobs(chunk, self.labels[chunk], vocab)
             for name, source in self.sources.items()
             if name in needs and name != "previous"
         }
-        return LabelRows(label_logprobs=label_logprobs, **asked, **self.chunk_columns(chunk))
+        columns = self.chunk_columns(chunk)
+        return LabelRows(label_logprobs=label_logprobs, label_margins=label_margins, **asked, **columns)

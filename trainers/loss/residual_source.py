@@ -1,4 +1,4 @@
-"""Where a teacher or reference distribution comes from: cached top-k rows, or hidden states with their head.
+"""Where a teacher or reference distribution comes from: cached top-k rows, hidden states with their head, or labels.
 
 Letters: T tokens (rows aligned with the labels, ignored ones included), K cached entries, H width, V vocabulary.
 """
@@ -45,12 +45,33 @@ class CachedSlice(_TokenRows):
     label_logprob: Tensor  # (T,) log r(y), nats; used where the label is not among the ids
     entropy: Tensor | None = None  # (T,) H(r), nats
     tail_mass: Tensor | None = None  # (T,) r outside the ids; derived as 1 - sum(exp(logprobs)) when absent
+    fewest: int | None = None
+    """Entries that every row has at least; None: not known, and counted where a design asks."""
 
     _per_token = ("ids", "logprobs", "label_logprob", "entropy", "tail_mass")
 
     @property
     def num_tokens(self) -> int:
         return self.ids.shape[0]
+
+    def at_least(self) -> int:
+        """`fewest`, counted if it is not known, which waits for the device."""
+        if self.fewest is not None:
+            return self.fewest
+        return int((self.ids >= 0).sum(1).amin()) if self.num_tokens else self.ids.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelOnly(_TokenRows):
+    """A distribution r that is known at the label alone: enough for an anchor there, and two bytes a token on disk."""
+
+    logprobs: Tensor  # (T,) log r(y), nats
+
+    _per_token = ("logprobs",)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.logprobs.shape[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +94,9 @@ class HiddenHead(_TokenRows):
         return self.hidden.shape[0]
 
 
-ResidualSource = Tensor | CachedSlice | HiddenHead
-"""A dense (tokens, vocab) tensor of log-probabilities, cached top-k rows, or hidden states with their head."""
+ResidualSource = Tensor | CachedSlice | HiddenHead | LabelOnly
+"""A dense (tokens, vocab) tensor of log-probabilities, cached top-k rows, hidden states with their head, or the label's
+log-probability alone."""
 
 ABSENT = -1e4
 """Log-probability of what is not there: exp(ABSENT) is exactly 0, and unlike -inf it survives products with 0."""

@@ -7,7 +7,8 @@ is worked out on C + 1 columns by the same `design` that defines it on V, and
     dL/dz = scale·t + constant·1 off T,    values + constant at T,    scale = w·(ΣQ·π_tail − Q_tail),
 
 with t the tail's shape. Student, student without the label, cached teacher and reference, their geometric means with
-exponents that sum to 1 and their mixtures are such targets; the uniform residual is the `constant`.
+exponents that sum to 1 and their mixtures are such targets; the uniform residual is the `constant`; a signed term that
+moves cached entries alone (`plateau`) is a part of the `values`.
 
 Letters: R rows of a chunk, C entries, V vocabulary.
 """
@@ -15,6 +16,7 @@ Letters: R rows of a chunk, C entries, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ...spaces.contrast import Contrast
 from ...spaces.numerics import product
 from ...spaces.residual import Geometric, Mixture, Reference, Residual, Student, Teacher, Uniform
 from ...spaces.rows import LabelRows, Rows
@@ -34,9 +37,12 @@ SMALLEST_SCALE = 1e-20
 """Row scales below this count as this: values/scale stays finite, and scale·t vanishes beside any gradient."""
 
 
-def has_row_form(spec: TargetSpec, cached: frozenset[str], *, capped: bool) -> bool:
-    """Whether the target is exact on C + 1 columns. `cached` names the sources that come as cached rows."""
-    if spec.contrast is not None:
+def has_row_form(
+    spec: TargetSpec, cached: frozenset[str], *, capped: bool, vocab: int, fewest: Callable[[str], int]
+) -> bool:
+    """Whether the target is exact on C + 1 columns. `cached` names the sources that come as cached rows; `fewest` says
+    how many entries each of them is sure to have."""
+    if spec.contrast is not None and not _inside_entries(spec.contrast, cached, vocab, fewest):
         return False
     if not spec.residual_acts:
         return True
@@ -46,8 +52,16 @@ def has_row_form(spec: TargetSpec, cached: frozenset[str], *, capped: bool) -> b
     return _keeps_shape(residual) and residual.needs <= cached
 
 
+def _inside_entries(contrast: Contrast, cached: frozenset[str], vocab: int, fewest: Callable[[str], int]) -> bool:
+    """Whether a signed term moves cached entries only."""
+    wanted = contrast.entries
+    if wanted is None or not contrast.needs <= cached:
+        return False
+    return all(fewest(name) >= min(wanted, vocab) for name in contrast.needs)
+
+
 def _keeps_shape(residual: Residual) -> bool:
-    if residual.truncated or residual.temperature != 1:
+    if residual.truncated or residual.tempered:
         return False
     if isinstance(residual, Geometric):
         return math.isclose(sum(residual.exponents().values()), 1.0, abs_tol=1e-12)
@@ -68,17 +82,21 @@ class Plan:
     dense: list[Numbered]
 
     @classmethod
-    def make(cls, specs: list[TargetSpec], cached: frozenset[str], *, capped: bool) -> Plan:
+    def make(
+        cls, specs: list[TargetSpec], cached: frozenset[str], *, capped: bool, vocab: int, fewest: Callable[[str], int]
+    ) -> Plan:
         plan = cls([], [])
         for numbered in enumerate(specs):
-            eligible = has_row_form(numbered[1], cached, capped=capped)
+            eligible = has_row_form(numbered[1], cached, capped=capped, vocab=vocab, fewest=fewest)
             (plan.row_form if eligible else plan.dense).append(numbered)
         return plan
 
     @property
     def sources(self) -> frozenset[str]:
         """The cached sources whose entries the row forms stand on."""
-        return frozenset(name for _, spec in self.row_form if spec.residual_acts for name in spec.residual.needs)
+        residuals = [spec.residual.needs for _, spec in self.row_form if spec.residual_acts]
+        contrasts = [spec.contrast.needs for _, spec in self.row_form if spec.contrast and spec.contrast_acts]
+        return frozenset().union(*residuals, *contrasts)
 
 
 class CoarseRows:
@@ -94,6 +112,12 @@ class CoarseRows:
     @property
     def label_logprobs(self) -> Tensor:
         return self.logprobs[:, 0]
+
+    def label_margins(self) -> Tensor:
+        """The label's lead over its best rival, shape (R,), nats."""
+        rivals = self.tail.top[:, 1:].masked_fill(~self.columns.used[:, 1:], -torch.inf)
+        best = torch.cat([self.tail.highest[:, None], rivals], dim=1).amax(1)
+        return self.tail.top[:, 0] - best
 
     def source_logprobs(self, source: CoarseSource) -> Tensor:
         """log r on the same columns, (R, C + 1): what it does not know shares its tail as the student does."""
@@ -117,7 +141,8 @@ class CoarseRows:
         columns: dict[str, Any] = {field.name: getattr(scalars, field.name) for field in fields(LabelRows)}
         columns |= {f"{name}_logprobs": logprobs for name, logprobs in self.sources.items()}
         labels = torch.zeros(len(self.logprobs), dtype=torch.long, device=self.logprobs.device)
-        return Rows(logits=self.logprobs, logprobs=self.logprobs, labels=labels, **columns)
+        known = {name: pad(source.known, (0, 1)) for name, source in self.columns.sources.items()}
+        return Rows(logits=self.logprobs, logprobs=self.logprobs, labels=labels, known=known, **columns)
 
     @cached_property
     def sources(self) -> dict[str, Tensor]:
@@ -164,15 +189,13 @@ def row_form(
 ) -> tuple[RowForm, Design]:
     """The gradient of one chunk, and the target on its C + 1 columns with the value of the whole vocabulary."""
     if mean_logit is None:
-        target = design(spec, rows, gamma)
+        target = design(spec, rows, gamma, label_loss)
         form = _form(target, None, 0.0)
         if spec.residual_loss == "ce":
             # The ghost stands for the tail: −Σ Q log π over it has an entropy of its own.
             target = _with_value(target, target.q[:, -1] * coarse.tail_entropy())
     else:
-        form, target = _uniform_form(spec, coarse, rows, gamma, mean_logit, real_vocab)
-    if label_loss is not None and spec.weight.kind != "trust":
-        target = _with_value(target, label_loss - spec.gamma.label_loss(rows, gamma))
+        form, target = _uniform_form(spec, coarse, rows, gamma, label_loss, mean_logit, real_vocab)
     return form, target
 
 
@@ -181,11 +204,17 @@ def _with_value(target: Design, more: Tensor) -> Design:
 
 
 def _uniform_form(
-    spec: TargetSpec, coarse: CoarseRows, rows: Rows, gamma: Tensor, mean_logit: Tensor, real_vocab: int
+    spec: TargetSpec,
+    coarse: CoarseRows,
+    rows: Rows,
+    gamma: Tensor,
+    label_loss: Tensor | None,
+    mean_logit: Tensor,
+    real_vocab: int,
 ) -> tuple[RowForm, Design]:
     """γ·δ + (1 − γ)/n·1: the design without a residual, and the rest of its mass evenly on the n real entries."""
     bare = spec.model_copy(update={"residual": Student(), "residual_loss": "kl"})
-    target = design(bare, rows, gamma)
+    target = design(bare, rows, gamma, label_loss)
     rest = target.student
     loss = coarse.log_normalizer - mean_logit
     if spec.residual_loss == "kl":

@@ -40,6 +40,7 @@ def _tail_kernel(
     shape,  # (R, V), the same memory read in the dtype of the result
     log_mass,  # (R,)
     mean,  # (R,)
+    largest,  # (R,)
     vocab,
     logits_stride,
     shape_stride,
@@ -63,6 +64,7 @@ def _tail_kernel(
         highest = new
     tl.store(log_mass + row, highest + tl.log(total))
     tl.store(mean + row, weighted / total)
+    tl.store(largest + row, highest)
     for start in range(0, vocab, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         z = _read(source, columns, vocab, softcap, LOWEST, CAPPED)
@@ -82,12 +84,13 @@ def tail_softmax_kernel(linear: Tensor, ids: Tensor, head: Head) -> Tail:
     linear.scatter_(1, ids, LOWEST_LOGIT)
     dtype = head.weight.dtype
     shape = linear.view(dtype)[:, :vocab] if dtype.itemsize < linear.dtype.itemsize else linear
-    log_mass, mean = torch.empty_like(linear[:, 0]), torch.empty_like(linear[:, 0])
+    log_mass, mean, largest = (torch.empty_like(linear[:, 0]) for _ in range(3))
     _tail_kernel[(rows,)](
         linear,
         shape,
         log_mass,
         mean,
+        largest,
         vocab,
         linear.stride(0),
         shape.stride(0),
@@ -97,4 +100,4 @@ def tail_softmax_kernel(linear: Tensor, ids: Tensor, head: Head) -> Tail:
         BLOCK=min(BLOCK, triton.next_power_of_2(vocab)),
         num_warps=WARPS,
     )
-    return Tail(shape, top, log_mass, mean)
+    return Tail(shape, top, log_mass, mean, largest)

@@ -51,12 +51,12 @@ def tail_softmax_torch(linear: Tensor, ids: Tensor, head: Head) -> Tail:
     blocks = [
         _block_(*block, head, spare) for block in zip(torch.split(linear, rows), torch.split(ids, rows), strict=True)
     ]
-    top, log_mass, mean = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-    return Tail(linear, top, log_mass, mean)
+    top, log_mass, mean, highest = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return Tail(linear, top, log_mass, mean, highest)
 
 
-def _block_(logits: Tensor, ids: Tensor, head: Head, spare: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Entries, log-mass and mean of some rows, which their tail's shape overwrites."""
+def _block_(logits: Tensor, ids: Tensor, head: Head, spare: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Entries, log-mass, mean and largest logit of some rows, which their tail's shape overwrites."""
     head.cap_(logits)
     top = logits.gather(1, ids)
     logits.scatter_(1, ids, LOWEST_LOGIT)
@@ -67,8 +67,8 @@ def _block_(logits: Tensor, ids: Tensor, head: Head, spare: Tensor) -> tuple[Ten
     if head.softcap is None:
         mean = logits.mul_(shape).sum(1)
         logits.copy_(shape)
-        return top, log_mass, mean
+        return top, log_mass, mean, highest
     logits.scatter_(1, ids, 0.0)
     mean = (logits * shape).sum(1)
     torch.mul(shape, head.cap_slope(logits), out=logits)
-    return top, log_mass, mean
+    return top, log_mass, mean, highest

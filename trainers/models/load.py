@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import transformers
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...spaces.errors import UserError
 from ..paths import local_path
@@ -169,8 +168,7 @@ def _source(settings: ModelSettings, base: Path, field: str) -> _Source:
 
 def _dequantized() -> dict[str, Any]:
     """Ask for dense weights where transformers would keep the blocks of a GGUF file packed."""
-    config = getattr(transformers, "GgufConfig", None)
-    return {} if config is None else {"quantization_config": config(dequantize=True)}
+    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _require_gguf(field: str) -> None:

@@ -17,6 +17,7 @@ from ...spaces.identity import derive_seed
 from ..settings import LoraSettings
 from .merging import lora_options, matches, plain
 from .ranks import is_sharded
+from .transformers_versions import old_names_of_peft
 
 FIELD = "training.lora"
 
@@ -38,7 +39,8 @@ def attach_lora(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.Mod
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings")  # `merged` unties where it must
         torch.manual_seed(derive_seed("lora", seed))
         try:
-            adapted = peft.get_peft_model(model, peft.LoraConfig(**lora_options(model, lora.model_dump())))
+            with old_names_of_peft():
+                adapted = peft.get_peft_model(model, peft.LoraConfig(**lora_options(model, lora.model_dump())))
         except ValueError as error:
             raise UserError(
                 f"`target_modules` must name linear layers of the model, but got {_shown(lora.target_modules)} "
@@ -66,16 +68,16 @@ def unmatched(adapted: Any, lora: LoraSettings) -> list[str]:
     return [each for each in given if not any(matches(name, each) for name in found)]
 
 
-def describe_adapters(adapted: Any, lora: LoraSettings) -> str:
-    """One line for people: what is adapted and trained, and which names were in vain."""
+def describe_adapters(adapted: Any, lora: LoraSettings) -> tuple[str, list[str]]:
+    """What is adapted and trained, in a line for people; and which names were in vain, in sentences."""
     kinds = Counter(name.rpartition(".")[2] for name in adapted.targeted_module_names)
     trained, total = adapted.get_nb_trainable_parameters()
     text = f"rank {lora.rank} on {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}"
     if lora.modules_to_save:
         text += f"; {', '.join(lora.modules_to_save)} in full"
     text += f"; {trained:,} of {total:,} parameters are trained"
-    vain = unmatched(adapted, lora)
-    return text + (f"; no module is called {' or '.join(map(repr, vain))}: mend `target_modules`" if vain else "")
+    vain = [f"`lora.target_modules` names {each!r}, which no module is called" for each in unmatched(adapted, lora)]
+    return text, vain
 
 
 def check_added(adapted: Any, tokens: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Adapters by peft, and the model without them that computes the same.
 
-Needs torch and peft alone: exports carry this file as `target_merging.py`.
+Needs torch and peft alone: exports carry this file (`search/export/reading.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tokens beyond a tokenizer's vocabulary: those added on request, what it writes by itself, and which end an answer.
 
-Needs transformers alone: exports carry this file as `target_tokens.py`.
+Needs transformers alone: exports carry this file (`search/export/reading.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from tokenizers import AddedToken, Tokenizer
 from transformers import GenerationConfig
 
@@ -100,7 +101,7 @@ def end_of_sequence(tokenizer: Any) -> int | None:
 
 def end_of_turn(tokenizer: Any) -> int | None:
     """The first special token that the chat template writes after an assistant's message, if there is one."""
-    text = str(tokenizer.apply_chat_template(list(TURNS), tokenize=False))
+    text = _rendered(tokenizer, False)
     _, found, rest = text.rpartition(ANSWER)
     ids = tokenizer(rest, add_special_tokens=False)["input_ids"] if found else []
     special = special_ids(tokenizer)
@@ -142,14 +143,18 @@ def settle(model: Any, tokenizer: Any, ends: Collection[int], *, chat: bool) -> 
     end = end_of_turn(tokenizer) if chat else end_of_sequence(tokenizer)
     if end is not None and end != tokenizer.eos_token_id:
         settled.eos_token = tokenizer.convert_ids_to_tokens(end)
-        if chat and _rendered(settled) != _rendered(tokenizer):
+        if chat and any(_rendered(settled, each) != _rendered(tokenizer, each) for each in (False, True)):
             settled.eos_token = tokenizer.eos_token
     stop_appending(settled)
     return settled
 
 
-def _rendered(tokenizer: Any) -> list[str]:
-    return [
-        str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=prompt))
-        for turns, prompt in ((TURNS, False), (TURNS[:1], True))
-    ]
+def _rendered(tokenizer: Any, asking: bool) -> str:
+    """A question, and its answer unless `asking`, through the template, with a system message where it wants one."""
+    for system in ((), ({"role": "system", "content": "be kind"},)):
+        turns = [*system, *(TURNS[:1] if asking else TURNS)]
+        try:
+            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asking))
+        except TemplateError:
+            continue
+    return ""

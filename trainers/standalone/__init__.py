@@ -5,7 +5,6 @@ All but the check are source text for other people's machines; they import nothi
 check.py  is an exported loss the trial's own? Value and gradient of both on the first batch of the real data
 data.py   reads demonstrations of an exported design, as the search did: `target_data.py` beside `train_trl.py`
 loss.py   loss of an exported design with torch alone: the frame into which `qtarget export` puts one design
-model.py  loads, adapts and saves the model of an exported design, as the search did: `target_model.py`, beside
-          `target_tokens.py` and `target_merging.py`, which are files of `trainers/models`
+model.py  loads, adapts and saves the model of an exported design, as the search did: `target_model.py`
 trl.py    trains an exported design with TRL and without qtarget: `train_trl.py` of an export, beside `target_loss.py`
 """

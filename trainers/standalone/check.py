@@ -101,6 +101,7 @@ class _Case:
                 "old_logprobs": old.double() if "old_logprobs" in target.needs else None,
                 "critical": batch.flat_critical,
                 "sequence_ids": batch.sequence_ids,
+                "weights": None if batch.flat_weights is None else batch.flat_weights.double(),
             },
             real_vocab=objective.real_vocab,
         )

@@ -19,6 +19,15 @@ from torch import Tensor
 
 IGNORE_INDEX = -100
 """Label of a token without a loss."""
+COLUMNS = (
+    "teacher_label_logprobs",
+    "reference_label_logprobs",
+    "old_logprobs",
+    "critical",
+    "sequence_ids",
+    "weights",
+)
+"""What may be given for each token, beside gamma."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +57,7 @@ class Rows:
     old_logprobs: Tensor | None = None  # (T,) log π_old(y)
     critical: Tensor | None = None  # (T,) bool
     sequence_ids: Tensor | None = None  # (T,) int
+    weights: Tensor | None = None  # (T,) how often each token counts
     mix: float = 1.0  # share of the family in γ, where a schedule moves it
     labels: Any = None  # (T,)
     logprobs: Any = None  # (T, V) log π
@@ -67,6 +77,14 @@ class Rows:
         """p = π(y), shape (T,)."""
         return self.label_logprobs.exp()
 
+    def margins(self) -> Tensor:
+        """The label's lead over its best rival, shape (T,), nats."""
+        best: Tensor = self.logprobs.scatter(-1, self.labels[:, None], -torch.inf).amax(-1)
+        return self.label_logprobs - best
+
+    def known_of(self, source: str) -> None:
+        """Which entries of a source are tokens of their own: all."""
+
     def to(self, device: Any) -> Rows:
         """The same on another device."""
         tensors = {
@@ -79,6 +97,8 @@ class Rows:
 # <design>
 TITLE = "γ = 1"
 NEEDS: frozenset[str] = frozenset()
+NEEDS_ROWS: frozenset[str] = frozenset()
+REFRESH: tuple[int | None, float] = (None, 0.0)
 BATCH_SCOPE = False
 DENOMINATOR = "all"
 
@@ -92,12 +112,13 @@ class Design:
 
     @property
     def value(self) -> Tensor:
-        """−log p, shape (T,)."""
-        return -self.rows.label_logprobs
+        """−log p, times how often the token counts, shape (T,)."""
+        return -self.weight * self.rows.label_logprobs
 
     def logit_gradient(self) -> Tensor:
-        """π − δ, shape (T, V)."""
-        return self.rows.probs.scatter_add(-1, self.rows.labels[:, None], -self.weight[:, None])
+        """π − δ, times how often the token counts, shape (T, V)."""
+        one = torch.ones_like(self.weight)[:, None]
+        return self.weight[:, None] * self.rows.probs.scatter_add(-1, self.rows.labels[:, None], -one)
 
 
 def trust(rows: Rows) -> Tensor:
@@ -106,12 +127,12 @@ def trust(rows: Rows) -> Tensor:
 
 
 def _design(rows: Rows, gamma: Tensor) -> Design:
-    return Design(rows, gamma)
+    return Design(rows, gamma if rows.weights is None else gamma * rows.weights)
 
 
-def count(gamma: Tensor, weight: Tensor) -> Tensor:
+def count(gamma: Tensor, weight: Tensor, data_weights: Tensor | None = None) -> Tensor:
     """What each token adds to the denominator of a batch, shape (T,)."""
-    return torch.ones_like(gamma)
+    return torch.ones_like(gamma) if data_weights is None else data_weights
 
 
 def mix_at(progress: float) -> float:
@@ -139,9 +160,12 @@ def target_loss(
     teacher: Head | None = None,
     reference: Head | None = None,
     previous: Head | None = None,
+    teacher_label_logprobs: Tensor | None = None,
+    reference_label_logprobs: Tensor | None = None,
     old_logprobs: Tensor | None = None,
     critical: Tensor | None = None,
     sequence_ids: Tensor | None = None,
+    weights: Tensor | None = None,
     gamma: Tensor | None = None,
     real_vocab: int | None = None,
     progress: float = 0.0,
@@ -152,17 +176,23 @@ def target_loss(
     Args:
         student: hidden states and head; the loss is differentiable in hidden states, weight and bias.
         teacher, reference, previous: the same tokens in other models, for a design that looks at them (`NEEDS`).
+        teacher_label_logprobs, reference_label_logprobs: (N,) log-probability of the label, nats, instead of a head
+            where the design looks at no more (not in `NEEDS_ROWS`).
         old_logprobs: (N,) log-probability of the label under the previous policy, nats.
         critical: (N,) bool. sequence_ids: (N,) int, which sequence each token belongs to.
+        weights: (N,) how often each token counts, in the loss and in its denominator.
         gamma: (N,) trust, where it was computed over a larger batch than this (`BATCH_SCOPE`).
         real_vocab: entries that the tokenizer can produce; further rows of the head are padding.
         progress: share of the training that is done, for a design whose trust is scheduled.
     """
     models = {"teacher": teacher, "reference": reference, "previous": previous}
-    missing = NEEDS & {name for name, head in models.items() if head is None}
+    at_label = {"teacher": teacher_label_logprobs, "reference": reference_label_logprobs}
+    enough = {name for name, values in at_label.items() if values is not None} - NEEDS_ROWS
+    missing = NEEDS & {name for name, head in models.items() if head is None} - enough
     if missing:
         raise ValueError(f"this design ({TITLE}) needs {', '.join(sorted(missing))}; pass it as a `Head`")
-    columns = {"old_logprobs": old_logprobs, "critical": critical, "sequence_ids": sequence_ids, "gamma": gamma}
+    columns = {"old_logprobs": old_logprobs, "critical": critical, "sequence_ids": sequence_ids, "weights": weights}
+    columns |= {f"{name}_label_logprobs": values for name, values in at_label.items()} | {"gamma": gamma}
     inputs = _inputs(student, labels, real_vocab=real_vocab, progress=progress, **models, **columns)
     with torch.no_grad():
         return _summed(inputs, inputs.parts(max_chunk_bytes))
@@ -237,11 +267,13 @@ class _Inputs:
             if name == "student" or (name in NEEDS and self.heads[name] is not None):
                 prefix = "" if name == "student" else f"{name}_"
                 found[f"{prefix}logprobs"] = self.logprobs(name, part, width)
-        for name in [name for name in found if name != "previous_logprobs"]:
-            found[name.replace("logprobs", "label_logprobs")] = found[name].gather(-1, labels[:, None]).squeeze(-1)
-        for name in ("old_logprobs", "critical", "sequence_ids"):
+        for name in COLUMNS:
             column = self.columns.get(name)
             found[name] = None if column is None else column[part]
+        for name in [
+            name for name in found if name.endswith("logprobs") and name not in (*COLUMNS, "previous_logprobs")
+        ]:
+            found[name.replace("logprobs", "label_logprobs")] = found[name].gather(-1, labels[:, None]).squeeze(-1)
         return Rows(**found, labels=labels, mix=self.mix, real=min(self.real_vocab or width, width))
 
     def scalars(self, part: Tensor) -> Rows:
@@ -267,7 +299,7 @@ def _summed(inputs: _Inputs, parts: list[Tensor]) -> LossSum:
         trusted = trust(rows) if gamma is None else gamma[part].to(exact)
         design = _design(rows, trusted)
         value += design.value.sum()
-        denominator += count(trusted, design.weight).sum()
+        denominator += count(trusted, design.weight, rows.weights).sum()
         if gradients.wanted:
             gradients.add(design.logit_gradient(), inputs.valid[part])
     given = [student.hidden, student.weight, *([] if student.bias is None else [student.bias])]

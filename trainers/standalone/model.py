@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from target_merging import lora_options, merged
-from target_tokens import add_tokens, end_tokens, give_rows, settle
+from target_data import here
+from target_reading.merging import lora_options, merged
+from target_reading.tokens import add_tokens, end_tokens, give_rows, settle
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def source(settings: dict[str, Any], base: Path) -> tuple[str, dict[str, Any]]:
     """Name and arguments for `from_pretrained`: a local folder, a GGUF file or a hub id."""
-    place = base / settings["path"]
+    place = base / here(settings["path"])
     options = {"gguf_file": settings.get("gguf_file"), "revision": settings.get("revision")}
     if place.is_file():
         place, options["gguf_file"] = place.parent, place.name
@@ -50,7 +51,7 @@ def load_tokenizer(settings: dict[str, Any], base: Path) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(name, **options)
     add_tokens(tokenizer, settings.get("add_tokens") or ())
     if settings.get("chat_template"):
-        tokenizer.chat_template = (base / settings["chat_template"]).read_text("utf-8")
+        tokenizer.chat_template = (base / here(settings["chat_template"])).read_text("utf-8")
     return tokenizer
 
 

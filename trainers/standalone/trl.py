@@ -22,8 +22,20 @@ import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from target_data import Order, collate, demonstrations
-from target_loss import BATCH_SCOPE, DENOMINATOR, IGNORE_INDEX, NEEDS, Head, joined, label_scalars, target_loss, trust
+from target_data import Order, base_folder, collate, demonstrations
+from target_loss import (
+    BATCH_SCOPE,
+    DENOMINATOR,
+    IGNORE_INDEX,
+    NEEDS,
+    NEEDS_ROWS,
+    REFRESH,
+    Head,
+    joined,
+    label_scalars,
+    target_loss,
+    trust,
+)
 from target_model import adapters, base_of, load_model, load_tokenizer, pad_token, save
 from torch import Tensor, nn
 from transformers import set_seed
@@ -32,7 +44,7 @@ from trl import SFTConfig, SFTTrainer
 HERE = Path(__file__).parent
 NAMES = {field.name for field in fields(SFTConfig)}
 RECOMPUTE = "activation_checkpointing" if "activation_checkpointing" in NAMES else "gradient_checkpointing"
-"""The argument's name, which transformers changed in version 5."""
+"""The argument's name, which transformers 5.23 changed; an export meets whatever version is there."""
 
 
 # --- the loss inside the model
@@ -94,9 +106,10 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
         self.winner, self.base = winner, base
         self.training, self.seed, self.steps = winner["training"], winner["seed"], steps
         put_loss_inside(base_of(self.model))
+        self.in_data = {"reference"} - NEEDS_ROWS if winner["data"].get("reference_logprob_column") else set()
         self.frozen: dict[str, Any] = {}
         for name, settings in (("reference", winner["model"]), ("teacher", winner.get("teacher"))):
-            if name in NEEDS:
+            if name in NEEDS - self.in_data:
                 self.frozen[name] = load_model(settings, base).to(self.args.device).eval().requires_grad_(False)
         self.previous: Any = None
         if NEEDS & {"old_logprobs", "previous"}:
@@ -105,6 +118,7 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
                     "this design compares with an earlier state of the weights, which FSDP shards; use DDP"
                 )
             self.previous = copy.deepcopy(base_of(self.model)).eval().requires_grad_(False)
+            self.averages = {name: each.float() for name, each in self.previous.named_parameters()}
         known = max(self.processing_class.get_vocab().values()) + 1
         self.real_vocab = known if known < base_of(self.model).get_output_embeddings().weight.shape[0] else None
 
@@ -132,7 +146,12 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._refresh_previous()
         if batches and (BATCH_SCOPE or DENOMINATOR != "all"):
-            items = self._look_ahead(batches, items)
+            return batches, self._look_ahead(batches, items)
+        if batches and "weights" in batches[0]:  # a token counts as often as its weight says
+            counts = torch.stack(
+                [(batch["weights"] * (batch["labels"] != IGNORE_INDEX))[:, 1:].sum() for batch in batches]
+            )
+            items = self.accelerator.reduce(counts.sum().to(self.args.device), "sum")
         return batches, items
 
     def compute_loss(
@@ -152,6 +171,9 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
         given: dict[str, Any] = {"critical": _next(inputs["critical"].to(device), 0).bool()}
         numbers = torch.arange(len(ids), device=device)[:, None] + inputs.get("first_sequence", 0)
         given["sequence_ids"] = numbers.expand(ids.shape).flatten()
+        for name, column in (("weights", "weights"), ("reference_logprobs", "reference_label_logprobs")):
+            if name in inputs:
+                given[column] = _next(inputs[name].to(device), 0)
         given["progress"] = self.state.global_step / max(1, self.steps - 1)
         models = self.frozen | ({} if self.previous is None else {"previous": self.previous})
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -194,12 +216,13 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
         return model(input_ids=batch["input_ids"].to(self.args.device), target=self.request(batch, scalars))
 
     def _refresh_previous(self) -> None:
-        """Take over the weights where a window of steps starts."""
-        if self.previous is not None and self.state.global_step % self.training["old_policy_every"] == 0:
+        """Move the previous policy towards the weights where a window of steps starts; averages are in float32."""
+        every, decay = REFRESH[0] or self.training["old_policy_every"], REFRESH[1]
+        if self.previous is not None and self.state.global_step % every == 0:
             current = dict(base_of(self.model).named_parameters())
             with torch.no_grad():
                 for name, parameter in self.previous.named_parameters():
-                    parameter.copy_(current[name])
+                    parameter.copy_(self.averages[name].lerp_(current[name].float(), 1 - decay))
 
 
 def add_up_in_float32(accelerator: Any) -> None:
@@ -229,7 +252,7 @@ def build(
 ) -> TargetTrainer:
     """The trainer of an exported design; `options` go to SFTConfig."""
     winner = yaml.safe_load((folder / "winner.yaml").read_text("utf-8"))
-    training, base = winner["training"], base or Path(winner["base"])
+    training, base = winner["training"], base or base_folder(winner, folder)
     steps = steps or training["steps"]
     on_cpu = not torch.accelerator.is_available()  # unsaid, ranks on CPUs would each train alone
     ranks, lora = PartialState(cpu=on_cpu).num_processes, training.get("lora")
@@ -270,7 +293,7 @@ def build(
         model=model,
         args=SFTConfig(**(arguments | options)),
         data_collator=lambda rows: collate(rows, pad),
-        train_dataset=demonstrations(winner["data"], tokenizer, base),
+        train_dataset=demonstrations(winner["data"], tokenizer, base, winner.get("date")),
         processing_class=tokenizer,
         peft_config=adapters(model, lora) if lora else None,
     )

@@ -101,6 +101,7 @@ def cache_bias(
         truth = rows.gradients(rows.exact)
         for name, cache in caches.items():
             cached = cache.rows(batch.indices.tolist()).to(rows.labels.device)
+            assert isinstance(cached, CachedSlice), "labels alone lose nothing that designs on them look at"
             divergences[name] += rows.divergences(cached).cpu()
             ours[name].append(_agreement(rows.gradients(cached), truth))
             zero[name].append(_agreement(rows.zero_fill_gradients(cached), truth))

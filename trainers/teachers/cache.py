@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..loss.residual_source import CachedSlice
+from ..loss.residual_source import CachedSlice, LabelOnly
 from .format import REBUILD, Array, CacheError, CacheKey, Manifest, ShardArrays, ShardEntry, decode, unpack_ids
 from .store import mark_used, missing_message, verify
 
@@ -23,13 +23,19 @@ class _Shard:
 
     arrays: ShardArrays
     token_starts: Array  # (N + 1,) first token of each demonstration
-    entry_starts: Array  # (T + 1,) first entry of each token
+    entry_starts: Array  # (T + 1,) first entry of each token; all 0 where only labels are kept
 
     @classmethod
     def open(cls, folder: Path, key: CacheKey, entry: ShardEntry) -> _Shard:
         data = np.memmap(folder / entry.name, np.uint8, mode="r").view(np.ndarray)  # plain arrays slice faster
         arrays = decode(key, entry, data)
         return cls(arrays, _starts(arrays.lengths), _starts(arrays.counts))
+
+    def tokens_of(self, examples: Array) -> Array:
+        """Numbers of the tokens of some demonstrations, one after the other."""
+        lengths = self.arrays.lengths[examples].astype(np.int64)
+        tokens: Array = np.repeat(self.token_starts[examples] - _starts(lengths)[:-1], lengths)
+        return tokens + np.arange(lengths.sum())
 
 
 def _starts(lengths: Array) -> Array:
@@ -43,6 +49,8 @@ class _Block:
     ids: Array  # (T, K) int64, -1 where unused
     logprobs: Array  # (T, K) float32, -inf where unused
     scalars: Array  # (3, T) float32
+    fewest: int
+    """Entries that each token has at least."""
 
 
 class TeacherCache:
@@ -80,10 +88,16 @@ class TeacherCache:
     def __len__(self) -> int:
         return self.manifest.examples
 
-    def rows(self, examples: Sequence[int]) -> CachedSlice:
+    @property
+    def has_rows(self) -> bool:
+        """Whether distributions are kept, and not labels alone."""
+        return self.manifest.key.content == "rows"
+
+    def rows(self, examples: Sequence[int]) -> CachedSlice | LabelOnly:
         """All labelled tokens of some demonstrations, one after the other: T rows.
 
-        Every row is a distribution again after its rounding on disk: kept entries and tail sum to 1.
+        Every row is a distribution again after its rounding on disk: kept entries and tail sum to 1. A cache of labels
+        gives their log-probabilities.
         """
         if not examples:
             raise CacheError("`examples` must name at least one demonstration, but is empty")
@@ -92,12 +106,19 @@ class TeacherCache:
         wanted = np.asarray(examples, np.int64)
         shards = np.searchsorted(self._firsts, wanted, side="right") - 1
         runs = np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(shards)) + 1)
-        return _slice([self._block(int(shards[run[0]]), wanted[run] - self._firsts[shards[run[0]]]) for run in runs])
+        parts = [(int(shards[run[0]]), wanted[run] - self._firsts[shards[run[0]]]) for run in runs]
+        if not self.has_rows:
+            return LabelOnly(torch.from_numpy(np.concatenate([self._labels(*part) for part in parts])))
+        return _slice([self._block(*part) for part in parts])
+
+    def _labels(self, number: int, examples: Array) -> Array:
+        shard = self._shards[number]
+        found: Array = shard.arrays.scalars[0, shard.tokens_of(examples)].astype(np.float32)
+        return found
 
     def _block(self, number: int, examples: Array) -> _Block:
         shard, bits = self._shards[number], self.manifest.key.bits
-        lengths = shard.arrays.lengths[examples].astype(np.int64)
-        tokens = np.repeat(shard.token_starts[examples] - _starts(lengths)[:-1], lengths) + np.arange(lengths.sum())
+        tokens = shard.tokens_of(examples)
         counts = shard.arrays.counts[tokens].astype(np.int64)
         width = int(counts.max(initial=1))
         used = np.arange(width) < counts[:, None]
@@ -106,7 +127,8 @@ class TeacherCache:
         logprobs = np.full(used.shape, -np.inf, np.float32)
         ids[used] = unpack_ids(shard.arrays.ids, entries, bits)
         logprobs[used] = shard.arrays.logprobs[entries]
-        return _Block(ids, logprobs, shard.arrays.scalars[:, tokens].astype(np.float32))
+        scalars = shard.arrays.scalars[:, tokens].astype(np.float32)
+        return _Block(ids, logprobs, scalars, int(counts.min(initial=width)))
 
 
 def _slice(blocks: list[_Block]) -> CachedSlice:
@@ -121,6 +143,7 @@ def _slice(blocks: list[_Block]) -> CachedSlice:
         label_logprob=label - total,
         entropy=entropy,
         tail_mass=(log_tail - total).exp(),
+        fewest=min(block.fewest for block in blocks),
     )
 
 

@@ -42,29 +42,44 @@ class CachedModels:
     ) -> None:
         """`tokenizer` is the student's; relative paths start at `base`; `root` defaults to `default_root()`."""
         self.data, self.tokenizer, self.base, self.precision = data, tokenizer, base, precision
-        self.data_settings = data_settings
+        self.max_length = data_settings.max_length
         self.settings = settings or CacheSettings()
         self.root = root or default_root()
 
-    def open(self, model: ModelSettings) -> CachedModel:
-        """The cache of `model`. Raises CacheError with the command that builds it: missing, unfinished, stale, torn."""
-        key = self._key(model)
-        return CachedModel(TeacherCache.open(cache_folder(self.root, key), key))
+    def open(self, model: ModelSettings, *, rows: bool = True) -> CachedModel:
+        """The cache of `model`; without `rows` that of its labels alone, or one of its rows where that is all there is.
+
+        Raises CacheError with the command that builds it: missing, unfinished, stale, torn.
+        """
+        if rows:
+            return self._opened(self._key(model, rows=True))
+        try:
+            return self._opened(self._key(model, rows=False))
+        except CacheError as missing:
+            try:
+                return self._opened(self._key(model, rows=True))
+            except CacheError:
+                raise missing from None
 
     def open_or_build(
-        self, model: ModelSettings, *, device: torch.device | None = None, on_progress: Progress | None = None
+        self,
+        model: ModelSettings,
+        *,
+        rows: bool = True,
+        device: torch.device | None = None,
+        on_progress: Progress | None = None,
     ) -> CachedModel:
         """The cache of `model`, after building, continuing or repairing it if need be. Every rank calls this.
 
-        Raises CacheError and UserError as `build` and the loaders do.
+        `rows`: whether more than the label is looked at. Raises CacheError and UserError as `build` and the loaders do.
         """
         try:
-            found = self.open(model)
+            found = self.open(model, rows=rows)
         except CacheError:
             found = None
         if not _everywhere(found is not None):
-            self._build(model, device, on_progress)
-            found = self.open(model)
+            self._build(model, rows, device, on_progress)
+            found = self.open(model, rows=rows)
         assert found is not None
         return found
 
@@ -88,26 +103,32 @@ class CachedModels:
         ]
         return cache_bias(student, teacher, {"": cache}, batches)[""]
 
-    def _build(self, model: ModelSettings, device: torch.device | None, on_progress: Progress | None) -> None:
+    def _opened(self, key: CacheKey) -> CachedModel:
+        return CachedModel(TeacherCache.open(cache_folder(self.root, key), key))
+
+    def _build(
+        self, model: ModelSettings, rows: bool, device: torch.device | None, on_progress: Progress | None
+    ) -> None:
         teacher = self._load(model, device)
         pad = pad_token_id(self.tokenizer, len(teacher.head.weight))
-        build(teacher, self.data, self._key(model), self.root, pad_token_id=pad, on_progress=on_progress)
+        build(teacher, self.data, self._key(model, rows), self.root, pad_token_id=pad, on_progress=on_progress)
 
     def _load(self, model: ModelSettings, device: torch.device | None) -> FrozenModel:
         check_vocabulary(self.tokenizer, load_tokenizer(model, self.base, field="teacher"))
         teacher = load_model(model, self.base, self.precision, device=device, field="teacher")
-        check_fit(self.data, teacher, self.tokenizer, self.data_settings, field="teacher")
+        check_fit(self.data, teacher, self.tokenizer, field="teacher")
         return FrozenModel(teacher)
 
-    def _key(self, model: ModelSettings) -> CacheKey:
+    def _key(self, model: ModelSettings, rows: bool) -> CacheKey:
         return cache_key(
             model,
             self.base,
             self.tokenizer,
             self.data,
-            max_length=self.data_settings.max_length,
+            max_length=self.max_length,
             precision=self.precision,
             cache=self.settings,
+            content="rows" if rows else "label",
         )
 
 

@@ -10,6 +10,9 @@ little-endian, its sections lie back to back, each padded to 8 bytes. N demonstr
     ids        E x `bits` bits packed from the lowest bit up, `bits` = what the vocabulary needs; 8 spare bytes after
 
 `float` is the key's dtype. At k = 64, float16 and a vocabulary of 151,936 (18 bits) a token takes 280 bytes.
+
+Where designs look at the label alone (`content: label`), a shard has `lengths` and one row of scalars, the label's
+log-probs: two bytes a token.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +29,7 @@ from pydantic import Field
 
 from ...spaces.errors import UserError
 from ...spaces.identity import content_id
-from ...spaces.settings import Settings
+from ...spaces.settings import GrownSettings, Settings
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +44,7 @@ class CacheError(UserError):
     """The cache is missing, stale, torn or unusable; the message says which, and what to run."""
 
 
-class CacheKey(Settings):
+class CacheKey(GrownSettings):
     """Everything that decides the numbers in a cache. Equal keys may share one."""
 
     model: str
@@ -66,6 +69,10 @@ class CacheKey(Settings):
     """Storage of log-probs."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the teacher's forward pass."""
+    content: Literal["rows", "label"] = "rows"
+    """What is kept of a token: its most probable entries, or the label's log-prob alone."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"content"})
 
     @property
     def id(self) -> str:
@@ -90,6 +97,8 @@ class CacheKey(Settings):
     def max_bytes_per_token(self) -> float:
         """Bytes of a token that keeps all its entries."""
         width = np.dtype(self.dtype).itemsize
+        if self.content == "label":
+            return width
         return 2 + 3 * width + self.entries * (width + self.bits / 8)
 
     def differences(self, other: CacheKey) -> list[str]:
@@ -150,7 +159,7 @@ class ShardArrays:
 
     lengths: Array  # (N,)
     counts: Array  # (T,)
-    scalars: Array  # (3, T) log tail mass, entropy, label log-prob
+    scalars: Array  # (3, T) log tail mass, entropy, label log-prob; (1, T) label log-prob where that is all
     logprobs: Array  # (E,)
     ids: Array  # packed bytes
 
@@ -158,6 +167,9 @@ class ShardArrays:
 def _sections(key: CacheKey, examples: int, tokens: int, entries: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     float_type = np.dtype(key.dtype).newbyteorder("<").str
     yield "lengths", "<u4", (examples,)
+    if key.content == "label":
+        yield "scalars", float_type, (1, tokens)
+        return
     yield "counts", "<u2", (tokens,)
     yield "scalars", float_type, (3, tokens)
     yield "logprobs", float_type, (entries,)
@@ -220,6 +232,9 @@ def decode(key: CacheKey, entry: ShardEntry, data: Array) -> ShardArrays:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         views[name] = data[offset : offset + size].view(dtype).reshape(shape)
         offset += -(-size // 8) * 8
+    if key.content == "label":
+        nothing = np.zeros(0, np.uint8)
+        views |= {"counts": np.zeros(entry.tokens, np.uint16), "logprobs": nothing, "ids": nothing}
     return ShardArrays(**views)
 
 

@@ -28,12 +28,15 @@ def cache_key(
     max_length: int,
     precision: Literal["fp32", "bf16"] = "fp32",
     cache: CacheSettings | None = None,
+    content: Literal["rows", "label"] = "rows",
 ) -> CacheKey:
-    """Key of the cache of `model` over `data`; relative paths start at `base`.
+    """Key of the cache of `model` over `data`; relative paths start at `base`. Labels alone know no other setting.
 
     Raises UserError when the model is not there.
     """
     cache = cache or CacheSettings()
+    if content == "label":
+        cache = CacheSettings(dtype=cache.dtype)
     vocabulary = tokenizer.get_vocab()
     return CacheKey(
         model=model_content(model, base),
@@ -47,6 +50,7 @@ def cache_key(
         min_prob=cache.min_prob,
         dtype=cache.dtype,
         precision=precision,
+        content=content,
     )
 
 

@@ -60,6 +60,20 @@ def summarise(logits: Tensor, labels: Tensor, *, k: int, tail_mass: float = 0.0,
     )
 
 
+def labels_alone(logits: Tensor, labels: Tensor) -> TokenRows:
+    """What is kept of each row of logits (T, V) where designs look at the label alone: its log-probability."""
+    scores = logits.float()
+    label = scores.gather(-1, labels[:, None])[:, 0] - scores.logsumexp(-1)
+    nothing, zero = scores.new_zeros(len(scores), 0), torch.zeros_like(label)
+    return TokenRows(nothing.long(), nothing, zero.long(), zero, zero, label)
+
+
+def _kept(logits: Tensor, labels: Tensor, key: CacheKey) -> TokenRows:
+    if key.content == "label":
+        return labels_alone(logits, labels)
+    return summarise(logits, labels, k=key.k, tail_mass=key.tail_mass, min_prob=key.min_prob)
+
+
 def teacher_rows(teacher: FrozenModel, batch: Batch, key: CacheKey) -> list[TokenRows]:
     """What is kept of the labelled tokens of a batch, one TokenRows a sequence. Raises CacheError for unfit logits."""
     hidden, labels, vocab = teacher.rows(batch).hidden, batch.flat_labels, teacher.head.weight.shape[0]
@@ -70,13 +84,11 @@ def teacher_rows(teacher: FrozenModel, batch: Batch, key: CacheKey) -> list[Toke
         )
     size = max(1, ROW_CHUNK_BYTES // (4 * vocab))
     parts = [
-        summarise(
-            teacher.head.logits(rows)[:, : key.vocab], part, k=key.k, tail_mass=key.tail_mass, min_prob=key.min_prob
-        )
+        _kept(teacher.head.logits(rows)[:, : key.vocab], part, key)
         for rows, part in zip(torch.split(hidden, size), torch.split(labels, size), strict=True)
     ]
     rows = TokenRows(*(torch.cat([getattr(part, name) for part in parts]).cpu() for name in FIELDS))
-    if not bool(torch.isfinite(rows.entropy).all()):
+    if not bool(torch.isfinite(rows.entropy + rows.label_logprob).all()):
         raise CacheError(
             f"the teacher's logits must be finite, but on demonstrations {batch.indices.tolist()} some are NaN or "
             "infinite; check its weights, or run it in fp32"
@@ -92,10 +104,15 @@ def _split(rows: TokenRows, lengths: list[int]) -> list[TokenRows]:
 def shard_arrays(rows: Iterable[TokenRows], key: CacheKey) -> tuple[ShardArrays, float]:
     """One shard from its demonstrations' rows, in order; and the summed probability of the tails as stored."""
     parts = list(rows)
+    lengths = np.array([len(part.counts) for part in parts], np.uint32)
+    if key.content == "label":
+        label = _stored([part.label_logprob for part in parts], key)[None]
+        nothing = np.zeros(0, key.dtype)
+        return ShardArrays(lengths, np.zeros(label.shape[1], np.uint16), label, nothing, np.zeros(0, np.uint8)), 0.0
     kept = [torch.arange(part.ids.shape[1]) < part.counts[:, None] for part in parts]
     scalars = _stored([torch.stack([part.log_tail, part.entropy, part.label_logprob]) for part in parts], key, dim=1)
     arrays = ShardArrays(
-        lengths=np.array([len(part.counts) for part in parts], np.uint32),
+        lengths=lengths,
         counts=torch.cat([part.counts for part in parts]).numpy(),
         scalars=scalars,
         logprobs=_stored([part.logprobs[mask] for part, mask in zip(parts, kept, strict=True)], key),

@@ -1,4 +1,4 @@
-"""Where teacher and reference distributions come from while training: a frozen model in memory, or a cache on disk."""
+"""Where teacher and reference distributions come from while training: a frozen model, a cache on disk, or the data."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.batches import Batch
-from ..loss.residual_source import CachedSlice, HiddenHead, ResidualSource
-from ..models.head import evaluating, hidden_states, output_head
+from ..loss.residual_source import CachedSlice, HiddenHead, LabelOnly, ResidualSource
+from ..models.head import OutputHead, evaluating, hidden_states, output_head
 from .cache import TeacherCache
 
 
@@ -60,6 +60,30 @@ class CachedModel:
 
     cache: TeacherCache
 
-    def rows(self, batch: Batch) -> CachedSlice:
-        """The cached rows of the positions with a loss, on the device of the batch."""
+    def rows(self, batch: Batch) -> CachedSlice | LabelOnly:
+        """What is cached of the positions with a loss, on the device of the batch."""
         return self.cache.rows(batch.indices.tolist()).to(batch.labels.device)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelColumn:
+    """A reference that the data bring along: the log-probability of each token, in a column."""
+
+    def rows(self, batch: Batch) -> LabelOnly:
+        """The column at the positions with a loss."""
+        logprobs = batch.flat_reference_logprobs
+        assert logprobs is not None, "checked when the run began"
+        return LabelOnly(logprobs)
+
+
+def label_logprobs(source: Source, batch: Batch) -> Tensor:
+    """log r(y) at the positions with a loss, shape (T,), nats."""
+    rows = source.rows(batch)
+    if isinstance(rows, LabelOnly):
+        return rows.logprobs.float()
+    if isinstance(rows, CachedSlice):
+        return rows.label_logprob.float()
+    if isinstance(rows, HiddenHead):
+        head = OutputHead(rows.weight, rows.bias, rows.softcap, rows.logit_scale)
+        return head.label_logprobs(rows.hidden, batch.flat_labels)
+    return rows.gather(1, batch.flat_labels.unsqueeze(1)).squeeze(1)

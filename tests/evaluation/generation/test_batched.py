@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from tiny_llama import tiny_llama
-from transformers import MambaConfig, MambaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from tiny_llama import tiny_llama, with_adapters
+from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from qtarget.evaluation.generation.backends import PlainBackend
+from qtarget.evaluation.generation.backends import PlainBackend, set_aside
 from qtarget.evaluation.generation.batched import generate
 from qtarget.evaluation.generation.completions import Request, Sampling, cut_at
 from qtarget.spaces.errors import UserError
+from qtarget.trainers.models.transformers_versions import cache_argument
 
 GREEDY = Sampling(max_new_tokens=40, end_tokens=frozenset({2}), batch_size=8)
 DRAWN = replace(GREEDY, temperature=1.0)
@@ -54,6 +54,20 @@ def test_sliding_window_layers_equal_plain_generate(tokenizer, attention):
     requests = requests_of(20)
     plain = tokens_of(PlainBackend(model, tokenizer).generate(requests, GREEDY))
     assert run(model, tokenizer, requests, GREEDY) == plain
+
+
+class OldNames(LlamaForCausalLM):
+    """A model that brings its own code, in the names of earlier versions of transformers."""
+
+    def forward(self, input_ids=None, attention_mask=None, past_key_values=None, **others):
+        return super().forward(input_ids, attention_mask, **{cache_argument(super()): past_key_values}, **others)
+
+
+def test_code_of_a_model_may_keep_the_old_name_of_the_cache(model, tokenizer):
+    requests, old = requests_of(20), OldNames(model.config).eval()
+    old.load_state_dict(model.state_dict())
+    assert cache_argument(old) == "past_key_values"
+    assert run(old, tokenizer, requests, GREEDY) == run(model, tokenizer, requests, GREEDY)
 
 
 def test_sampling_does_not_depend_on_batch_or_order(model, tokenizer):
@@ -169,8 +183,7 @@ def test_generation_leaves_modes_and_random_state_alone(tokenizer):
 
 
 def test_lora_adapters_equal_plain_generate(tokenizer):
-    base = tiny_llama(6, len(tokenizer))
-    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()
+    model = with_adapters(tiny_llama(6, len(tokenizer)))
     requests = requests_of(10)
     found = run(model, tokenizer, requests, GREEDY)
     assert found == tokens_of(PlainBackend(model, tokenizer).generate(requests, GREEDY))
@@ -178,13 +191,41 @@ def test_lora_adapters_equal_plain_generate(tokenizer):
         assert run(model, tokenizer, requests, GREEDY) != found
 
 
-def test_penalties_of_a_generation_config_do_not_change_scores(tokenizer):
+@pytest.mark.parametrize("adapted", [False, True], ids=["model", "lora"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("repetition_penalty", 2.0),
+        ("num_beams", 4),
+        ("no_repeat_ngram_size", 2),
+        ("suppress_tokens", list(range(20))),
+        ("begin_suppress_tokens", [token for token in range(53) if token != 7]),
+        ("forced_eos_token_id", 5),
+        ("bad_words_ids", [[n] for n in range(20)]),
+        ("sequence_bias", [[[n], -10.0] for n in range(20)]),
+        ("guidance_scale", 3.0),
+        ("exponential_decay_length_penalty", (1, 4.0)),
+        ("min_new_tokens", 38),
+        ("max_time", 1e-9),
+    ],
+)
+def test_a_generation_config_does_not_change_scores(tokenizer, name, value, adapted):
     model = tiny_llama(0, len(tokenizer))
-    requests = requests_of(8)
+    if adapted:
+        model = with_adapters(model)
+    requests = requests_of(4)
     plain = tokens_of(PlainBackend(model, tokenizer).generate(requests, GREEDY))
-    model.generation_config.repetition_penalty = 2.0
+    setattr(model.generation_config, name, value)
     assert tokens_of(PlainBackend(model, tokenizer).generate(requests, GREEDY)) == plain
     assert run(model, tokenizer, requests, GREEDY) == plain
+    assert getattr(model.generation_config, name) == value, "the model keeps its own"
+    assert set_aside(model) == [f"{name}={value!r:.60}"]
+    asked = {}
+    for request in requests:
+        ids = torch.tensor([request.prompt])
+        made = model.generate(input_ids=ids, max_new_tokens=GREEDY.max_new_tokens, eos_token_id=2, pad_token_id=2)
+        asked[request.index] = tuple(made[0, ids.shape[1] :].tolist())
+    assert asked != plain, "the setting says something"
 
 
 def test_state_space_model_is_refused_with_a_remedy(tokenizer):

@@ -5,8 +5,7 @@ import random
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from tiny_llama import tiny_llama
+from tiny_llama import tiny_llama, with_adapters
 from transformers import MambaConfig, MambaForCausalLM
 
 from qtarget.evaluation.generation.backends import PlainBackend, TransformersBackend
@@ -61,6 +60,15 @@ def test_the_default_backend_passes_and_the_record_says_so(model, tokenizer):
     assert isinstance(found.backend(model), TransformersBackend)
 
 
+def test_what_a_generation_config_asks_for_in_vain_is_said(tokenizer):
+    model = tiny_llama(0, len(tokenizer))
+    model.generation_config.num_beams = 4
+    model.generation_config.no_repeat_ngram_size = 3
+    found = checked("transformers", lambda m: TransformersBackend(m, tokenizer), model, tokenizer, PROBLEMS, True)
+    assert found.name == "transformers"
+    assert found.note.endswith("set aside from the model's generation_config: num_beams=4, no_repeat_ngram_size=3")
+
+
 def wrong_one(tokenizer):
     other = tiny_llama(1, len(tokenizer))
     return lambda model: TransformersBackend(other, tokenizer)
@@ -101,9 +109,7 @@ def test_weights_are_handed_over_as_the_base_names_them_with_adapters_merged(tok
     base = tiny_llama(6, len(tokenizer))
     names = [name for name, _ in base.named_parameters()]
     assert [name for name, _ in merged_weights(base)] == names
-    adapted = get_peft_model(
-        copy.deepcopy(base), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
-    ).eval()
+    adapted = with_adapters(copy.deepcopy(base))
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         expected = adapted(ids).logits

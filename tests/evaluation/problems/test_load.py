@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qtarget.evaluation.problems.load import Problem, load_problems, unreadable_golds
+from qtarget.evaluation.problems.load import Problem, load_problems, spelled_golds_of, unreadable_golds
 from qtarget.evaluation.problems.splits import allot, content_hash, is_for_search, training_hashes
 from qtarget.evaluation.problems.suites import SUITES, resolve
 from qtarget.evaluation.settings import EvaluationSettings, TaskSettings
@@ -129,7 +129,7 @@ class TestFiles:
         write_jsonl(folder / "test.jsonl", sums(6))
         problems = load_problems(settings("set", problems=6, split="test"), tmp_path, 0).search
         assert len(problems) == 6
-        with pytest.raises(UserError, match="must be a JSONL or Parquet file or a data set"):
+        with pytest.raises(UserError, match="`split` must be one of test"):
             load_problems(settings("set", split="absent"), tmp_path, 0)
 
     def test_worked_examples_and_literal_braces(self, tmp_path):
@@ -162,7 +162,7 @@ class TestRefusals:
             ({"where": {"topic": ["x"]}}, "no column `topic`"),
             ({"template": "{question} {answer}"}, "must not show the answer"),
             ({"template": "{question} {choices}"}, "neither `choices` nor `choices_column`"),
-            ({"path": "absent.jsonl"}, "does not exist; relative paths start at"),
+            ({"path": "absent.jsonl"}, "must exist, but .*absent.jsonl does not; relative paths start at"),
             ({"source": "suite", "path": "gsm9k"}, "must be one of gsm8k, math500"),
         ],
     )
@@ -174,9 +174,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("row", "message"),
         [
-            ({"question": "q", "answer": None}, "row 11 of .* has none in `answer`"),
-            ({"question": "q", "answer": "  "}, "row 11 of .* has none in `answer`"),
-            ({"question": "q", "answer": "many"}, "row 11 of .*'many' is not one number"),
+            ({"question": "q", "answer": None}, "line 11 of .* has none in `answer`"),
+            ({"question": "q", "answer": "  "}, "line 11 of .* has none in `answer`"),
+            ({"question": "q", "answer": "many"}, "line 11 of .*'many' is not one number"),
             ({"question": "q", "answer": "5 or 6"}, "is not one number"),
         ],
     )
@@ -187,7 +187,11 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("line", "message"),
-        [(b"\xff\xfe{}", "in UTF-8, but .*line 3"), (b"{'a': 1}", "JSON object in UTF-8"), (b"[1]", "is list")],
+        [
+            (b"\xff\xfe{}", "it is UTF-16|must be UTF-8, but line 3"),
+            (b"{'a': 1}", "must be a JSON object, but line 3"),
+            (b"[1]", "is list"),
+        ],
     )
     def test_a_broken_line_is_named(self, tmp_path, line, message):
         path = write_jsonl(tmp_path / "a.jsonl", sums(2))
@@ -234,7 +238,7 @@ SUITE_ROWS: dict[str, tuple[dict[str, object], str, str]] = {
     "aime24": ({"id": 60, "problem": "2+2?", "solution": "s", "answer": "033", "year": "2024"}, "\\boxed{33}", "034"),
     "aime25": ({"problem": "2+2?", "answer": "70", "id": "0"}, "The answer is 70.", "The answer is 71."),
     "olympiadbench": (
-        {"question": "2+2?", "final_answer": ["$\\frac{1}{2 n+2}$"], "is_multiple_answer": False},
+        {"question": "2+2?", "final_answer": ["$\\frac{1}{2 n+2}$"], "is_multiple_answer": False, "error": None},
         "\\boxed{\\frac{1}{2(n+1)}}",
         "\\boxed{\\frac{1}{2n}}",
     ),
@@ -303,5 +307,92 @@ def test_options_are_listed_with_letters(tmp_path):
     assert {problem.gold for problem in problems} == {"A", "B", "C"}
     assert problems[0].prompt.endswith("?\n\nA. 0\nB. 1\nC. 2")
     bad = write_jsonl(tmp_path / "b.jsonl", [{"question": "q", "answer": "9", "options": ["x", "y"]}] * 2)
-    with pytest.raises(UserError, match=r"one of the 2 options, but row 1 of .* has '9'"):
+    with pytest.raises(UserError, match=r"one of the 2 options, but line 1 of .* has '9'"):
         load_problems(settings(bad, kind="choice", choices_column="options"), tmp_path, 0)
+
+
+def golds(folder: Path, rows: list[dict[str, object]], **task: object) -> list[str]:
+    """The golds of rows, in their order."""
+    numbered = [{"question": f"Which is {i}?", **row} for i, row in enumerate(rows)]
+    path = write_jsonl(folder / "golds.jsonl", numbered)
+    found = load_problems(settings(path, problems=len(rows), **task), folder, 0).search
+    by_question = {problem.prompt.splitlines()[0]: problem.gold for problem in found}
+    return [by_question[str(row["question"])] for row in numbered]
+
+
+NUMBERS, CROSSED, KEYED = (
+    ["1", "2", "3", "4"],
+    {"A": "B", "B": "A"},
+    {"text": ["x", "y", "z"], "label": ["1", "2", "3"]},
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "answers", "letters"),
+    [
+        (NUMBERS, [1, 0, 3], "BAD"),  # an integer is an index, whatever the options say
+        (NUMBERS, [1.0, 3.0], "BD"),  # a column with missing values comes as floats
+        (NUMBERS, [1, 4, 2], "ADB"),  # counted from 1, as the 4 shows
+        (["red", "blue"], ["blue", "red"], "BA"),
+        (["red", "blue"], ["B", "a", "(b)"], "BAB"),
+        (["red", "blue"], ["0", "1"], "AB"),
+        (CROSSED, ["A", "B"], "AB"),  # a key before a text
+        ({"10": "j", "2": "b", "1": "a"}, ["10", "2"], "CB"),
+        ({"A": "x", "B": None, "C": "z"}, ["C", "A"], "BA"),  # what is shown second is B
+        (KEYED, ["1", "3"], "AC"),
+    ],
+)
+def test_a_column_of_golds_is_read_one_way(tmp_path, options, answers, letters):
+    rows = [{"answer": answer, "options": options} for answer in answers]
+    assert golds(tmp_path, rows, kind="choice", choices_column="options") == list(letters)
+
+
+def test_a_gold_that_names_two_options_is_refused_until_one_reading_is_named(tmp_path):
+    rows = [{"answer": "2", "options": NUMBERS}, {"answer": "1", "options": NUMBERS}]
+    with pytest.raises(
+        UserError, match=r"'2' in row 1 of .* read as text and another read as index; .*`gold_is: text`"
+    ):
+        golds(tmp_path, rows, kind="choice", choices_column="options")
+    assert golds(tmp_path, rows, kind="choice", choices_column="options", gold_is="text") == ["B", "A"]
+    assert golds(tmp_path, rows, kind="choice", choices_column="options", gold_is="index") == ["C", "B"]
+
+
+def test_the_text_of_two_options_names_neither(tmp_path):
+    rows = [{"answer": "x", "options": ["x", "x", "y"]}]
+    with pytest.raises(UserError, match="one of the 3 options"):
+        golds(tmp_path, rows * 2, kind="choice", choices_column="options")
+
+
+def test_large_floats_keep_their_digits(tmp_path):
+    found = golds(tmp_path, [{"answer": 6.02e23}, {"answer": 27.0}, {"answer": 1.6e-19}])
+    assert found == ["6.02e+23", "27", "1.6e-19"]
+
+
+def test_a_row_may_have_an_error_of_its_own(tmp_path):
+    rows = [{"answer": ["3.2"], "off": "1e-1"}, {"answer": ["3", "4"], "off": None}, {"answer": "8", "off": 0.5}]
+    path = write_jsonl(tmp_path / "a.jsonl", [{"question": f"q{i}", **row} for i, row in enumerate(rows)])
+    config = settings(path, problems=3, kind="math", error_column="off")
+    problems = {problem.prompt: problem for problem in load_problems(config, tmp_path, 0).search}
+    claims = [
+        ("q0", "3.29", True),
+        ("q0", "3.31", False),
+        ("q1", "4, 3", True),
+        ("q1", "4, 3.1", False),
+        ("q2", "8.4", True),
+    ]
+    for question, answer, right in claims:
+        verdict = judge(problems[question].claim(f"\\boxed{{{answer}}}")).verdict
+        assert verdict is (Verdict.CORRECT if right else Verdict.WRONG), (question, answer)
+    bad = write_jsonl(tmp_path / "b.jsonl", [{"question": f"q{i}", "answer": "1", "off": "some"} for i in range(2)])
+    with pytest.raises(UserError, match=r"`off` must be a number .* row 1 of .* has 'some'"):
+        load_problems(settings(bad, problems=2, error_column="off"), tmp_path, 0)
+
+
+def test_golds_that_no_parser_reads_match_themselves_and_are_named(tmp_path):
+    texts = ["x+1", r"\heartsuit \star 3", "b>a>c", r"m_{\max}=n^2-n-1", "E_{1},E_{2}", r"\{x \mid x \ge 0\}"]
+    rows = [{"question": f"q{i}", "answer": text} for i, text in enumerate(texts)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    problems = load_problems(settings(path, problems=len(rows), kind="math"), tmp_path, 0).search
+    assert unreadable_golds(problems) == []
+    assert {judge(problem.claim(f"\\boxed{{{problem.gold}}}")).verdict for problem in problems} == {Verdict.CORRECT}
+    assert spelled_golds_of(problems) == [r"\heartsuit \star 3"]

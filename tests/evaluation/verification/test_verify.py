@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtarget.evaluation import Verdict, verify
-from qtarget.evaluation.verification.pool import shared_pool
-from qtarget.evaluation.verification.verify import Claim, judge, judge_all
+from qtarget.evaluation.extraction.answers import opens_reasoning
+from qtarget.evaluation.verification.verify import Claim, fingerprint, judge, judge_all
 
-_TABLE = yaml.safe_load((Path(__file__).parent / "verdicts.yaml").read_text(encoding="utf-8"))
+_HERE = Path(__file__).parent
+_TABLE = yaml.safe_load((_HERE / "verdicts.yaml").read_text(encoding="utf-8"))
 CASES = [(group, *case) for group, cases in _TABLE.items() for case in cases]
+HARD = yaml.safe_load((_HERE / "answers.yaml").read_text(encoding="utf-8"))
+HANGING = r"\boxed{9^{9^{9^{9}}}}"
 
 
 def _id(case: tuple[str, ...]) -> str:
@@ -27,6 +29,22 @@ def _id(case: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(("group", "kind", "gold", "completion", "verdict"), CASES, ids=map(_id, CASES))
 def test_specification(group, kind, gold, completion, verdict):
     assert verify(completion, gold, kind) is Verdict(verdict)
+
+
+@pytest.mark.parametrize("group", HARD)
+def test_hard_answers(group):
+    rows = [(kind, gold, text, good) for kind, gold, *both in HARD[group] for good in (0, 1) for text in both[good]]
+    judged = judge_all([Claim(completion, gold, kind) for kind, gold, completion, _ in rows])
+    found = [(row[:3], judgement.verdict.value) for row, judgement in zip(rows, judged, strict=True)]
+    assert [each for each, row in zip(found, rows, strict=True) if (each[1] == "correct") != (row[3] == 0)] == []
+
+
+def test_a_gold_is_equal_to_itself_in_a_box_and_in_a_sentence():
+    golds = {(kind, gold) for cases in HARD.values() for kind, gold, *_ in cases if "\n" not in gold}
+    claims = [Claim(f"\\boxed{{{gold}}}", gold, kind) for kind, gold in sorted(golds)]
+    claims += [Claim(f"The answer is {gold}", gold, kind) for kind, gold in sorted(golds)]
+    wrong = [claim for claim, judged in zip(claims, judge_all(claims), strict=True) if judged.verdict != "correct"]
+    assert wrong == []
 
 
 def test_the_specification_is_large_and_half_negative():
@@ -70,14 +88,14 @@ if __name__ == "__main__":
 
 def test_a_hanging_comparison_ends_at_its_limit_and_the_next_is_right():
     start = time.monotonic()
-    assert verify(r"\boxed{10^{10^{10}}}", "x+5", limit=1.0) is Verdict.TIMEOUT
+    assert verify(HANGING, "5", limit=1.0) is Verdict.TIMEOUT
     assert time.monotonic() - start < 30  # one limit, and perhaps the start of a worker
     assert verify(r"\boxed{x+1}", "1+x") is Verdict.CORRECT
 
 
 def test_a_batch_survives_a_hanging_item():
     claims = [Claim(rf"\boxed{{x+{i}}}", "x+1") for i in range(3)]
-    claims.insert(1, Claim(r"\boxed{10^{10^{10}}}", "x+5"))
+    claims.insert(1, Claim(HANGING, "5"))
     verdicts = [judgement.verdict for judgement in judge_all(claims, limit=1.0)]
     assert verdicts == [Verdict.WRONG, Verdict.TIMEOUT, Verdict.CORRECT, Verdict.WRONG]
 
@@ -153,24 +171,6 @@ def test_an_unknown_kind_is_refused():
         verify("5", "5", "maths")
 
 
-@pytest.fixture(scope="module")
-def verifiers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("verifiers")
-    (folder / "my_verifiers.py").write_text(
-        "def ends(completion, gold):\n    print('noise on stdout', flush=True)\n    return completion.endswith(gold)\n"
-        "def named(completion, gold):\n    return 'no_answer'\n"
-        "def broken(completion, gold):\n    raise ZeroDivisionError('by design')\n"
-        "def odd(completion, gold):\n    return 0.7\n"
-        "def crash(completion, gold):\n    import os; os._exit(3)\n"
-        "def loop(completion, gold):\n    while True: pass\n"
-    )
-    shared_pool().close()  # workers keep the path they were started with
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        yield "my_verifiers"
-    shared_pool().close()
-
-
 def test_a_users_verifier_decides(verifiers):
     assert verify("it is so", "so", verifier=f"{verifiers}:ends") is Verdict.CORRECT
     assert verify("it is so", "no", verifier=f"{verifiers}:ends") is Verdict.WRONG
@@ -225,3 +225,43 @@ def test_integers_are_equal_or_wrong(gold, difference, form):
 @settings(max_examples=100, deadline=None)
 def test_any_text_has_a_verdict(text, kind):
     assert verify(text, "B" if kind == "choice" else "7", kind) in set(Verdict) - {Verdict.ERROR, Verdict.TIMEOUT}
+
+
+@pytest.mark.parametrize(
+    ("completion", "verdict"),
+    [
+        ("The answer is 42.", Verdict.NO_ANSWER),
+        ("The answer is 41.</think>The answer is 42.", Verdict.CORRECT),
+        ("The answer is 42.</think>The answer is 41.", Verdict.WRONG),
+        ("\\boxed{42}", Verdict.NO_ANSWER),
+        ("</think>42", Verdict.CORRECT),
+    ],
+)
+def test_reasoning_that_the_prompt_opened_has_to_end(completion, verdict):
+    assert verify(completion, "42", "numeric", reasoning=True) is verdict
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opened"),
+    [
+        ("<|im_start|>assistant\n<think>\n", True),
+        ("<|Assistant|><think>", True),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", False),  # reasoning switched off
+        ("Put your thoughts into <think>, then answer.\n", False),
+        ("", False),
+    ],
+)
+def test_a_prompt_may_end_in_opened_reasoning(prompt, opened):
+    assert opens_reasoning(prompt) is opened
+
+
+def test_an_absolute_error_counts_for_integers_too():
+    for answer, verdict in (("3.05", Verdict.CORRECT), ("3.2", Verdict.WRONG)):
+        for kind in ("math", "numeric"):
+            assert judge(Claim(f"\\boxed{{{answer}}}", "3", kind, absolute=0.1)).verdict is verdict
+
+
+def test_the_same_code_has_the_same_identity():
+    script = "from qtarget.evaluation.verification.verify import fingerprint; print(fingerprint())"
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    assert other == fingerprint() and len(other) == 16

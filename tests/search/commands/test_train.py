@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from qtarget.search.commands.train import launcher, train_winner
 from qtarget.search.export.files import accelerate_files
+from qtarget.search.launchers.helper import MODULE
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
 
@@ -72,7 +73,9 @@ def test_killed_and_started_again_it_saves_the_same_bytes(tmp_path: Path) -> Non
 
 def start(winner: Path, out: Path) -> subprocess.Popen[bytes]:
     """The process that `qtarget train` starts; it lives as long as its standard input."""
-    command = [sys.executable, "-m", "qtarget.search.engine.train", str(winner), str(out)]
+    request = out.with_name(f"{out.name}.json")
+    request.write_text(json.dumps({"winner": str(winner), "out": str(out), "changes": {}}))
+    command = [sys.executable, "-m", MODULE, "train", str(request)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
 

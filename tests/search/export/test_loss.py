@@ -14,7 +14,7 @@ from token_rows import TokenRows, random_rows
 
 from qtarget.search.export.loss import loss_source
 from qtarget.spaces import TargetSpec, presets
-from qtarget.trainers.loss import dense_target_loss
+from qtarget.trainers.loss import dense_target_loss, fused_target_loss
 
 SCHEDULES = ({"direction": "from_one"}, {"direction": "to_one", "shape": "cosine", "start": 0.2})
 ANY_MOMENT = 0.3
@@ -36,7 +36,7 @@ def exported(spec: TargetSpec, rows: TokenRows, progress: float = 0.0, chunk: in
     given = {
         "teacher": module.Head(rows.teacher_logits, eye),
         "reference": module.Head(rows.reference_logits, eye),
-        "previous": module.Head(rows.reference_logits.flip(0), eye),
+        "previous": module.Head(rows.previous_logits, eye),
     }
     columns = {name: getattr(rows, name) for name in ("old_logprobs", "critical", "sequence_ids")}
     found = module.target_loss(
@@ -48,9 +48,7 @@ def exported(spec: TargetSpec, rows: TokenRows, progress: float = 0.0, chunk: in
 
 def expected(spec: TargetSpec, rows: TokenRows):
     logits = rows.logits.clone().requires_grad_()
-    value = dense_target_loss(
-        logits, rows.labels, spec, previous_logits=rows.reference_logits.flip(0), **rows.inputs()
-    )  # fmt: skip
+    value = dense_target_loss(logits, rows.labels, spec, **rows.inputs())
     value.backward()
     return value, logits.grad
 
@@ -101,6 +99,48 @@ def test_a_schedule_moves_trust_and_anchored_weight(schedule: dict, progress: fl
 @pytest.mark.parametrize("name", ["target_sft", "talr", "sft_topk"])
 def test_chunks_change_nothing_also_where_trust_looks_at_a_whole_batch(name: str) -> None:
     check(presets.get(name), chunk=8 * 11 * 5)
+
+
+@pytest.mark.parametrize("name", ["asft_k3", "flow", "stm", "prift", "gift"])
+def test_a_label_column_stands_for_a_model_where_it_is_enough(name: str) -> None:
+    spec, rows = presets.get(name), random_rows("export")
+    module, eye = module_of(spec), torch.eye(11, dtype=torch.float64)
+    labels = rows.labels.clamp(min=0)[:, None]
+    column = rows.reference_logits.log_softmax(-1).gather(-1, labels).squeeze(-1)
+    student, given = module.Head(rows.logits, eye), {"sequence_ids": rows.sequence_ids}
+
+    def from_column():
+        return module.target_loss(student, rows.labels, reference_label_logprobs=column, **given)
+
+    if "reference" in spec.needs_rows:
+        with pytest.raises(ValueError, match="needs reference"):
+            from_column()
+    else:
+        reference = module.Head(rows.reference_logits, eye)
+        expected = module.target_loss(student, rows.labels, reference=reference, **given)
+        torch.testing.assert_close(from_column().loss_sum, expected.loss_sum, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["sft", "profit", "asft", "gem_logsigmoid", "lp_sft", "kd"])
+@pytest.mark.parametrize("kind", ["all", "kept", "weights"])
+def test_weights_of_the_data_are_those_of_the_trainer(name: str, kind: str) -> None:
+    spec, rows = presets.get(name).model_copy(update={"denominator": kind}), random_rows("export")
+    weights = torch.linspace(0.1, 3, len(rows.labels), dtype=torch.float64)
+    module, eye = module_of(spec), torch.eye(11, dtype=torch.float64)
+    hidden = rows.logits.clone().requires_grad_()
+    models = {each: module.Head(getattr(rows, f"{each}_logits"), eye) for each in ("teacher", "reference")}
+    found = module.target_loss(module.Head(hidden, eye), rows.labels, **models, weights=weights)
+    logits = rows.logits.clone().requires_grad_()
+    sources = {f"{each}_logits": getattr(rows, f"{each}_logits") for each in models}
+    value = dense_target_loss(logits, rows.labels, spec, **sources, weights=weights)
+    torch.testing.assert_close(found.loss_sum, value, rtol=1e-12, atol=1e-12)
+    (mine,), (wanted,) = torch.autograd.grad(found.loss_sum, hidden), torch.autograd.grad(value, logits)
+    torch.testing.assert_close(mine, wanted, rtol=1e-12, atol=1e-12)
+    fused = fused_target_loss(
+        rows.logits, eye, rows.labels, spec, weights=weights,
+        **{each: getattr(rows, f"{each}_logits").log_softmax(-1) for each in models},
+    )  # fmt: skip
+    torch.testing.assert_close(found.denominator, fused.denominator)
 
 
 @pytest.mark.parametrize("kind", ["all", "kept", "weights"])

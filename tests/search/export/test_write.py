@@ -28,9 +28,11 @@ from qtarget.search.store.history import load_history
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import load_study
 from qtarget.search.study.files import write_json
-from qtarget.search.study.winner_file import load_winner
+from qtarget.search.study.winner_file import against_search, load_winner
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
+from qtarget.trainers.data.load import load_demonstrations
+from qtarget.trainers.models.load import load_model, load_tokenizer, model_fingerprint
 
 BASELINES = ["sft", "dft", {"preset": "target_sft", "training": {"learning_rate": 0.02}}]
 SCORES = {"0": 0.2, "1": 0.7, "2": 0.6}
@@ -57,9 +59,17 @@ def finished_study(folder: Path, script: dict[str, Any]) -> Path:
     study = write_small_study(folder, baselines=BASELINES, search=search)
     config = load_study(study)
     config.study_folder.mkdir(parents=True)
-    write_json(config.study_folder / "script.json", script)
+    write_json(config.study_folder / "script.json", {**script, "fingerprints": fingerprints(config)})
     run_study(config, launch=scripted)
     return study
+
+
+def fingerprints(config: StudyConfig) -> dict[str, str]:
+    """Of the study's real model and data, as its engine would have found them."""
+    base, tokenizer = config.base_folder, load_tokenizer(config.model, config.base_folder)
+    models = {name: getattr(config, name) for name in ("model", "teacher")}
+    found = {name: model_fingerprint(load_model(each, base, "fp32")) for name, each in models.items()}
+    return {**found, "data": load_demonstrations(config.data, tokenizer, base).fingerprint}
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +119,9 @@ def test_the_confirmed_design_is_exported_with_all_its_files(exported) -> None:
     assert found["check"]["loss"] < 1e-5 and found["check"]["gradient"] < 1e-5
     winner = load_winner(folder)
     assert winner.target == presets.get("target_sft") and winner.training.learning_rate == 0.02
-    assert {"winner.yaml", "sft.yaml", "target_loss.py", "target_data.py", "target_model.py", "target_merging.py",
-            "target_tokens.py", "train_trl.py", "one_gpu.yaml", "fsdp_8gpu.yaml", "MODEL_CARD.md", "provenance.json",
-            "check.json"} == set(found["files"])  # fmt: skip
+    written = """winner.yaml sft.yaml target_loss.py target_data.py target_model.py target_reading train_trl.py
+    one_gpu.yaml fsdp_8gpu.yaml MODEL_CARD.md provenance.json check.json"""
+    assert set(written.split()) == set(found["files"])
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["confirmation"]["outcome"] == "better than SFT" and provenance["preset"] == "target_sft"
     assert load_winner(folder / "sft.yaml").target == presets.get("sft")
@@ -148,6 +158,47 @@ def test_a_confirmation_without_a_winner_is_no_confirmation(study: Path) -> None
     with pytest.raises(UserError, match=r"found none that is better than SFT \(not distinguishable"):
         choose(config, load_history(config), unconfirmed=False)
     assert choose(config, load_history(config), unconfirmed=True).title.startswith("trial 1: ")
+
+
+@pytest.mark.parametrize("name", ["data", "model", "teacher"])
+def test_what_is_not_as_the_search_saw_it_is_not_exported(study: Path, tmp_path: Path, name: str) -> None:
+    config = load_study(study)
+    verdict_of(config, {titles(config)[2]: 0.9})
+    if name == "data":
+        rows = (study.parent / "train.jsonl").read_text().splitlines(keepends=True)
+        (study.parent / "train.jsonl").write_text("".join(rows[:20]))
+    else:
+        other = {"model": "teacher", "teacher": "model"}[name]
+        shutil.copyfile(study.parent / other / "model.safetensors", study.parent / name / "model.safetensors")
+    with pytest.raises(
+        UserError, match=f"an export must use what the search of 'small' used, but {name} has fingerprint"
+    ):
+        export(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_takes_what_the_search_used_and_finds_it_wherever_both_were_moved(
+    study: Path, tmp_path: Path
+) -> None:
+    folder = study.parent / "runs" / "small"
+    text = yaml.safe_load(study.read_text())
+    study.write_text(yaml.safe_dump({**text, "training": {**text["training"], "steps": 7}}))
+    with pytest.raises(UserError, match=r"`training\.steps` is 7, was 8"):
+        export(study, study.parent / "out", unconfirmed=True)
+    export(folder, study.parent / "out", unconfirmed=True)
+    moved = study.parent.rename(tmp_path / "moved")
+    winner = load_winner(moved / "out")
+    assert winner.training.steps == 8 and winner.base_folder == moved
+    card = (moved / "out" / "MODEL_CARD.md").read_text()
+    assert "chosen, not confirmed, for runs of 8 steps" in card
+    (moved / "out").rename(tmp_path / "elsewhere")
+    assert load_winner(tmp_path / "elsewhere").base_folder == study.parent, "where the inputs were then"
+    assert against_search(winner, winner.provenance["fingerprints"], "a full run") == []
+    chosen = winner.model_copy(update={"data": winner.data.model_copy(update={"path": "more.jsonl"})})
+    other = {**winner.provenance["fingerprints"], "data": "other"}
+    assert against_search(chosen, other, "a full run") == ["data is not what the search used: winner.yaml says so"]
+    with pytest.raises(UserError, match="a full run must use what the search of 'small' used, but data has"):
+        against_search(winner, other, "a full run")
 
 
 def test_a_study_without_a_complete_trial_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from small_study import small_config
 from qtarget.search.report.data import gather
 from qtarget.search.report.page import cell, policy, render, visible
 from qtarget.search.report.write import describe, write_report
-from qtarget.search.study.config_file import locate, parse_study, write_folder
+from qtarget.search.study.config_file import find_study, parse_study, write_folder
 from qtarget.spaces.errors import UserError
 
 
@@ -137,7 +137,7 @@ def test_a_copied_folder_needs_no_old_path(study: Path, tmp_path: Path) -> None:
     (copy / "report.html").unlink()
     data = gather(copy)
     assert {record.folder.parent for record in data.records} == {copy / "trials"}
-    assert locate(copy).study_folder == copy
+    assert find_study(copy).study_folder == copy
     html, _ = report(copy, tmp_path / "elsewhere.html")
     assert "Better than plain SFT" in html.text and not (copy / "report.html").exists()
 

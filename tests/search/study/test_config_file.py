@@ -1,5 +1,6 @@
 """Every fault in a study file is told with its path, the rule, the value and the remedy."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,33 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("space", {"gamma": {"pwoer": {}}}, "space.gamma", ["`space.gamma", "pwoer", "power"]),
         ("space", {"training": {"lr": [1e-5, 1e-3]}}, "space.training", ["lr", "learning_rate"]),
         ("space", {"gamma": {"power": {"exponent": [0.1, -2]}}}, "space.gamma", ["0.1", "-2"]),
+        (
+            "space",
+            {"gamma": {"power": {"exponent": [1, 2, 3]}}},
+            "space.gamma",
+            ["`space.gamma.power.exponent`", "[1, 2, 3]"],
+        ),
+        ("space.training.learning_rate", [1, "y"], "space.training.learning_rate", ["`high` must be a valid number"]),
+        ("space.training.learning_rate", [1e-5, 1e-2, "LOG"], "space.training.learning_rate", ["[1e-05, 0.01, log]"]),
+        ("space.training.learning_rate", {"options": [-1]}, "space.training.learning_rate", ["-1", "greater than 0"]),
+        (
+            "space.training.effective_batch",
+            [8, 64],
+            "space.training.effective_batch",
+            ["whole numbers", "{options: [8, 64]}"],
+        ),
+        ("space.training.effective_batch", {"options": [17]}, "space.training.effective_batch", ["multiple of", "17"]),
+        ("baselines", [5], "baselines[0]", ["`baselines[0]` must be text or a mapping of keys to values, but got 5"]),
+        ("baselines", [{"preset": "sft", "knobs": 3}], "baselines[0].knobs", ["must be a mapping"]),
+        ("training.lora", {"target_modules": 5}, "training.lora.target_modules", ["must be a list or 'all-linear'"]),
+        ("evaluation.tasks.0.choices_column", 5, "evaluation.tasks[0].choices_column", ["must be text or a list"]),
+        ("evaluation.tasks.0.template", {"question": None}, "evaluation.tasks[0].template", ["'{question}'", "quote"]),
+        ("warm_start", [5], "warm_start[0]", ["`warm_start[0]` must be text"]),
+        ("model", "m", "model", ["`model` must be a mapping"]),
+        ("study", "..", "study", ["of more than dots", "'..'"]),
+        ("study", "x" * 300, "study", ["at most 200 bytes", "300"]),
+        ("study", "ü" * 120, "study", ["at most 200 bytes", "240"]),
+        ("study", {"X": None}, "study", ["must be text", "'{X}'"]),
     ],
 )
 def test_a_fault_names_path_rule_value_and_remedy(path: str, value: Any, field: str, said: list[str]) -> None:
@@ -53,6 +81,11 @@ def test_a_fault_names_path_rule_value_and_remedy(path: str, value: Any, field: 
     assert raised.value.field == field
     for words in said:
         assert words in str(raised.value)
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 1, "a fault is told once, whatever forms a value may have"
+    assert not re.search(
+        r"function-|\w\[\w+, |instance of|literal\[|`[\w.\[\]]*\.(str|float|int|Range|tuple)\b", lines[0]
+    )
 
 
 def test_all_faults_are_listed_at_once() -> None:
@@ -102,6 +135,9 @@ def test_space_and_baselines_follow_the_inputs_when_not_given() -> None:
         ("- a\n- b\n", "must hold `study`"),
         ("!!python/object/apply:os.system ['true']", "must be YAML"),
         ("", "must hold `study`"),
+        ("study: {{ X }}\n", r"`{{ X }}` without quotes is no text; quote it"),
+        ("study: a\nmodel: {path: {{ model.path }}}\n", r"`{{ model.path }}` without quotes"),
+        ("? [a, b]\n: c\n", "a key is a list"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(tmp_path: Path, text: str, said: str) -> None:

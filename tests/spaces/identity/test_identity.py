@@ -28,6 +28,11 @@ SAME: dict[str, list[Any]] = {
         {"gamma": {"kind": "surprise_power", "low": 1, "high": 1}},
         {"gamma": {"kind": "power"}, "residual": {"kind": "student", "top_k": 4, "tail": "student"}},
         {"gamma": {"kind": "power"}, "residual": {"kind": "mixture", "student": 1, "reference": 0, "teacher": 0}},
+        get("asft_k3", lam=0),
+        get("cadft", beta=0),
+        {"gamma": {"kind": "tempered_likelihood", "level": "token", "temperature": 1}},
+        {"gamma": {"kind": "power", "schedule": {"shape": "step"}}},
+        {"gamma": {"kind": "power"}, "previous": {"every": 3, "decay": 0.5}},
     ],
     "SFT": [
         get("sft"),
@@ -43,6 +48,11 @@ SAME: dict[str, list[Any]] = {
         {"gamma": {"kind": "constant", "value": 0.25}, "weight": {"scale": 4}},
         {"gamma": {"kind": "constant", "value": 0.25}, "denominator": "weights"},
         {"gamma": {"kind": "constant", "schedule": {"direction": "from_one"}}, "denominator": "kept"},
+        get("sft_k3", lam=0),
+        get("lp_sft", mu=0),
+        get("curiosft", alpha=0),
+        {"contrast": {"kind": "plateau", "top_k": 1}},
+        {"gamma": {"kind": "power", "schedule": {"shape": "step", "direction": "to_one"}}},
     ],
     "SFT + KL": [
         get("sft_kl", lam=0.25),
@@ -57,6 +67,16 @@ SAME: dict[str, list[Any]] = {
             "weight": {"kind": "anchored"},
             "residual": {"kind": "mixture", "student": 1, "reference": 1, "teacher": 0},
         },
+    ],
+    "half a power": [
+        get("beyond_log", alpha=0.5),
+        {"gamma": {"kind": "tempered_likelihood", "level": "token", "temperature": 2}},
+        {"gamma": {"kind": "label_penalty", "lam": 0, "exponent": 0.5, "source": "teacher"}},
+        {"gamma": {"kind": "sequence_outlier", "strength": 0, "exponent": 0.5}},
+    ],
+    "two stages": [
+        {"gamma": {"kind": "critical", "schedule": {"shape": "step", "start": 0.2}}},
+        {"gamma": {"kind": "critical", "schedule": {"shape": "step", "start": 0.2, "end": 0.4}}},
     ],
     "distillation": [
         get("kd"),

@@ -39,7 +39,14 @@ WIDE = SearchSpace.model_validate(
         "training": {"learning_rate": [1e-5, 1e-3, "log"], "weight_decay": 0.1},
     }
 )
-SPACES = {"compact": COMPACT, "wide": WIDE}
+LISTS = SearchSpace.model_validate(
+    {
+        "gamma": {"power": {"exponent": {"options": [0, 0.5, "1"]}, "ceiling": "search"}},
+        "residual": {"geometric": {"temperature": {"options": [1.0, 2.0]}}},
+        "training": {"learning_rate": {"options": ["1e-5", 3e-5, 1e-4]}, "effective_batch": {"options": [16, 32]}},
+    }
+)
+SPACES = {"compact": COMPACT, "wide": WIDE, "lists": LISTS}
 IN_COMPACT = ("sft", "dft", "beyond_log", "kd", "hybrid_kd", "target_sft")
 
 
@@ -83,8 +90,8 @@ class _Chooser:
     def integer(self, name: str, low: int, high: int) -> int:
         return self.trial.suggest_int(name, low, high)
 
-    def choice(self, name: str, options: Any) -> str:
-        return str(self.trial.suggest_categorical(name, list(options)))
+    def choice(self, name: str, options: Any) -> Any:
+        return self.trial.suggest_categorical(name, list(options))
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -143,6 +150,36 @@ def test_size_counts_families_integers_and_options() -> None:
 
 
 OPTIONS = {"options": ["student", "reference"]}
+
+
+def test_a_list_of_values_is_drawn_from_and_counted() -> None:
+    points = [LISTS.sample(seed) for seed in range(60)]
+    assert {point.training["learning_rate"] for point in points} == {1e-5, 3e-5, 1e-4}
+    assert {point.training["effective_batch"] for point in points} == {16, 32}
+    assert {point.target.gamma.exponent for point in points} == {0, 0.5, 1}  # type: ignore[union-attr]
+    assert LISTS.size().points == 3 * 10 * 2 * LEVELS_OF_SHARES * 3 * 2
+    sft = Point(presets.get("sft"), {"learning_rate": 3e-5, "effective_batch": 32})
+    assert (LISTS.parameters(sft) or {})["training.learning_rate"] == 3e-5
+    assert LISTS.parameters(Point(sft.target, {**sft.training, "learning_rate": 4e-5})) is None
+
+
+LEVELS_OF_SHARES = 10 * 10
+"""Of teacher and reference, which the geometric residual searches by default."""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "faults"),
+    [
+        ({"gamma.power.exponent": 0.5, "training.learning_rate": 3e-5}, []),
+        ({"gamma.power.exponent": 0.7}, ["`gamma.power.exponent` must be in 0 | 0.5 | 1, but is 0.7"]),
+        ({"gamma.power.ceiling": 1.5}, ["`gamma.power.ceiling` must be in [0, 1], but is 1.5"]),
+        ({"learning_rate": 3e-5}, ["`learning_rate` is no parameter of it; known are"]),
+        ({"gamma.power.ceiling": "high", "gamma.power.mix": 1}, ["`gamma.power.ceiling`", "`gamma.power.mix`"]),
+    ],
+)
+def test_faults_of_single_parameters_are_named(parameters: dict[str, Value], faults: list[str]) -> None:
+    found = LISTS.faults(parameters)
+    assert len(found) == len(faults) and all(said in fault for said, fault in zip(faults, found, strict=True))
 
 
 def test_weight_rules_are_only_drawn_for_their_family() -> None:
@@ -204,6 +241,16 @@ def test_a_space_that_needs_what_is_missing_is_refused() -> None:
         ({"weight": {"anchored": {}}}, "needs the γ family `anchored`"),
         ({"training": {"learning_rate": [0, 1, "log"]}}, "above 0 on a log scale"),
         ({"gama": {}}, "gama"),
+        ({"gamma": {"power": {"exponent": [0.1, 0.2, 0.3]}}}, r"`gamma.power.exponent`.*{options: \[0.1, 0.2, 0.3\]}"),
+        ({"gamma": {"power": {"exponent": "loguniform"}}}, r"'loguniform'.*\[low, high, log\], `search` or {options"),
+        ({"gamma": {"power": {"exponent": {"options": [1, 1.0]}}}}, "must be different values"),
+        ({"training": {"learning_rate": [0.001, 0.003, 0.01]}}, r"{options: \[0.001, 0.003, 0.01\]}"),
+        ({"training": {"learning_rate": [1e-5, 1e-2, "LOG"]}}, r"'LOG'\]; a logarithmic range is \[1e-05, 0.01, log\]"),
+        ({"training": {"learning_rate": [1e-5, 1e-2, "loguniform"]}}, r"is \[1e-05, 0.01, log\]"),
+        ({"training": {"learning_rate": [1e-5, 1e-2, True]}}, r"is \[1e-05, 0.01, log\]"),
+        ({"training": {"learning_rate": [1e-5]}}, r"{options: \[1e-05\]}"),
+        ({"training": {"learning_rate": "search"}}, r"must be a number, \[low, high\], \[low, high, log\] or {options"),
+        ({"training": {"learning_rate": {"options": [1e-5, "high"]}}}, "must be a number"),
     ],
 )
 def test_bad_spaces_are_refused_with_their_path(content: dict[str, Any], message: str) -> None:

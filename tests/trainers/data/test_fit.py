@@ -31,25 +31,28 @@ def test_an_id_without_a_row_is_refused_with_its_row_and_token(load):
     model = tiny_model(len(tokenizer), ends)
     tokenizer.add_tokens(["<ans>"])
     data = load(tokenizer, ["the sum is 1", " " * 300, "it is <ans>2"], max_length=200)
-    with pytest.raises(UserError, match=r"2 of train.jsonl uses '<ans>', id \d+, of \d+ rows; .*add_tokens") as told:
-        check_fit(data, model, tokenizer, DataSettings(path="train.jsonl"))
+    with pytest.raises(
+        UserError, match=r"line 3 of train.jsonl uses '<ans>', id \d+, of \d+ rows; .*add_tokens"
+    ) as told:
+        check_fit(data, model, tokenizer)
     assert told.value.field == "model.add_tokens"
     with pytest.raises(UserError, match=r"row in the teacher"):
-        check_fit(data, model, tokenizer, DataSettings(path="train.jsonl"), field="teacher")
-    check_fit(data, tiny_model(len(tokenizer), ends), tokenizer, DataSettings(path="train.jsonl"))
+        check_fit(data, model, tokenizer, field="teacher")
+    check_fit(data, tiny_model(len(tokenizer), ends), tokenizer)
 
 
 def test_a_demonstration_longer_than_the_model_is_refused_with_what_fits(load):
     tokenizer, ends = family("byte_level")
     data = load(tokenizer, ["short", "a " * 40])
     longest = max(example.length for example in data)
-    settings = DataSettings(path="train.jsonl")
-    check_fit(data, tiny_model(len(tokenizer), ends, max_position_embeddings=longest), tokenizer, settings)
+    check_fit(data, tiny_model(len(tokenizer), ends, max_position_embeddings=longest), tokenizer)
     small = tiny_model(len(tokenizer), ends, max_position_embeddings=longest - 1)
-    with pytest.raises(UserError, match=rf"1 of train.jsonl has {longest}; set `data.max_length` to {longest} at most"):
-        check_fit(data, small, tokenizer, settings)
+    with pytest.raises(
+        UserError, match=rf"line 2 of train.jsonl has {longest}; set `data.max_length` to {longest} at most"
+    ):
+        check_fit(data, small, tokenizer)
     kept = load(tokenizer, ["short", "a " * 40], max_length=longest)
-    check_fit(kept, small, tokenizer, settings)
+    check_fit(kept, small, tokenizer)
 
 
 ENDLESS = (
@@ -73,9 +76,9 @@ def test_answers_that_nothing_ends_are_refused_unless_a_string_does(load, chat, 
     with pytest.raises(UserError, match=said) as told:
         check_ends(data, found, tokenizer, chat=chat, stop=())
     assert told.value.field == field and "evaluation.stop" in str(told.value)
-    line = check_ends(data, found, tokenizer, chat=chat, stop=("\n",))
-    assert line == "no token in 0 of 2 demonstrations; and at the text '\\n'"
-    assert check_ends(data, found, tokenizer, chat=chat, stop=None).startswith("no token")
+    line = check_ends(data, found, tokenizer, chat=chat, stop=("\n",)).line
+    assert line == "no token in 0 of 2 demonstrations, and at the text '\\n'"
+    assert check_ends(data, found, tokenizer, chat=chat, stop=None).line.startswith("no token")
 
 
 def test_an_end_that_the_model_declares_but_nobody_learns_ends_no_answer(load):
@@ -94,8 +97,7 @@ def test_where_answers_end_is_said(load):
     )
     data = load(tokenizer, ["one", "xx", "two"])
     ordinary = tokenizer.convert_tokens_to_ids("e")
-    line = check_ends(data, {4, 2, 0, ordinary}, tokenizer, chat=True, stop=())
-    assert line == (
-        "'<|end|>' in 2 of 3 demonstrations; generation also stops at '<pad>', '</s>'; and, as the model declares, at "
-        "the ordinary token 'e'"
-    )
+    found = check_ends(data, {4, 2, 0, ordinary}, tokenizer, chat=True, stop=())
+    assert found.line == "'<|end|>' in 2 of 3 demonstrations; generation also stops at '<pad>', '</s>'"
+    assert found.notes[0] == "1 of 3 demonstrations teach no end of an answer (first: line 2 of train.jsonl)"
+    assert "declares that 'e' ends an answer" in found.notes[1] and len(found.notes) == 2

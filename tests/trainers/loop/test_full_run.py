@@ -83,7 +83,9 @@ def test_adapters_are_merged_into_a_model_that_stands_alone(base, sums, make_mod
     assert (base / "lora" / "model" / "adapter" / "adapter_config.json").exists()
 
 
-@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # peft's, when it loads the adapter again
+@pytest.mark.filterwarnings(
+    "ignore:Model has `tie_word_embeddings=True`", "ignore:`is_gradient_checkpointing`"
+)  # peft's, when it loads the adapter again
 def test_adapters_on_a_tied_embedding_leave_the_head_alone(base, sums, make_model):
     peft = pytest.importorskip("peft")
     model = make_model()

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from qtarget.evaluation.generation.backends import TransformersBackend
 from qtarget.evaluation.generation.completions import Request, Sampling
 from qtarget.evaluation.generation.prompts import encode, end_tokens, render
+from qtarget.evaluation.problems.load import Problem
 from qtarget.spaces import presets
 from qtarget.trainers.data.fit import check_ends
 from qtarget.trainers.data.load import load_demonstrations
@@ -44,8 +45,11 @@ def trained(folder: Path, name: str, chat: bool, lora: LoraSettings | None = Non
     settings, source = DataSettings(path="train.jsonl", chat=chat), ModelSettings(path="base")
     resident = ResidentModel(source, folder, device=CPU)
     data = load_demonstrations(settings, resident.tokenizer, folder)
-    resident.meet(data, settings, chat=chat)
-    assert " in 4 of 4 demonstrations" in check_ends(data, resident.end_tokens, resident.tokenizer, chat=chat, stop=())
+    resident.meet(data, chat=chat)
+    assert (
+        " in 4 of 4 demonstrations"
+        in check_ends(data, resident.end_tokens, resident.tokenizer, chat=chat, stop=()).line
+    )
     training = TRAINING.model_copy(update={"lora": lora})
     run = FullRun(resident, data, presets.get("sft"), training, RunSettings(), model=source, base=folder,
                   folder=folder / "out", seed=0)  # fmt: skip
@@ -56,7 +60,8 @@ def trained(folder: Path, name: str, chat: bool, lora: LoraSettings | None = Non
 def evaluated(run: FullRun, chat: bool) -> list[tuple[int, ...]]:
     """What our evaluator hears from the model in memory, ids with the one that ended them."""
     model, tokenizer = run.trained, run.resident.tokenizer
-    prompts = [encode(tokenizer, render(tokenizer, prompt, chat=chat), chat=chat) for prompt in PROMPTS]
+    problems = [Problem(id=each, task="t", question_hash=each, prompt=each, gold="", chat=chat) for each in PROMPTS]
+    prompts = [encode(tokenizer, render(tokenizer, problem), chat=chat) for problem in problems]
     sampling = Sampling(24, end_tokens(model, tokenizer, chat=chat))
     requests = [Request(index, prompt) for index, prompt in enumerate(prompts)]
     found = {each.index: each for each in TransformersBackend(model, tokenizer).generate(requests, sampling)}

@@ -31,7 +31,7 @@ def kernel_errors(dtype: torch.dtype, softcap: float | None, block: int) -> dict
     row_kernel.BLOCK = block
     found = row_kernel.tail_softmax_kernel(linear.clone(), ids, head)
     assert found.shape.dtype == dtype
-    names = ("shape", "top", "log_mass", "mean")
+    names = ("shape", "top", "log_mass", "mean", "highest")
     return {name: _error(getattr(found, name), getattr(expected, name)) for name in names}
 
 

@@ -175,7 +175,7 @@ def test_shapes_that_do_not_fit_are_refused(changes: dict[str, Any], message: st
 
 @pytest.mark.parametrize("name", presets.names())
 def test_a_missing_input_is_named_with_its_remedy(name: str) -> None:
-    keywords = {"teacher": "teacher_logits", "reference": "reference_logits"}
+    keywords = {each: f"{each}_logits" for each in ("teacher", "reference", "previous")}
     spec = presets.get(name)
     for need in spec.needs:
         inputs = {key: value for key, value in INPUTS.items() if key != keywords.get(need, need)}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from qtarget.spaces import presets
 from qtarget.spaces.target import TargetSpec
-from qtarget.trainers.loss import CachedSlice, HiddenHead, dense_target_loss, fused_target_loss
+from qtarget.trainers.loss import CachedSlice, HiddenHead, LabelOnly, dense_target_loss, fused_target_loss
+from qtarget.trainers.loss.row_form import Plan
 
 TOKENS, VOCAB, WIDTH = 11, 29, 6
 SMALL_CHUNK = 85 * VOCAB * 8
@@ -56,6 +57,7 @@ class Problem:
             "old_logprobs": -normal(TOKENS).abs(),
             "critical": torch.rand(TOKENS, generator=generator) < 0.4,
             "sequence_ids": torch.arange(TOKENS) // 4,
+            "weights": 0.2 + 2 * torch.rand(TOKENS, generator=generator, dtype=torch.float64).to(dtype),
         }
         return cls(normal(TOKENS, WIDTH), normal(VOCAB, WIDTH), labels, normal(VOCAB), sources, columns, **head)
 
@@ -216,6 +218,103 @@ def test_every_combination_of_trust_and_residual_is_exact(gamma: dict[str, Any],
     slices = {key: cached(problem.source_logprobs(key), problem.labels, 4) for key in ("teacher", "reference")}
     dense = {key: completed(one, student, problem.labels) for key, one in slices.items()}
     assert_equal(problem.fused(spec, slices), problem.dense(spec, dense))
+
+
+LABEL_ANCHORED = [
+    (name, source)
+    for name, spec in SPECS.items()
+    for source in sorted((spec.needs & {"teacher", "reference"}) - spec.needs_rows)
+]
+
+
+@pytest.mark.parametrize(("name", "source"), LABEL_ANCHORED)
+def test_the_label_alone_is_enough_for_designs_that_see_no_more(name: str, source: str) -> None:
+    problem = Problem.make(8)
+    exact = problem.source_logprobs(source)
+    at_label = LabelOnly(exact.gather(1, problem.labels.clamp(min=0)[:, None])[:, 0])
+    expected = problem.dense(SPECS[name])
+    assert_equal(problem.fused(SPECS[name], {source: at_label}), expected)
+    leaves = [tensor.detach().requires_grad_() for tensor in (problem.hidden, problem.weight, problem.bias)]
+    given = {f"{source}_label_logprobs": at_label.logprobs, **problem.columns}
+    loss = dense_target_loss(problem.logits(*leaves), problem.labels, SPECS[name], **given)
+    assert_equal([loss.detach(), *torch.autograd.grad(loss, leaves)], expected)
+
+
+def test_the_label_alone_serves_a_dense_design_too() -> None:
+    content = {"gamma": {"kind": "power", "source": "reference"}, "contrast": {"kind": "gem"}}
+    spec, problem = TargetSpec.model_validate(content), Problem.make(8)
+    exact = problem.source_logprobs("reference")
+    at_label = LabelOnly(exact.gather(1, problem.labels.clamp(min=0)[:, None])[:, 0])
+    assert_equal(problem.fused(spec, {"reference": at_label}), problem.dense(spec))
+
+
+@pytest.mark.parametrize("name", ["asft", "prift_mass", "lp_sft"])
+def test_the_label_alone_is_refused_by_designs_that_see_more(name: str) -> None:
+    problem = Problem.make(8)
+    at_label = LabelOnly(torch.zeros(TOKENS).double())
+    with pytest.raises(ValueError, match="looks at the whole distribution of `reference`"):
+        problem.fused(SPECS[name], {"reference": at_label})
+
+
+@pytest.mark.parametrize("k", [10, 12, 20])
+@pytest.mark.parametrize("anchor", ["reference", "teacher"])
+def test_a_cached_top_k_is_the_whole_anchor_of_alternatives(k: int, anchor: str) -> None:
+    """Not what the cache stands for but what it was made from: nothing of LP-SFT's term lies in the tail."""
+    contrast = {"kind": "plateau", "coefficient": 0.7, "anchor": anchor, "temperature": 0.8}
+    spec, problem = TargetSpec.model_validate({"contrast": contrast}), Problem.make(9)
+    source = cached(problem.source_logprobs(anchor), problem.labels, k)
+    assert not Plan.make([spec], frozenset({anchor}), capped=True, vocab=VOCAB, fewest=lambda name: k).dense
+    assert_equal(problem.fused(spec, {anchor: source}), problem.dense(spec))
+    both = {name: cached(problem.source_logprobs(name), problem.labels, k) for name in ("teacher", "reference")}
+    mixed = spec.model_copy(update={"gamma": SPECS["dft"].gamma, "residual": SPECS["target_sft"].residual})
+    student = problem.logits(problem.hidden, problem.weight, problem.bias)
+    dense = {name: completed(one, student, problem.labels) for name, one in both.items() if name != anchor}
+    if anchor == "reference":  # the residual is the teacher's: what its cache stands for
+        assert_equal(problem.fused(mixed, both), problem.dense(mixed, dense))
+
+
+def test_alternatives_beyond_a_short_cache_row_are_those_that_it_stands_for() -> None:
+    problem = Problem.make(9)
+    full = cached(problem.source_logprobs("reference"), problem.labels, 12)
+    ids, logprobs = full.ids.clone(), full.logprobs.clone()
+    ids[3, 5:], logprobs[3, 5:] = -1, -torch.inf
+    short = CachedSlice(ids, logprobs, full.label_logprob)
+    student = problem.logits(problem.hidden, problem.weight, problem.bias)
+    dense = {"reference": completed(short, student, problem.labels)}
+    assert_equal(problem.fused(SPECS["lp_sft"], {"reference": short}), problem.dense(SPECS["lp_sft"], dense))
+
+
+@pytest.mark.parametrize("name", ["sft", "profit", "asft", "gem", "talr", "label_smoothing"])
+@pytest.mark.parametrize("denominator", ["all", "kept", "weights"])
+def test_a_weight_of_two_is_the_token_twice(name: str, denominator: str) -> None:
+    """In value, gradient and denominator; the statistics of a batch count each token once, so talr's T is given."""
+    problem = Problem.make(10)
+    spec = SPECS[name].model_copy(update={"denominator": denominator})
+    twice = torch.arange(TOKENS) % 3 == 1
+    order = torch.cat([torch.arange(TOKENS), torch.arange(TOKENS)[twice]])
+
+    def found(index: Tensor, weights: Tensor | None) -> list[Tensor]:
+        hidden = problem.hidden.detach().requires_grad_()
+        columns = {key: column[index] for key, column in problem.columns.items() if key != "weights"}
+        sources = {key: source.select(index) for key, source in problem.sources.items()}
+        gamma = torch.linspace(0.1, 1, TOKENS).double()[index] if spec.gamma.scope == "batch" else None
+        loss = fused_target_loss(
+            hidden[index],
+            problem.weight,
+            problem.labels[index],
+            spec,
+            **sources,
+            **columns,
+            weights=weights,
+            gamma=gamma,
+        )
+        assert loss.denominator is not None
+        return [loss.loss_sum.detach(), loss.denominator, *torch.autograd.grad(loss.loss_sum, hidden)]
+
+    weighted = found(torch.arange(TOKENS), torch.where(twice, 2.0, 1.0).double())
+    assert_equal(weighted, found(order, None))
+    if denominator == "all":
+        assert float(weighted[1]) > int((problem.labels >= 0).sum())
 
 
 def test_dense_tensors_may_stand_in_for_models() -> None:

@@ -1,0 +1,49 @@
+"""Deprecations: errors where the versions are locked, lines at the end where the newest or oldest ones run."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+OPTION = "--count-deprecations"
+CATEGORIES = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(OPTION, action="store_true", help="deprecations are counted at the end instead of failing a test")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption(OPTION):
+        for category in CATEGORIES:
+            config.addinivalue_line("filterwarnings", f"always::{category.__name__}")
+        config.pluginmanager.register(Deprecations(), "count-deprecations")
+
+
+class Deprecations:
+    """Counts them over all workers: who warns, of what, how often, and where first."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.first: dict[tuple[str, str], str] = {}
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
+        if issubclass(warning_message.category, CATEGORIES):
+            text = " ".join(str(warning_message.message).split())
+            key = package(warning_message.filename), f"{warning_message.category.__name__}: {text}"
+            self.counts[key] += 1
+            self.first.setdefault(key, nodeid or "an import")
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.section(f"{len(self.counts)} deprecations")
+        for (where, text), count in self.counts.most_common():
+            terminalreporter.write_line(f"{count} x {where}: {text[:160]} (first: {self.first[where, text]})")
+
+
+def package(filename: str) -> str:
+    """The installed package that a file belongs to, or the file itself."""
+    parts = Path(filename).parts
+    return parts[parts.index("site-packages") + 1] if "site-packages" in parts else filename
