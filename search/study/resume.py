@@ -57,7 +57,7 @@ def compare(stored: Mapping[str, Any], new: StudyConfig) -> list[Change]:
 
 def _asks_for_the_old(field: str, value: Any) -> bool:
     """Whether a setting that came with a later version is set to what earlier ones did."""
-    return field.endswith(".system") and value in (None, "", "none")
+    return field.endswith(".system") and value is None
 
 
 def decisive(stored: Mapping[str, Any], new: StudyConfig) -> list[Change]:

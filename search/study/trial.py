@@ -29,6 +29,8 @@ LATER: dict[str, tuple[Any, ...]] = {
     "system": (FROM_DEMONSTRATIONS,),
     "few_shot": ([],),
     "chat_template_kwargs": (None, {}),
+    "gold_is": (None,),
+    "error_column": (None,),
 }
 """Fields of data and tasks that came later, with the values that change nothing: no part of an identity then."""
 

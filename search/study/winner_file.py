@@ -69,9 +69,10 @@ def load_winner(path: Path) -> WinnerFile:
 def _base(winner: WinnerFile, folder: Path) -> Path:
     """Where the winner's inputs lie: as seen from its file, where they were, or around a file that was moved along."""
     first = (folder / expanded(winner.base, "base")).resolve()
-    places = [first, Path(winner.provenance.get("base", first)), *folder.parents[:3]]
+    then = Path(winner.provenance.get("base", first))
+    places = [first, then, *folder.parents[:3]]
     paths = (*winner.data.paths, winner.model.path)
-    return next((each for each in places if any(lies_in(each, path) for path in paths)), first)
+    return next((each for each in places if any(lies_in(each, path) for path in paths)), then)
 
 
 def inputs_of(winner: WinnerFile) -> dict[str, Any]:

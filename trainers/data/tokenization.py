@@ -30,18 +30,20 @@ SEAM = "the tokenizer puts a space between prompt and completion that generation
 def tokenize(template: ChatTemplate, turns: Sequence[Turn], notes: Notes) -> list[Demonstration]:
     """Demonstrations of a list of turns; a turn is several where its template shows earlier answers otherwise."""
     encoder = _Encoder(template.tokenizer, offsets=any(turn.critical is not None for turn in turns), notes=notes)
-    rendered = [item for turn in turns for item in _rendered(template, turn)]
+    rendered = [item for turn in turns for item in _rendered(template, turn, notes)]
     return encoder.demonstrations(rendered)
 
 
-def _rendered(template: ChatTemplate, turn: Turn) -> list[RenderedTurn]:
-    return [_plain(template.tokenizer, turn)] if isinstance(turn, PlainText) else template.turns(turn)
+def _rendered(template: ChatTemplate, turn: Turn, notes: Notes) -> list[RenderedTurn]:
+    return [_plain(template.tokenizer, turn, notes)] if isinstance(turn, PlainText) else template.turns(turn, notes)
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, turn: PlainText) -> RenderedTurn:
+def _plain(tokenizer: PreTrainedTokenizerBase, turn: PlainText, notes: Notes) -> RenderedTurn:
     """Plain text ends with the end-of-sequence token; a whole text may have both ends of a sequence already."""
     last = end_of_sequence(tokenizer)
     begin, end = str(tokenizer.bos_token or ""), "" if last is None else str(tokenizer.convert_ids_to_tokens(last))
+    if begin and turn.prompt.startswith(begin) and tokenizer(begin)["input_ids"][:2] == [tokenizer.bos_token_id] * 2:
+        notes.count(f"a prompt begins with {begin}, which the tokenizer writes too: it is learnt twice", turn.place)
     completion = turn.completion
     if turn.whole:
         completion = completion.removesuffix(end).removeprefix(begin) if begin else completion.removesuffix(end)

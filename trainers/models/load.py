@@ -52,8 +52,17 @@ def load_tokenizer(settings: ModelSettings, base: Path, *, field: str = FIELD) -
     if settings.chat_template is not None:
         template = local_path(settings.chat_template, base, suffixes=("",), field=f"{field}.chat_template")
         assert template is not None
-        tokenizer.chat_template = template.read_text("utf-8")
+        tokenizer.chat_template = _template(template, f"{field}.chat_template")
     return tokenizer
+
+
+def _template(path: Path, field: str) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"`{field}` must be a file of UTF-8 text, but {path} is not ({error}); mend it", field=field
+        ) from error
 
 
 def load_model(

@@ -93,7 +93,7 @@ def test_sigkill_loses_only_the_steps_since_the_checkpoint(make_model, sums, sum
     assert same(straight, resumed)
 
 
-@pytest.mark.parametrize("name", ["dft", "psft", "sft_kl"])
+@pytest.mark.parametrize("name", ["dft", "psft", "sft_kl", "curiosft"])
 def test_resume_is_bit_for_bit(make_model, sums, tmp_path, name):
     settings = SETTINGS.model_copy(update={"old_policy_every": 4})
     straight, resumed = stop_and_resume(

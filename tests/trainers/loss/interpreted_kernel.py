@@ -74,7 +74,7 @@ def main() -> None:
     }
     losses = {
         f"{preset}, softcap {softcap}": loss_error(preset, softcap)
-        for preset in ("sft", "dft", "label_smoothing", "asft", "kd", "target_sft", "eaft")
+        for preset in ("sft", "dft", "label_smoothing", "asft", "kd", "target_sft", "eaft", "trimsft")
         for softcap in (None, 5.0)
     }
     print(json.dumps({"kernel": report, "loss": losses}))

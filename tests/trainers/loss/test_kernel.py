@@ -34,11 +34,11 @@ def test_kernel_equals_the_torch_pass(errors: dict[str, Any]) -> None:
         shape_tolerance = 2**-8 if "bfloat16" in case else 1e-6
         assert found["top"] == 0.0, case
         assert found["shape"] <= shape_tolerance, case
-        assert max(found["log_mass"], found["mean"]) <= 1e-5, case
+        assert max(found["log_mass"], found["mean"], found["highest"]) <= 1e-5, case
 
 
 def test_loss_through_the_kernel_equals_the_loss_through_torch(errors: dict[str, Any]) -> None:
-    assert len(errors["loss"]) == 14
+    assert len(errors["loss"]) == 16
     assert max(errors["loss"].values()) <= 1e-5, errors["loss"]
 
 

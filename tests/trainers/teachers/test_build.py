@@ -12,6 +12,7 @@ import torch
 from cache_world import VOCAB, demonstrations, dense_logprobs, key, teacher
 
 from qtarget.trainers.data.batches import collate
+from qtarget.trainers.loss import LabelOnly
 from qtarget.trainers.teachers.build import Ranks, build, plan_shards, require_space
 from qtarget.trainers.teachers.cache import TeacherCache
 from qtarget.trainers.teachers.format import CacheError, CacheKey
@@ -48,6 +49,24 @@ def test_full_rows_are_the_teachers_distribution(tmp_path: Path) -> None:
         rows.label_logprob, expected.gather(1, labels[:, None])[:, 0].float(), atol=1e-5, rtol=1e-5
     )
     assert rows.tail_mass is not None and rows.tail_mass.max() == 0
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 4e-3), ("float32", 1e-6)])
+def test_labels_alone_are_the_teachers_on_labels(tmp_path: Path, dtype: str, tolerance: float) -> None:
+    folder, cache_key = built(tmp_path, dtype=dtype, content="label")
+    cache, data = TeacherCache.open(folder, cache_key), demonstrations()
+    assert len(cache.manifest.shards) > 2 and not cache.has_rows
+    order = [7, 0, 11, 3, 3]
+    rows = cache.rows(order)
+    assert isinstance(rows, LabelOnly)
+    labels = torch.cat([data[index].labels[data[index].labels >= 0] for index in order])
+    expected = torch.cat([dense_logprobs(teacher(), data, index) for index in order])
+    expected = expected.gather(1, labels[:, None])[:, 0].float()
+    torch.testing.assert_close(rows.logprobs, expected, atol=1e-6, rtol=tolerance)
+    batch = collate([data[index] for index in (5, 2)], [5, 2], 0)
+    torch.testing.assert_close(CachedModel(cache).rows(batch).logprobs, cache.rows([5, 2]).logprobs)
+    width = 2 if dtype == "float16" else 4
+    assert sum(shard.bytes for shard in cache.manifest.shards) <= width * data.num_labels + 12 * len(data) + 8
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -159,6 +178,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from cache_world import demonstrations, key, teacher
+from qtarget.trainers.loss import LabelOnly
 from qtarget.trainers.teachers.build import build
 def die(done, total):
     if done > total / 3:
@@ -195,6 +215,7 @@ RANK = """
 import sys, torch
 from pathlib import Path
 from cache_world import demonstrations, key, teacher
+from qtarget.trainers.loss import LabelOnly
 from qtarget.trainers.teachers.build import build
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)

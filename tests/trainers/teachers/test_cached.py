@@ -14,7 +14,7 @@ from qtarget.trainers.models.load import load_model
 from qtarget.trainers.settings import CacheSettings, DataSettings, ModelSettings
 from qtarget.trainers.teachers.cached import CachedModels
 from qtarget.trainers.teachers.format import CacheError
-from qtarget.trainers.teachers.sources import FrozenModel
+from qtarget.trainers.teachers.sources import FrozenModel, label_logprobs
 
 TEACHER = ModelSettings(path="teacher")
 
@@ -55,6 +55,22 @@ def test_a_built_cache_does_not_load_the_teacher_again(models: CachedModels) -> 
     for path in (models.base / "teacher").glob("tokenizer*"):
         path.unlink()  # loading would now fail
     assert len(models.open_or_build(TEACHER).cache) == 20
+
+
+def test_labels_alone_have_their_own_cache_and_the_rows_serve_where_they_are_there(models: CachedModels) -> None:
+    labels = models.open_or_build(TEACHER, rows=False)
+    assert not labels.cache.has_rows and models.open(TEACHER, rows=False).cache.folder == labels.cache.folder
+    with pytest.raises(CacheError, match="the nearest there is differs in k, content"):
+        models.open(TEACHER)
+    rows = models.open_or_build(TEACHER)
+    assert rows.cache.has_rows and rows.cache.folder != labels.cache.folder
+    assert models.open(TEACHER, rows=False).cache.folder == labels.cache.folder, "what was used goes on being used"
+    batch = collate(models.data[3:6], [3, 4, 5], 0)
+    torch.testing.assert_close(label_logprobs(labels, batch), label_logprobs(rows, batch), rtol=1e-5, atol=1e-5)
+    shutil.rmtree(labels.cache.folder)
+    assert models.open_or_build(TEACHER, rows=False).cache.folder == rows.cache.folder
+    models.settings = CacheSettings(k=3, dtype="float32")
+    assert models.open_or_build(TEACHER, rows=False).cache.folder == labels.cache.folder, "k is none of theirs"
 
 
 def test_a_torn_cache_is_repaired(models: CachedModels) -> None:

@@ -55,6 +55,22 @@ def test_a_token_of_a_large_vocabulary_takes_at_most_300_bytes() -> None:
     assert shard_bytes(cache_key, 1000, 100_000, 6_400_000) / 100_000 < 281
 
 
+@pytest.mark.parametrize(("dtype", "width"), [("float16", 2), ("float32", 4)])
+def test_labels_alone_take_a_number_a_token(dtype: str, width: int) -> None:
+    cache_key = key(demonstrations(), dtype=dtype, content="label")
+    label = -np.random.default_rng(1).random((1, 7)).astype(dtype) * 9
+    nothing = np.zeros(0, np.uint8)
+    arrays = ShardArrays(np.array([3, 4], np.uint32), np.zeros(7, np.uint16), label, nothing, nothing)
+    data = np.frombuffer(b"".join(encode(cache_key, arrays)), np.uint8)
+    assert len(data) == shard_bytes(cache_key, 2, 7, 0)
+    entry = ShardEntry(name="s", first=0, examples=2, tokens=7, entries=0, tail_mass=0.0, bytes=len(data), sha256="")
+    back = decode(cache_key, entry, data)
+    np.testing.assert_array_equal(back.scalars, label)
+    assert back.lengths.tolist() == [3, 4] and not back.counts.any() and not len(back.logprobs)
+    assert cache_key.max_bytes_per_token == width
+    assert shard_bytes(cache_key, 1000, 100_000, 0) / 100_000 <= width + 0.05
+
+
 @pytest.mark.parametrize(("vocab", "bits"), [(2, 1), (256, 8), (257, 9), (49152, 16), (131072, 17), (151936, 18)])
 def test_ids_get_the_bits_that_the_vocabulary_needs(vocab: int, bits: int) -> None:
     assert key(demonstrations(), vocab=vocab).bits == bits
@@ -74,6 +90,7 @@ def test_every_field_of_the_key_changes_its_id() -> None:
         "min_prob": 0.1,
         "dtype": "float16",
         "precision": "bf16",
+        "content": "label",
     }
     assert set(changes) == set(type(base).model_fields)
     for name, value in changes.items():
