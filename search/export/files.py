@@ -29,7 +29,7 @@ from .reading import FOLDER as READING
 from .reading import reading_files
 
 STACK = ("torch", "transformers", "accelerate", "datasets", "optuna", "peft", "trl")
-COPIED = {"data.py": "target_data.py", "trl.py": "train_trl.py"}
+COPIED = {"data.py": "target_data.py", "model.py": "target_model.py", "trl.py": "train_trl.py"}
 SFT_FILE = "sft.yaml"
 ONE_GPU = {
     "compute_environment": "LOCAL_MACHINE",
