@@ -12,10 +12,6 @@ import pytest
 from scripted_study import Recorder
 from small_study import small_config
 
-from qtarget.search.campaign import budget as campaign_budget
-from qtarget.search.campaign import run as campaign_run
-from qtarget.search.loop import budget
-from qtarget.search.loop.task import Task
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study
 
@@ -52,8 +48,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
         def now(cls, tz: tzinfo | None = None) -> datetime:
             return cls.shown.astimezone(tz)
 
-    for module in (budget, campaign_budget, campaign_run):
-        monkeypatch.setattr(module, "datetime", Clock)
+    for module in ("loop.budget", "campaign.budget", "campaign.run"):
+        monkeypatch.setattr(f"qtarget.search.{module}.datetime", Clock)
     return Clock
 
 
@@ -62,9 +58,9 @@ def trials_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, float] |
     """Sets the seconds that each attempt at a trial is said to take, for all trials or by number (others: none)."""
 
     def take(seconds: dict[int, float] | float) -> None:
-        def spent(task: Task) -> float:
+        def spent(task: Any) -> float:
             return task.earlier + (seconds.get(task.claim.number, 0.0) if isinstance(seconds, dict) else seconds)
 
-        monkeypatch.setattr(Task, "seconds", property(spent))
+        monkeypatch.setattr("qtarget.search.loop.task.Task.seconds", property(spent))
 
     return take
