@@ -218,7 +218,7 @@ def test_importing_evaluation_loads_no_torch():
 
 
 @given(st.integers(-(10**12), 10**12), st.integers(-(10**6), 10**6), st.sampled_from(["{}", "#### {}", "So it is {}."]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_integers_are_equal_or_wrong(gold, difference, form):
     expected = Verdict.CORRECT if difference == 0 else Verdict.WRONG
     for kind in ("numeric", "math"):
@@ -227,7 +227,7 @@ def test_integers_are_equal_or_wrong(gold, difference, form):
 
 
 @given(st.text(max_size=60), st.sampled_from(["numeric", "choice", "exact"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_text_has_a_verdict(text, kind):
     assert verify(text, "B" if kind == "choice" else "7", kind) in set(Verdict) - {Verdict.ERROR, Verdict.TIMEOUT}
 
