@@ -12,7 +12,7 @@ from rich.console import Console
 from ...spaces.errors import UserError
 from ..report import figures as figures
 from ..store.history import TrialRecord, front
-from ..study.files import write_atomic
+from ..study.files import require_writable, write_atomic
 from ..study.secrets import redact
 from ..terminal.tables import decisive, winner_sentence
 from ..terminal.visible import visible
@@ -40,6 +40,7 @@ def write_report(
     check_out(out)
     data = gather(path)
     html = (out or data.folder / "report.html").absolute()
+    require_writable(html.parent, "--out" if out else "folder", "name another place: `--out FILE.html`")
     page = {**describe(data, pictures(data, console, compute=compute), str(path)), "price": price}
     files = write_pages(page, html)
     console.print(
