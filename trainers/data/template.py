@@ -6,6 +6,7 @@ text for templates that read nothing else, and a message with the place for what
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -166,7 +167,9 @@ class ChatTemplate:
 
     def _shows(self, content: Any) -> bool:
         try:
-            return PROBE in self._rendered([{"role": "user", "content": content}], False, None, self.variables)
+            text = self._rendered([{"role": "user", "content": content}], False, None, self.variables)
+            before, found, _ = text.partition(PROBE)
+            return bool(found) and re.search(r"""['"]text['"]\s*:\s*['"]$""", before) is None  # as code is no reading
         except Exception:  # a template may want more than one message; then plain text is what it reads
             return isinstance(content, str)
 
