@@ -16,12 +16,13 @@ _OPTION_WORD = (
 _CLOSING = r"[)\]}\"'»」]*"
 _LEADING = re.compile(
     rf"(?:(?:so|thus|therefore|hence|then|is|it\s+is|it['’]s|la|el|the|die)\b[\s,]*)*(?:{_OPTION_WORD}\s*:?\s*)?"
-    rf"(?P<open>[(\[{{\"'«「]*)\s*(?P<letter>[A-Za-z])\s*(?P<close>{_CLOSING})(?=$|[\s.:,;/&*!?]|[^\x00-\u024f])",
+    rf"(?P<open>[(\[{{\"'«「]*)\s*(?P<letter>[A-Za-z])\s*(?P<close>{_CLOSING})(?=$|[\s.:,;/&*!?]|[^\x00-\u024f])"
+    r"(?!\.[A-Za-z](?![^\W\d_]))",
     re.I,
 )
 _SECOND = re.compile(
     r"[\s)\].?!]*(?:,|/|&|、|\b(?:or|and|und|oder|y|o|et|ou|и|или)\b|和|或)\s*(?:also\s+|maybe\s+|possibly\s+)?[(\[]?"
-    r"(?:[A-J](?![\w'’-])|[a-j]\))(?!\s*[,.]?\s*(?:is|are|was|were)\s+(?:wrong|incorrect|not|false))"
+    r"(?:[A-J](?![\w'’-])|[a-j]\))(?!\s*[,.]?\s*(?:is|was)\s+(?:wrong|incorrect|not|false))"
 )
 _REASON = re.compile(
     r"\s*(?:$|[^\x00-\u024f]|[).:,;\]*(!?=\u2013\u2014。，]|-\s|(?:because|since|as|is|which|based|due|for|with|and|but|given|here)\b|[\d.]+\W*$)",
@@ -135,6 +136,11 @@ _LEFT_OVER = re.compile(
     r"[(\[]?([A-J])[)\]]?[.!]?\s*$",
     re.I,
 )
+_DISCUSSED = re.compile(
+    r"\b(?:analy[sz]\w+|consider\w*|examin\w+|evaluat\w+|discuss\w*|review\w*|check(?:ing)?|(?:look|start|begin|go)\w*\s+(?:at|with|on\s+to|over)|"
+    r"next|compar\w+)\s+(?:the\s+)?(?:option|choice|answer|statement|letter)\b",
+    re.I,
+)
 _CONCLUDED = re.compile(
     r"(?:\b(?:is|be|choose|select|pick|with|therefore|thus|so|hence)\b|['’]s|->|=>|→|⇒|:)[\s,]*[(\[\"']*([A-J])[)\]\"']*[.!]?\s*$"
 )
@@ -153,7 +159,7 @@ def named_option(text: str) -> tuple[str, bool] | None:
         }
         if _stands_alone(lines, opened, others):
             return lines[0].strip(), len(lines) > 1
-    elif len(lines) == 1 and len(lines[0].split()) <= 8 and option_letter(lines[0]):
+    elif len(lines) == 1 and len(lines[0].split()) <= 8 and option_letter(lines[0]) and not _DISCUSSED.search(lines[0]):
         return lines[0].strip(), False
     named = _named_last(lines[-1])
     if named is None and opened is not None and others:
@@ -178,7 +184,7 @@ def _named_last(line: str) -> tuple[str, bool] | None:
     affirmed = {letter.upper() for letter in _AFFIRMED.findall(line)}
     if len(affirmed) == 1:
         return affirmed.pop(), False
-    if is_denied(line) or _AGAINST.search(line):
+    if is_denied(line) or _AGAINST.search(line) or _DISCUSSED.search(line):
         return None
     if option := _only_named(line):
         return option, False

@@ -10,7 +10,8 @@ from ..reading.numeric import VALUE, read_number
 from ..reading.shapes import is_name
 from ..reading.typography import FORMULA, formula_in, typeset, without_emphasis
 from ..reading.words import is_denied, leaves_value
-from .marks import RETRACTED, Answer, clean
+from .doubt import takes_back
+from .marks import Answer, clean
 
 _TAIL = 4_096  # characters in which the last value is looked for
 _SHORT = 60  # characters of a bare answer in words
@@ -29,7 +30,7 @@ _LIST_BEFORE = re.compile(
     r"\d[^\s,;]{0,20}\s*(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*\W?$"
 )
 _SUM_BEFORE = re.compile(
-    r"(?:[\d\s+*/^().,x$|!-]|\\(?:times|cdot|frac|sqrt|pm|\$)|[{}]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+=\s*(?:\\\$)?$"
+    r"(?:[\d\s+*/^()x$|!-]|[.,](?=\d)|\\(?:times|cdot|frac|sqrt|pm|\$)|[{}]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+=\s*(?:\\\$)?$"
 )
 _CLAUSE = re.compile(r"[.;:!?,](?=\s)|\n|=|\bso\b|\btherefore\b|\bthus\b|\bhence\b", re.I)
 _DOUBT = re.compile(
@@ -39,6 +40,9 @@ _DOUBT = re.compile(
 )
 _SUPPOSED = re.compile(r"(?:^|[.!?:;]\s+)\W*(?:let|suppose|assume|assuming|consider|given|if|when|say)\b[^.!?]*$", re.I)
 _UNFINISHED = re.compile(r"(?:\b(?:then|so|and|therefore|thus|hence|because|but|then\s+we)|,|\?)\W*$", re.I)
+_OPENING = re.compile(
+    r"(?:(?:so|thus|hence|then|therefore|finally|now|and|consequently|also|donc|also)\b,?|[^\W\d_]{4,},)\s+(?=\S)", re.I
+)
 _ROLE = re.compile(r"\s*(?:A|Assistant|Response|Output|Solution|Result)\s*:\s*(?=\S)")
 _BULLET = re.compile(r"^[ \t]*(?:[•➜→▶✓✔✅☑►]+|[-*+](?=\s+[^\W\d]))\s*", re.M)
 _JOINED = re.compile(r"\s*(?:,|;|\band\b|\bor\b|,\s*and|,\s*or)\s*")
@@ -50,6 +54,8 @@ def last_value(text: str, *, formulas: bool) -> Answer | None:
     if role := _ROLE.match(text):
         text = text[role.end() :]
     whole = without_emphasis(text).strip()
+    if opening := _OPENING.match(whole):
+        whole = whole[opening.end() :]
     if whole.endswith("!") and _WORD.match(whole):
         whole = whole.rstrip("!")  # prose, and no factorial
     if _is_bare(whole) or (formulas and _is_word(whole)):
@@ -59,10 +65,12 @@ def last_value(text: str, *, formulas: bool) -> Answer | None:
     if len(text) > len(tail):
         lines = lines[1:]
     place = next((index for index in range(len(lines) - 1, -1, -1) if _has_value(lines[index], formulas)), None)
+    if formulas and (spoken := _bold_words(tail.rstrip().rpartition("\n")[2])):
+        return spoken
     if place is None:
         return None
     after = "\n".join(lines[place + 1 :])
-    if _DOUBT.search(after) or RETRACTED.search(after):
+    if _DOUBT.search(after) or takes_back(after):
         return None
     return _bold(lines[place]) or _last(without_emphasis(lines[place]), formulas)
 
@@ -81,6 +89,17 @@ def _is_word(whole: str) -> bool:
 
 def _has_value(line: str, formulas: bool) -> bool:
     return bool(re.search(r"\d|[¼-¾⅐-⅞]", line)) or (formulas and FORMULA.search(line) is not None)
+
+
+_BOLD_END = re.compile(r"(?<=[^\W\d_][ ,:])\s*\*\*([^\W\d_][^*\n\d\\$]{0,58}?)[.!]?\*\*[.!]?\s*$")
+
+
+def _bold_words(line: str) -> Answer | None:
+    """A word or three in bold that end the last line: "So it is a **Friday**."."""
+    found = _BOLD_END.search(line)
+    if found is None or len(found[1].split()) > 3 or is_denied(_clause(line[: found.start()])):
+        return None
+    return Answer(clean(found[1]), "bold", closed=False)
 
 
 def _bold(line: str) -> Answer | None:

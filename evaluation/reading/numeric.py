@@ -118,7 +118,7 @@ def _phrase(text: str) -> Number | None:
     if found is None:
         return None
     negative, before = _sign_word(text[: found.start()])
-    unit, after = _unit(text[found.end() :])
+    unit, after = _unit(text[found.end() :], quoted="'" in before or '"' in before)
     money = canonical_unit(found["money"]) if found["money"] else None
     value = _value(found)
     if value is None or not _is_clear(before, after) or (money and unit and len(unit) == 1):
@@ -145,8 +145,10 @@ _GLUED = frozenset("gmshlLVWNJC")
 """Single letters that are units right behind a number; with a space some more are."""
 
 
-def _unit(after: str) -> tuple[str | None, str]:
+def _unit(after: str, *, quoted: bool) -> tuple[str | None, str]:
     """A unit right behind a number, in one spelling, and the text behind it."""
+    if after[:1] in ("'", '"') and not quoted:
+        return f"prime {after[0]}", after[1:]
     match = _UNIT.match(after)
     if match is None:
         return None, after
