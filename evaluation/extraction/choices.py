@@ -49,6 +49,7 @@ _REFUTED = re.compile(
 )
 _STATED = re.compile(r"\s+(?:is|was|are|seems|looks|can|could|may|might|would|should|has|does)\b", re.I)
 _PRAISED = re.compile(r"\b(?:correct|right|best|answer|true|most\s+\w+|consistent|fits)\b", re.I)
+_CONDITIONAL = re.compile(r"[^.\n]*\b(?:otherwise|unless|or\s+else)\b", re.I)
 _BUT = re.compile(r"\s*[,;]?\s*(?:but|or|vs|versus)\b", re.I)
 _NOT_OPENING = re.compile(r"\s*(?:not|neither|none|both|all)\b", re.I)
 
@@ -95,6 +96,8 @@ def _opening(text: str, found: re.Match[str]) -> str | None:
     is_word = letter.islower() and not marked and bool(rest.strip(" .!?"))
     if _BUT.match(rest) or (_STATED.match(rest) and not _PRAISED.search(rest)):
         return None
+    if _CONDITIONAL.match(rest):
+        return None
     if is_article or is_word or _REFUTED.match(rest) or _SECOND.match(rest) or _OF_A_NAME.match(rest):
         return None
     return str(letter.upper())
@@ -131,6 +134,9 @@ _AFFIRMED = re.compile(
     r"(?:correct|right|best|true|most\s+\w+)",
     re.I,
 )
+_SO = re.compile(
+    r"(?:^|[.!;]\s+)(?:so|thus|hence|therefore),?\s+(?:it\s+is\s+|it['’]s\s+)?[(\[]?([A-J])[)\]]?\s*[.!]?\s*$", re.I
+)
 _LEFT_OVER = re.compile(
     r"(?:wrong|incorrect|false|out|excluded|eliminated)\b[^.]*\b(?:so|therefore|thus|hence|leav\w+)[\s,]*(?:it\s+is\s+)?"
     r"[(\[]?([A-J])[)\]]?[.!]?\s*$",
@@ -138,7 +144,7 @@ _LEFT_OVER = re.compile(
 )
 _DISCUSSED = re.compile(
     r"\b(?:analy[sz]\w+|consider\w*|examin\w+|evaluat\w+|discuss\w*|review\w*|check(?:ing)?|(?:look|start|begin|go)\w*\s+(?:at|with|on\s+to|over)|"
-    r"next|compar\w+)\s+(?:the\s+)?(?:option|choice|answer|statement|letter)\b",
+    r"next|compar\w+|eliminat\w+|exclud\w+|rul\w+\s+out|reject\w*|discard\w*|dismiss\w*|avoid\w*|cross\w*\s+out)\s+(?:the\s+)?(?:option|choice|answer|statement|letter)\b",
     re.I,
 )
 _CONCLUDED = re.compile(
@@ -181,6 +187,8 @@ def _stands_alone(lines: list[str], opened: re.Match[str], others: set[str]) -> 
 def _named_last(line: str) -> tuple[str, bool] | None:
     if left := _LEFT_OVER.search(line):
         return left[1], False
+    if so := _SO.search(line):
+        return so[1], False
     affirmed = {letter.upper() for letter in _AFFIRMED.findall(line)}
     if len(affirmed) == 1:
         return affirmed.pop(), False

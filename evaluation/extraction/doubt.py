@@ -32,7 +32,10 @@ _SUPPOSED = re.compile(
 _OPERATOR_BEFORE = re.compile(
     r"(?:(?<![-*])[-+/^±√]|(?<![A-Za-z\d])\d|[\d)}=]\s*(?:[-+/]|(?<!\*)\*)\s*|\\(?:times|cdot|pm|mp|div|sqrt|[dt]?frac\s*\{)\s*)$"
 )
-_RELATION_BEFORE = re.compile(r"(?:[\w})]\s*(?:[<>≤≥≠]|!=)|\\(?:leq?|geq?|neq?|lt|gt|equiv|not))[\s$]*$")
+_RELATION_BEFORE = re.compile(
+    r"(?:[\w})]\s*(?:[<>≤≥≠]|!=)|\b(?:not|never|nor|than|cannot\s+be)\b|n['’]t\b|\\(?:leq?|geq?|neq?|lt|gt|equiv|not))[\s$]*$",
+    re.I,
+)
 _OPERATOR_AFTER = re.compile(
     r"[ \t]*(?:\^(?!\s*\{?\s*\\?(?:circ|degree|text|[A-Za-z]))|[-+*/\u2212]\s*[\d\\(x]"
     r"|\\(?:times|cdot|div|pm|pi|sqrt|[dt]?frac)(?![A-Za-z]))"

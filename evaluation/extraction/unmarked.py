@@ -14,6 +14,7 @@ from .doubt import takes_back
 from .marks import Answer, clean
 
 _TAIL = 4_096  # characters in which the last value is looked for
+_MAX_LIST = 50
 _SHORT = 60  # characters of a bare answer in words
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
 _BOLD = re.compile(
@@ -23,11 +24,12 @@ _OPERATOR_BEFORE = re.compile(
     r"(?:[-+*/^<>±_|!{\[]|(?<=[A-Za-z\d])\(|\\(?!text|\$|approx)[A-Za-z]+|\bnot)\s*$|[A-Za-z\\]$"
 )
 _OPERATOR_AFTER = re.compile(
-    r"\s*(?:[-+*^=<>±_]|!(?!\s*$)|/(?!\s*[A-Za-z]{2})|\\(?!text|%|\$|\^)[A-Za-z]+)(?!\d*-?(?:year|day|hour|minute|month|week|page|mile)s?\b)|[({\[]"
+    r"\s*(?:[-+*=<>±_]|\^(?!\s*\{?\s*\\circ)|!(?!\s*$)|/(?!\s*[A-Za-z]{2})|\\(?!text|%|\$|\^)[A-Za-z]+)(?!\d*-?(?:year|day|hour|minute|month|week|page|mile)s?\b)|[({\[]"
 )
 _INDEX_BEFORE = re.compile(r"[\^_]\s*\{?\s*$")
 _LIST_BEFORE = re.compile(
-    r"\d[^\s,;]{0,20}\s*(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*\W?$"
+    r"\d[^\s,;]{0,20}\s*(?:(?:hours?|hrs?|h|minutes?|mins?|days?|weeks?|months?|years?|feet|ft|yards?|pounds?|lbs?|stone|"
+    r"dollars?|euros?|kg|km|m|meters?|metres?|degrees)\s+|(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*)\W?$"
 )
 _SUM_BEFORE = re.compile(
     r"(?:[\d\s+*/^()x$|!-]|[.,](?=\d)|\\(?:times|cdot|frac|sqrt|pm|\$)|[{}]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+=\s*(?:\\\$)?$"
@@ -39,7 +41,13 @@ _DOUBT = re.compile(
     re.I,
 )
 _SUPPOSED = re.compile(r"(?:^|[.!?:;]\s+)\W*(?:let|suppose|assume|assuming|consider|given|if|when|say)\b[^.!?]*$", re.I)
-_UNFINISHED = re.compile(r"(?:\b(?:then|so|and|therefore|thus|hence|because|but|then\s+we)|,|\?)\W*$", re.I)
+_UNFINISHED = re.compile(
+    r"(?:\b(?:then|so|and|therefore|thus|hence|because|but|then\s+we)|,)\W*$|\b(?:is|are|was|were|equals?|the|an?|of|to|by|"
+    r"with|for|from|in|per|at|that|which|if|when|we|he|she|they|it|has|have|had|will|would|pays?|gets?|costs?|makes?|gives?)"
+    r"\s*[$=(:]*\s*$|(?<=[a-z])\s+[$=(]+\s*$",
+    re.I,
+)
+_SENTENCE = re.compile(r"[.!?;]?\s*$|[.!?;](?=\s)")
 _OPENING = re.compile(
     r"(?:(?:so|thus|hence|then|therefore|finally|now|and|consequently|also|donc|also)\b,?|[^\W\d_]{4,},)\s+(?=\S)", re.I
 )
@@ -150,25 +158,42 @@ def _last_number(line: str) -> tuple[Answer, int] | None:
         return None
     number = found[-1]
     before, after = text[: number.start()], text[number.end() :]
-    if _SUPPOSED.search(before) or _UNFINISHED.search(after):
+    sentence_end = _SENTENCE.search(after)
+    own, rest = (after[: sentence_end.start()], after[sentence_end.start() :]) if sentence_end else (after, "")
+    if (
+        _SUPPOSED.search(before)
+        or _UNFINISHED.search(after)
+        or rest.startswith("?")
+        or takes_back(rest)
+        or _DOUBT.search(rest)
+    ):
         return None
     if number[0][0] in "+-" and re.search(r"[\d)]\s*$", before):
         return None
     if _OPERATOR_BEFORE.search(before) or _OPERATOR_AFTER.match(after):
         return None
-    listed = _LIST_BEFORE.search(before[-60:])
+    start = _list_start(before)
     clause = _clause(before)
-    if listed is None and (is_denied(clause) or not leaves_value(clause, after)):
-        return None
-    start = number.start()
-    summed = _SUM_BEFORE.search(before[-300:])
-    if listed is not None:
-        start = max(0, start - 60) + listed.start() if len(before) > 60 else listed.start()
-    elif summed is not None and summed[0].strip(" =$\\"):
-        start = max(0, len(before) - 300) + summed.start()
-    end = re.search(r"[.!?;]?\s*$|[.!?;](?=\s)", after)
-    answer = text[start : number.end()] + (after[: end.start()] if end else after)
-    return Answer(answer.strip(), "last number", closed=False), -len(after)
+    if start == len(before):
+        if is_denied(clause) or not leaves_value(clause, own):
+            return None
+        summed = _SUM_BEFORE.search(before[-300:])
+        if summed is not None and summed[0].strip(" =$\\"):
+            start = max(0, len(before) - 300) + summed.start()
+    return Answer((text[start : number.end()] + own).strip(), "last number", closed=False), -len(after)
+
+
+def _list_start(before: str) -> int:
+    """Where the list starts that ends behind `before`; its end when there is none."""
+    start = len(before)
+    for _ in range(_MAX_LIST):
+        listed = _LIST_BEFORE.search(before[max(0, start - 60) : start])
+        if listed is None:
+            break
+        start = max(0, start - 60) + listed.start()
+        number = re.search(r"[-+]?[\d.,]*$", before[:start])
+        start = number.start() if number else start
+    return start
 
 
 def _clause(before: str) -> str:

@@ -56,6 +56,22 @@ def words_of(text: str, *, spoken: bool = False) -> str | None:
     return re.sub(r"\.(?=\s|$)|[,;!?]", "", re.sub(r"^(?:the|an?)\s+(?=\w{2})", "", plain.casefold()))
 
 
+_NO_SYMBOL = r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]{3,}"
+_UNUSED = ("\\upsilon", "\\kappa", "\\zeta", "\\iota", "\\chi", "\\eta", "\\tau")
+
+
+def with_case(gold: str, answer: str) -> tuple[str, str]:
+    """Both texts, with other letters for the capitals that stand beside their small ones: parsers see no difference
+    between R and r, and R^2 - r^2 would be 0."""
+    letters = [set(re.sub(_NO_SYMBOL, " ", text)) for text in (gold, answer)]
+    both = sorted({letter for each in letters for letter in each if letter.isupper() and letter.lower() in each})
+    free = [letter for letter in _UNUSED if letter not in gold + answer]
+    other = dict(zip(both, free, strict=False))
+    pattern = re.compile(f"{_NO_SYMBOL}|[A-Z]")
+    texts = [pattern.sub(lambda m: f"{other[m[0]]} " if m[0] in other else m[0], text) for text in (gold, answer)]
+    return texts[0], texts[1]
+
+
 _GEOMETRIC = re.compile(r"\\(?:angle|triangle|overline\s*\{\s*[A-Z]{2})")
 
 # --- one expression --------------------------------------------------------------------------------------------------

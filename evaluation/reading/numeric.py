@@ -111,6 +111,8 @@ def _phrase(text: str) -> Number | None:
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
     text = re.sub(r"^\(([^()]*)\)$|^\{([^{}]*)\}$", lambda m: m[1] or m[2] or "", text)
     text = re.sub(r"^(?:\\approx\s*)?([-+]?)\s*", r"\1", text)
+    if (restated := _RESTATED.match(text)) and leaves_value(restated[1], ""):
+        text = text[restated.end() :]
     remark = _REMARK.search(text)
     if remark and VALUE.search(text[: remark.start()]) and not is_denied(remark[0]):
         text = text[: remark.start()]
@@ -132,6 +134,7 @@ def _sign_word(before: str) -> tuple[bool, str]:
     return (False, before) if match is None else (True, before[: match.start()])
 
 
+_RESTATED = re.compile(r"([^\d]{1,60})[,;]?\s*(?:\bi\.\s?e\.|\bthat\s+is),?\s+(?=\S)")  # a dozen, i.e. 12
 _REMARK = re.compile(r"(?<=[\w})%])\s+\((?!\s*(?:of|out|to|mod|base|per|each|times|[-+*/^=<>x±\\]))[^()]*\)\s*[.!]?$")
 _UNIT_WORD = (
     r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:\\Omega|(?:\\mu\s*)?[A-Za-z]+)"

@@ -10,7 +10,7 @@ import unicodedata
 
 _STYLED = re.compile("[\uff01-\uff5e\u3000\u2460-\u24ff\U0001d400-\U0001d7ff]")
 _DIGIT = re.compile(r"[^\W\d_a-zA-Z]|\d", re.ASCII)
-_SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>")
+_SPECIAL = re.compile(r"<<[^<>\n]{1,200}>>|<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>")
 _EMPHASIS = (
     re.compile(r"(?<![0-9A-Za-z*\\])\*\*\*(?=[^\s*])([^\n]{1,500}?)(?<=[^\s*])\*\*\*(?![0-9*])"),
     re.compile(r"(?<![0-9A-Za-z*\\])\*\*(?=[^\s*])([^\n]{1,500}?)(?<=[^\s*])\*\*(?![0-9*])"),
@@ -23,10 +23,15 @@ _EMPHASIS = (
 )
 
 
+_CHEERS = re.compile("[\u2600-\u2712\u2714\u2728-\u274b\u2764\U0001f300-\U0001faff\ufe0f]")
+"""Pictures that say nothing; a cross rejects."""
+
+
 def fold(text: str) -> str:
-    """Full-width and styled characters and the decimal digits of every script as ASCII."""
+    """Full-width and styled characters and the decimal digits of every script as ASCII, without emoji."""
     if text.isascii():
         return text
+    text = _CHEERS.sub("", text)
     text = _STYLED.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     return "".join(str(unicodedata.decimal(char)) if char > "\x7f" and char.isdecimal() else char for char in text)
 

@@ -38,7 +38,7 @@ _BEFORE = re.compile(
     r"chapter|figure|table|lemma|theorem|problem|question|mehr\s+als|"
     r"weniger\s+als|mindestens|höchstens|más\s+de|menos\s+de|al\s+menos|plus\s+de|moins\s+de|au\s+moins|mais\s+de|"
     r"больше|меньше|более|менее)|大于|小于|超过|不到|至少|至多|多于|少于)\s*(?:(?:the|an?|of|number|value)\s*|\()?$"
-    rf"|(?:^|[\s(-]){_COUNTED}[\s-]*$",
+    rf"|(?:^|[\s(-]){_COUNTED}(?:\s+and)?[\s-]*$",
     re.I,
 )
 _AFTER = re.compile(
