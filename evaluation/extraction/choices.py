@@ -49,7 +49,9 @@ _REFUTED = re.compile(
 )
 _STATED = re.compile(r"\s+(?:is|was|are|seems|looks|can|could|may|might|would|should|has|does)\b", re.I)
 _PRAISED = re.compile(r"\b(?:correct|right|best|answer|true|most\s+\w+|consistent|fits)\b", re.I)
-_CONDITIONAL = re.compile(r"[^.\n]*\b(?:otherwise|unless|or\s+else)\b", re.I)
+_CONDITIONAL = re.compile(
+    r"[^.\n]*\b(?:otherwise|unless|or\s+else)\b|\s+(?:is|seems|looks|may|might)\b[^.\n]*\bbut\b", re.I
+)
 _BUT = re.compile(r"\s*[,;]?\s*(?:but|or|vs|versus)\b", re.I)
 _NOT_OPENING = re.compile(r"\s*(?:not|neither|none|both|all)\b", re.I)
 
@@ -96,7 +98,7 @@ def _opening(text: str, found: re.Match[str]) -> str | None:
     is_word = letter.islower() and not marked and bool(rest.strip(" .!?"))
     if _BUT.match(rest) or (_STATED.match(rest) and not _PRAISED.search(rest)):
         return None
-    if _CONDITIONAL.match(rest):
+    if _CONDITIONAL.match(rest) or ("'" in found["close"] and "'" not in found["open"]):
         return None
     if is_article or is_word or _REFUTED.match(rest) or _SECOND.match(rest) or _OF_A_NAME.match(rest):
         return None

@@ -38,7 +38,7 @@ _RELATION_BEFORE = re.compile(
 )
 _OPERATOR_AFTER = re.compile(
     r"[ \t]*(?:\^(?!\s*\{?\s*\\?(?:circ|degree|text|[A-Za-z]))|[-+*/\u2212]\s*[\d\\(x]"
-    r"|\\(?:times|cdot|div|pm|pi|sqrt|[dt]?frac)(?![A-Za-z]))"
+    r"|[xyznkabi](?![^\W_])|\\(?:times|cdot|div|pm|pi|sqrt|[dt]?frac)(?![A-Za-z]))"
     r"|[\s$]*\\?%[\s$]*(?:\\text\s*\{)?\s*of\b|[\s$]*(?:\\text\s*\{)?\s*(?:times|squared|cubed|plus|minus)\b",
 )
 _FILLED = re.compile(r"[ \t]*=")

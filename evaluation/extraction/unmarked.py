@@ -29,8 +29,11 @@ _OPERATOR_AFTER = re.compile(
 _INDEX_BEFORE = re.compile(r"[\^_]\s*\{?\s*$")
 _LIST_BEFORE = re.compile(
     r"\d[^\s,;]{0,20}\s*(?:(?:hours?|hrs?|h|minutes?|mins?|days?|weeks?|months?|years?|feet|ft|yards?|pounds?|lbs?|stone|"
-    r"dollars?|euros?|kg|km|m|meters?|metres?|degrees)\s+|(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*)\W?$"
+    r"dollars?|euros?|kg|km|m|meters?|metres?|degrees)\s+|(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*"
+    r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=\s*)?)\W?$"
 )
+_LIST_ITEM = re.compile(r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=\s*)?[-+]?[\d.,]*$")
+_SIGN_WORD = re.compile(r"\b(?:minus|negative)\s*$", re.I)
 _SUM_BEFORE = re.compile(
     r"(?:[\d\s+*/^()x$|!-]|[.,](?=\d)|\\(?:times|cdot|frac|sqrt|pm|\$)|[{}]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+=\s*(?:\\\$)?$"
 )
@@ -47,7 +50,7 @@ _UNFINISHED = re.compile(
     r"\s*[$=(:]*\s*$|(?<=[a-z])\s+[$=(]+\s*$",
     re.I,
 )
-_SENTENCE = re.compile(r"[.!?;]?\s*$|[.!?;](?=\s)")
+_SENTENCE = re.compile(r"[.!?;]?\s*$|(?<!\bsq)(?<!\bcu)[.!?;](?=\s)")
 _OPENING = re.compile(
     r"(?:(?:so|thus|hence|then|therefore|finally|now|and|consequently|also|donc|also)\b,?|[^\W\d_]{4,},)\s+(?=\S)", re.I
 )
@@ -157,30 +160,37 @@ def _last_number(line: str) -> tuple[Answer, int] | None:
     if not found:
         return None
     number = found[-1]
-    before, after = text[: number.start()], text[number.end() :]
-    sentence_end = _SENTENCE.search(after)
-    own, rest = (after[: sentence_end.start()], after[sentence_end.start() :]) if sentence_end else (after, "")
-    if (
-        _SUPPOSED.search(before)
-        or _UNFINISHED.search(after)
-        or rest.startswith("?")
-        or takes_back(rest)
-        or _DOUBT.search(rest)
-    ):
+    negated = _SIGN_WORD.search(text[: number.start()])
+    start, end = negated.start() if negated else number.start(), number.end() - number[0].endswith(".")
+    before, after = text[:start], text[end:]
+    own, rest = _own_sentence(after)
+    is_numbering = not before.strip() and rest.endswith("?")  # 3. How many are left?
+    if is_numbering or _SUPPOSED.search(before) or _UNFINISHED.search(after) or _is_doubted(rest):
         return None
     if number[0][0] in "+-" and re.search(r"[\d)]\s*$", before):
         return None
     if _OPERATOR_BEFORE.search(before) or _OPERATOR_AFTER.match(after):
         return None
-    start = _list_start(before)
+    first = _list_start(before)
+    if first < start:
+        return Answer(_bracketed(text, first, end, own), "last number", closed=False), -len(after)
     clause = _clause(before)
-    if start == len(before):
-        if is_denied(clause) or not leaves_value(clause, own):
-            return None
-        summed = _SUM_BEFORE.search(before[-300:])
-        if summed is not None and summed[0].strip(" =$\\"):
-            start = max(0, len(before) - 300) + summed.start()
-    return Answer((text[start : number.end()] + own).strip(), "last number", closed=False), -len(after)
+    if is_denied(clause) or not leaves_value(clause, own):
+        return None
+    summed = _SUM_BEFORE.search(before[-300:])
+    if summed is not None and summed[0].strip(" =$\\"):
+        start = max(0, len(before) - 300) + summed.start()
+    return Answer((text[start:end] + own).strip(), "last number", closed=False), -len(after)
+
+
+def _own_sentence(after: str) -> tuple[str, str]:
+    """The rest of a value's own sentence, and what follows from its full stop on."""
+    stop = _SENTENCE.search(after)
+    return (after[: stop.start()], after[stop.start() :]) if stop else (after, "")
+
+
+def _is_doubted(rest: str) -> bool:
+    return rest.startswith("?") or takes_back(rest) or _DOUBT.search(rest) is not None
 
 
 def _list_start(before: str) -> int:
@@ -191,9 +201,17 @@ def _list_start(before: str) -> int:
         if listed is None:
             break
         start = max(0, start - 60) + listed.start()
-        number = re.search(r"[-+]?[\d.,]*$", before[:start])
-        start = number.start() if number else start
+        first = _LIST_ITEM.search(before[max(0, start - 60) : start])
+        start -= len(first[0]) if first else 0
     return start
+
+
+def _bracketed(text: str, start: int, end: int, own: str) -> str:
+    """A list, with the brackets that make it a tuple or an interval."""
+    opening, closing = re.search(r"(?<![^\W_])(?:\\\{|[(\[])\s*$", text[:start]), re.match(r"\s*(?:\\\}|[)\]])", own)
+    if opening and closing:
+        return text[opening.start() : end] + closing[0]
+    return (text[start:end] + own).strip()
 
 
 def _clause(before: str) -> str:
