@@ -61,7 +61,8 @@ def tagged(text: str) -> Answer | None:
     start = last(_TAG_OPENS, text[: end.start()] if end else text)
     if start is None:
         return None
-    return Answer(text[start.end() : end.start() if end else len(text)].strip(), "tag", closed=end is not None)
+    inner = text[start.end() : end.start() if end else len(text)].strip()
+    return Answer("" if end and takes_back(text[end.end() :]) else inner, "tag", closed=end is not None)
 
 
 _BRACES = re.compile(r"(?:\\|\x08|(?<![A-Za-z]))(?:boxed|fbox|framebox)\s*\{|\\[{}\\]|[{}]")
@@ -128,7 +129,7 @@ def hashed(text: str) -> Answer | None:
         goes_on = re.search(r"[\d\\$]|\([A-J]\)", following)
         is_prose = goes_on and len(line.split()) > 1 and not re.search(r"\d|^\(?[A-J][).:]", line)
         if not is_prose and not _HEADING.match(line):
-            doubtful = takes_back(newline + following)
+            doubtful = takes_back(text[start + 4 :])
             return Answer("" if doubtful else clean(line), "hash", bool(newline), len(text) - len(following))
         end = start
     return None
@@ -271,7 +272,8 @@ def sentence(rest: str, rule: str) -> Answer:
     if filler := _FILLER.match(body):
         body = body[filler.end() :].lstrip(" \t\r\n*_")
     answer, cut, end = _first(body, rule)
-    return replace(answer, text="") if takes_back(body[end:]) or is_rejected(body[cut:end]) else answer
+    withdrawn = takes_back(body[:cut]) or is_rejected(body[cut:end]) or takes_back(body[end:])
+    return replace(answer, text="") if withdrawn else answer
 
 
 def _first(body: str, rule: str) -> tuple[Answer, int, int]:

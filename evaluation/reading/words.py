@@ -13,7 +13,7 @@ _DENIED = (
     r"じゃない|아니|ليس|नहीं"
 )
 _OPEN = (
-    r"\b(?:or|either|between|maybe|perhaps|possibly|might|could|may|unknown|unclear|undefined|ambiguous|infinite|unless|if|otherwise|"
+    r"\b(?:or|either|between|maybe|perhaps|possibly|might|could|may|unknown|unclear|undefined|ambiguous|infinite|unless|if|whether|wonder\w*|tempting|otherwise|"
     r"except|excluding|provided|assuming|depend\w*|versus|vs|oder|vielleicht|entre|zwischen|quizás|peut-être|или|"
     r"возможно)\b|或|也许|可能|または|かもしれ"
 )
