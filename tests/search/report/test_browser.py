@@ -25,7 +25,11 @@ from qtarget.search.report.write import write_report
 from qtarget.spaces.identity import content_id
 
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not (DRIVER and BROWSER), reason="chromium and its driver are not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (DRIVER and BROWSER), reason="chromium and its driver are not installed"),
+]
+
 TOKEN = {
     "text": "<b>7</b>",
     "p": 0.25,
