@@ -89,6 +89,16 @@ def test_a_template_token_inside_a_message_is_said(tmp_path: Path) -> None:
     assert notes(tmp_path, {**ASK, "content": "what <|other|> </s> is"}, SAY) == [], "no token of the template"
 
 
+def test_a_variable_that_the_template_does_not_read_is_said(tmp_path: Path) -> None:
+    tokenizer, _ = family("byte_level")
+    tokenizer.chat_template = TEMPLATE + "{% if enable_thinking %}{% endif %}"
+    (tmp_path / "d.jsonl").write_text(json.dumps({"messages": [ASK, SAY]}) + "\n")
+    for name, said in (("enable_thinking", 0), ("enable_thinkng", 1)):
+        settings = DataSettings(path="d.jsonl", chat_template_kwargs={name: False})
+        found = load_demonstrations(settings, tokenizer, tmp_path).notes
+        assert len(found) == said and all("reads no variable `enable_thinkng`" in note for note in found)
+
+
 def test_messages_may_be_json_in_a_table(tmp_path: Path) -> None:
     tokenizer, _ = family("byte_level")
     (tmp_path / "d.csv").write_text('messages\n"' + json.dumps([ASK, SAY]).replace('"', '""') + '"\n')
