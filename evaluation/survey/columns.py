@@ -19,8 +19,8 @@ ANSWERING = (
     "generation", "gpt",
 )  # fmt: skip
 GOLD = (
-    "answer", "gold", "final_answer", "target", "label", "answerKey", "answer_key", "answer_idx", "expected", "solution",
-    "output", "completion", "response",
+    "answer", "gold", "final_answer", "target", "label", "answerKey", "answer_key", "answer_idx", "expected",
+    "solution", "output", "completion", "response",
 )  # fmt: skip
 QUESTION = ("question", "problem", "prompt", "query", "instruction", "input", "ask", "goal", "stem")
 CHOICES = ("choices", "options", "candidates", "endings")

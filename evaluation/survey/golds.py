@@ -24,6 +24,10 @@ MARKS = ("tag", "boxed", "hash", "final", "phrase")
 OPTION = re.compile(r"^\s*\(?([A-J])[).:]\s*\S", re.MULTILINE)
 
 
+WORD = re.compile(r"(?<!\\)\b[^\W\d_]{2,}\b")
+SIGN = re.compile(r"[\d\\^=+*/<>√π∞∑∫]")
+
+
 class Pair(NamedTuple):
     """What a demonstration asks, and its whole answer."""
 
@@ -81,8 +85,7 @@ def kind_of_golds(golds: Sequence[str], questions: Sequence[str]) -> Reading:
     readable = sum(each.verdict is not Verdict.ERROR for each in judge_all([Claim("", g, "numeric") for g in golds]))
     if readable == len(golds):
         return Reading("numeric", f"all {len(golds)} golds are numbers")
-    spelled = len(spelled_golds(list(golds[:LOOKED_AT])))
-    if spelled <= MOST_SPELLED * len(golds[:LOOKED_AT]):
+    if not _is_no_mathematics(golds[:LOOKED_AT]):
         return Reading("math", f"{readable} of {len(golds)} golds are numbers, and nearly all are formulas")
     short = sum(_is_short(gold) for gold in golds)
     if short >= NEARLY_ALL * len(golds):
@@ -96,7 +99,9 @@ def kind_of_golds(golds: Sequence[str], questions: Sequence[str]) -> Reading:
 
 
 def _is_no_mathematics(golds: Sequence[str]) -> bool:
-    return len(spelled_golds(list(golds))) > MOST_SPELLED * len(golds)
+    """Whether too many are words: prose, without a digit or a sign of mathematics, or read by no parser."""
+    words = sum(SIGN.search(gold) is None or len(WORD.findall(gold)) > SHORT_WORDS for gold in golds)
+    return words > MOST_SPELLED * len(golds) or len(spelled_golds(list(golds))) > MOST_SPELLED * len(golds)
 
 
 def _option(pair: Pair) -> str | None:

@@ -1,4 +1,4 @@
-"""Demonstrations as tokens: how long they are, and what of them is learnt. And what to ask through without a template."""
+"""Demonstrations as tokens: how long they are, what of them is learnt, and what to do without a chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks that somebody names: files, suites, tasks of reasoning-gym. Columns found, kind guessed, problems counted."""
+"""The tasks that somebody names (files, suites, reasoning-gym): columns found, kind guessed, problems counted."""
 
 from __future__ import annotations
 
@@ -69,13 +69,18 @@ def problem_facts(
 ) -> ProblemFacts:
     """How many problems there are for search and report. Raises UserError when they are too few, or cannot be asked."""
     few = EvaluationSettings(tasks=tuple(TaskSettings(**task) for task in tasks), problems=FEWEST * len(tasks))
-    counts = load_problems(few, base, 0, training, style).counts
-    generated = [task.source == "gym" for task in few.tasks]
-    search, report = (
-        min(MOST, len(tasks) * min(MOST if endless else found for endless, found in zip(generated, half, strict=True)))
-        for half in ([each.search for each in counts], [each.report for each in counts])
-    )
-    report = report if report >= FEWEST * len(tasks) else 0
+    both = few.model_copy(update={"report_problems": few.problems})
+    try:
+        counts, halves = load_problems(both, base, 0, training, style).counts, ("search", "report")
+    except UserError:  # too few for two halves, or a fault that the next line raises again
+        counts, halves = load_problems(few, base, 0, training, style).counts, ("search",)
+    fewest = {
+        half: min(
+            MOST if task.source == "gym" else getattr(each, half) for task, each in zip(few.tasks, counts, strict=True)
+        )
+        for half in halves
+    }
+    search, report = (min(MOST, len(tasks) * fewest.get(half, 0)) for half in ("search", "report"))
     asked = few.model_copy(update={"problems": search, "report_problems": report})
     splits = load_problems(asked, base, 0, training, style)
     prompts = (encode(tokenizer, render(tokenizer, each), chat=each.chat) for each in (*splits.search, *splits.report))
