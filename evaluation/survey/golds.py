@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...spaces.errors import UserError
-from ..extraction.answers import extract_answer, final_part
+from ..extraction.answers import explicit_answer, extract_answer, final_part
 from ..settings import Kind
 from ..verification.verdict import Verdict
 from ..verification.verify import Claim, judge_all, spelled_golds
@@ -82,12 +82,13 @@ def kind_of_golds(golds: Sequence[str], questions: Sequence[str]) -> Reading:
     letters = sum(bool(re.fullmatch(r"\(?[A-Ja-j][).]?", gold.strip())) for gold in golds)
     if letters == len(golds) and all(len(OPTION.findall(question)) > 1 for question in questions):
         return Reading("choice", f"all {len(golds)} golds are letters of listed options")
-    readable = sum(each.verdict is not Verdict.ERROR for each in judge_all([Claim("", g, "numeric") for g in golds]))
+    short = sum(_is_short(gold) or explicit_answer(gold) is not None for gold in golds)
+    judged = judge_all([Claim("", gold, "numeric") for gold in golds]) if short == len(golds) else []
+    readable = sum(each.verdict is not Verdict.ERROR for each in judged)
     if readable == len(golds):
         return Reading("numeric", f"all {len(golds)} golds are numbers")
     if not _is_no_mathematics(golds[:LOOKED_AT]):
         return Reading("math", f"{readable} of {len(golds)} golds are numbers, and nearly all are formulas")
-    short = sum(_is_short(gold) for gold in golds)
     if short >= NEARLY_ALL * len(golds):
         return Reading("exact", f"{short} of {len(golds)} golds are a few words, compared as they are written")
     raise UserError(
