@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -45,6 +46,11 @@ class Options:
         said = {name: getattr(self, name) for name in names}
         return {name: value for name, value in said.items() if value is not None}
 
+    def with_answers(self, answers: Mapping[str, str]) -> Options:
+        """The options with what somebody typed, by their name."""
+        typed: dict[str, Any] = {name: (text,) if name == "tasks" else text for name, text in answers.items()}
+        return replace(self, **typed)
+
 
 class Asker:
     """Asks on `console`; silent where `quiet`."""
@@ -73,8 +79,8 @@ class Asker:
             ("data", "Demonstrations: a file, a folder, or a hub id"),
         ):
             if getattr(options, option) is None and not self.quiet:
-                options = replace(options, **{option: self.ask(question)})
-            options = self.until_right(options, lambda given, name=option: _named(given, name), {option: question})
+                options = options.with_answers({option: self.ask(question)})
+            options = self.until_right(options, partial(_named, option), {option: question})
         if options.teacher is not None:
             require_there(options.teacher, "--teacher")
         return options
@@ -94,9 +100,9 @@ class Asker:
                 answers = {name: self.ask(question) for name, question in mends}
                 if not all(answers.values()):
                     raise
-                options = replace(options, **{k: (v,) if k == "tasks" else v for k, v in answers.items()})
+                options = options.with_answers(answers)
 
 
-def _named(options: Options, name: str) -> Options:
+def _named(name: str, options: Options) -> Options:
     require_there(require_given(getattr(options, name), f"--{name}"), f"--{name}")
     return options
