@@ -35,6 +35,7 @@ def result(cell: Any) -> dict[str, Any]:
     return dict(next(each.data for each in cell.outputs if each.output_type == "execute_result"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client|nbclient|zmq|tornado")
 def test_find_a_target_for_my_data(executed):
     *_, run, trials, best, verdict, report = executed("find-a-target.ipynb")
@@ -44,6 +45,7 @@ def test_find_a_target_for_my_data(executed):
     assert result(report)["text/html"].startswith("<iframe srcdoc=")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client|nbclient|zmq|tornado")
 def test_one_loss_in_my_own_trainer(executed):
     _, loop, trainer = executed("one-loss.ipynb")

@@ -80,6 +80,7 @@ def begun(name: str, **options: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "data", "tasks"),
     [
@@ -163,6 +164,7 @@ def test_nothing_is_overwritten(here):
     assert Path("mine.yaml").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_on_a_terminal_what_is_missing_is_asked(home):
     """The real command on a real terminal: a wrong model, model, data, a teacher and an agreement are typed."""
     ours, theirs = pty.openpty()
@@ -199,6 +201,7 @@ def _rest(descriptor: int) -> str:
         heard += read
 
 
+@pytest.mark.slow
 def test_where_nobody_can_be_asked_the_command_ends_with_2(home):
     done = subprocess.run(
         [sys.executable, "-m", "qtarget", "init", "no.yaml", "--yes"], capture_output=True, text=True, cwd=home
@@ -206,6 +209,7 @@ def test_where_nobody_can_be_asked_the_command_ends_with_2(home):
     assert done.returncode == 2 and "qtarget: `--model` must be given" in done.stderr
 
 
+@pytest.mark.slow
 def test_version_is_printed():
     done = subprocess.run([sys.executable, "-m", "qtarget", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("qtarget 0.")

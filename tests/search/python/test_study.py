@@ -28,6 +28,7 @@ def study(tmp_path_factory) -> Study:
     return made
 
 
+@pytest.mark.slow
 def test_trials_are_a_frame(study):
     found = study.trials()
     assert list(found.index) == [0, 1, 2] and set(found["state"]) == {"complete"}
@@ -39,12 +40,14 @@ def test_trials_are_a_frame(study):
     assert repr(study).startswith("<Study small: 3 of 3 trials, best ")
 
 
+@pytest.mark.slow
 def test_trials_are_rows_without_pandas(study, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     found = frame.table(study.records())
     assert [row["number"] for row in found] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_report_is_shown_inline_in_a_frame_of_its_own(study):
     shown = study.report(models=False)
     text = shown._repr_html_()
@@ -52,10 +55,12 @@ def test_a_report_is_shown_inline_in_a_frame_of_its_own(study):
     assert text.count("<") == 2 and "&lt;" in text and 'sandbox="allow-scripts"' in text
 
 
+@pytest.mark.slow
 def test_the_folder_is_the_study_too(study):
     assert Study(study.folder).trials().equals(study.trials())
 
 
+@pytest.mark.slow
 def test_sections_are_the_file(study, monkeypatch):
     """Without a file: same settings, same folder; what the file began is there."""
     monkeypatch.chdir(study.folder.parents[1])
@@ -98,6 +103,7 @@ class Interrupts(Console):
         super().print(*objects, **options)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tmp_path):
     assert threading.current_thread() is threading.main_thread()
     write_small_study(tmp_path, search={"trials": 3, "startup_trials": 2, "pruner": "none"}, tracking={"uri": "none"})

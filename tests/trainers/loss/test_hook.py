@@ -97,6 +97,7 @@ def of_trl(folder: Path, micro: int, spec: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`compute_loss_func` is deprecated:FutureWarning")  # until TRL 2 drops it
 @pytest.mark.parametrize("trainer", [of_transformers, of_trl])
 @pytest.mark.parametrize(("preset", "micro"), [("dft", 1), ("dft", 4), ("kd", 2)])
