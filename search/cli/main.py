@@ -17,6 +17,7 @@ from ..terminal.output import unbreakable_output
 from .cache import cache
 from .init import init
 from .look import compare, presets, report, reproduce, status, ui, verify
+from .options import WholeHelp, WholeHelpGroup
 from .queue import add, rerun
 from .study import check, confirm, join, quickstart, run
 from .winner import evaluate, export, train
@@ -24,7 +25,6 @@ from .winner import evaluate, export, train
 app = typer.Typer(
     help="Find the best target distribution for supervised fine-tuning on your data and your model.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -49,8 +49,8 @@ for verb in (
     quickstart, init, check, run, join, add, rerun, status, confirm, report, compare, export, train, evaluate,
     reproduce, verify, ui, presets,
 ):  # fmt: skip
-    app.command()(verb)
-app.add_typer(cache, name="cache")
+    app.command(cls=WholeHelp)(verb)
+app.add_typer(cache, name="cache", cls=WholeHelpGroup)
 OF_THE_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 """What is wrong with a file's place, and not with the program."""
 
