@@ -63,7 +63,7 @@ def _results(winner: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[E
     tasks = [
         task["path"] if isinstance(task["path"], str) else task["path"][0] for task in winner["evaluation"]["tasks"]
     ]
-    task = {"task_type": "text-generation", "dataset_name": ", ".join(tasks), "dataset_type": tasks[0]}
+    task: dict[str, Any] = {"task_type": "text-generation", "dataset_name": ", ".join(tasks), "dataset_type": tasks[0]}
     found = []
     verdict = provenance.get("confirmation")
     if isinstance(verdict, Mapping):

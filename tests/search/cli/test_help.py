@@ -8,5 +8,6 @@ from qtarget.search.cli.main import app
 def test_no_sentence_is_cut():
     for arguments in (["--help"], ["cache", "--help"]):
         said = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"}).output
-        assert "..." not in said and len(said.splitlines()) > 10
+        verbs = said.partition("Commands:")[2]
+        assert "..." not in verbs and len(verbs.splitlines()) > 5
         assert max(map(len, said.splitlines())) <= 80

@@ -35,7 +35,9 @@ class Hub(BaseHTTPRequestHandler):
             return self._answer({"errors": [], "warnings": []})
         if "/preupload/" in self.path:
             files = json.loads(body)["files"]
-            return self._answer({"files": [{"path": f["path"], "uploadMode": "regular"} for f in files]})
+            return self._answer(
+                {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
+            )
         if "/commit/" in self.path:
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
@@ -46,7 +48,7 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         state: Any = self.server
         state.calls.append(self.path)
-        self._answer({"id": "me/found", "sha": "0" * 40, "siblings": []})
+        self._answer({"error": "Repository not found"}, 404)
 
     def _answer(self, content: dict[str, Any], status: int = 200) -> None:
         data = json.dumps(content).encode()
