@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from qtarget.evaluation import Verdict, verify
 
-BRIEF = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-FEW = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BRIEF = settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclass(frozen=True)
