@@ -1,0 +1,2 @@
+def measurements(sizes, folder):
+    return iter(())
