@@ -98,7 +98,8 @@ def replayed(model: Any, requests: Sequence[Request], sampling: Sampling) -> Ans
     cache = StaticCache(config=model.config, max_cache_len=room)
     token = torch.zeros(size, 1, dtype=torch.long, device=place)
     mask = torch.zeros(size, room, dtype=torch.long, device=place)
-    positions, column = torch.zeros(size, 1, dtype=torch.long, device=place), torch.zeros(1, dtype=torch.long, device=place)
+    positions = torch.zeros(size, 1, dtype=torch.long, device=place)
+    column = torch.zeros(1, dtype=torch.long, device=place)
 
     def step() -> Tensor:
         mask.index_fill_(1, column, 1)

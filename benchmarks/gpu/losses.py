@@ -7,7 +7,7 @@ Letters: N tokens, H width, V vocabulary, K cached entries, D designs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,12 @@ MEMORY = {
     "F.cross_entropy on full logits / our hard, memory": ("full_cross_entropy", "ours_hard", None, None),
     "Liger Triton FLCE / our hard, memory": ("liger_flce", "ours_hard", None, None),
 }
-Goal = tuple[str, str, str | None, float | None]
+SOFT_PEERS = ("liger_jsd", "liger_chunked_jsd")
+HARD_PEERS = (
+    "full_cross_entropy", "liger_flce", "trl_chunked_formula", "trl_nll", "torch_linear_cross_entropy", "quack",
+    "cut_cross_entropy",
+)  # fmt: skip
+DFT_PEERS = ("trl_dft_formula", "liger_dft", "trl_dft")
 
 
 def measurements(sizes: Sizes, folder: Path) -> Iterator[Measurement]:
@@ -64,22 +69,14 @@ def measurements(sizes: Sizes, folder: Path) -> Iterator[Measurement]:
         return make(sizes)
 
     yield Measurement("gate", 10, lambda: gated(problem()))
-    yield Measurement("soft", 22, lambda: versus(problem(), sizes, soft(problem()), ("liger_jsd", "liger_chunked_jsd")))
-    yield Measurement(
-        "hard",
-        18,
-        lambda: versus(
-            problem(),
-            sizes,
-            plain(problem()),
-            ("full_cross_entropy", "liger_flce", "trl_chunked_formula", "trl_nll", "torch_linear_cross_entropy", "quack",
-             "cut_cross_entropy"),
-        ),
-    )  # fmt: skip
-    yield Measurement(
-        "dft", 12, lambda: versus(problem(), sizes, dft(problem()), ("trl_dft_formula", "liger_dft", "trl_dft"))
-    )
-    yield Measurement("designs", 14, lambda: versus(problem(), sizes, designs(problem()), ()))
+
+    def against(make: Callable[[Problem], dict[str, Case]], names: tuple[str, ...]) -> Callable[[], dict[str, Any]]:
+        return lambda: versus(problem(), sizes, make(problem()), names)
+
+    yield Measurement("soft", 22, against(soft, SOFT_PEERS))
+    yield Measurement("hard", 18, against(plain, HARD_PEERS))
+    yield Measurement("dft", 12, against(dft, DFT_PEERS))
+    yield Measurement("designs", 14, against(designs, ()))
     if torch.cuda.is_available():
         yield Measurement("waits", 6, lambda: waits(problem()))
 

@@ -24,6 +24,8 @@ class Sizes:
     name: str
     share: float
     """Of the time that a measurement takes at full size."""
+    stretch: float
+    """Of the time that a part may take."""
     slack: float
     """Seconds that any measurement may take before it counts as hung."""
     loss: tuple[int, int, int, int]
@@ -54,6 +56,7 @@ class Sizes:
 FULL = Sizes(
     name="full",
     share=1.0,
+    stretch=1.0,
     slack=30.0,
     loss=(8192, 2048, 151936, 64),
     gate=(193, 256),
@@ -77,6 +80,7 @@ FULL = Sizes(
 TINY = Sizes(
     name="tiny",
     share=0.0,
+    stretch=100.0,
     slack=300.0,
     loss=(24, 16, 160, 4),
     gate=(7, 8),

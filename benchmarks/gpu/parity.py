@@ -26,7 +26,8 @@ from .made import Sizes, device
 from .run import Measurement
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-LOSS_TOLERANCE = {"bf16": 1e-4, "fp32": 1e-6}
+LOSS_TOLERANCE = {"bf16": 1e-4 if torch.cuda.is_available() else 1e-2, "fp32": 1e-6}
+"""Relative; a CPU rounds products of bf16 numbers to bf16."""
 SHAPE_TOLERANCE = {"bf16": 2**-8, "fp32": 1e-5}
 COSINE = 0.9999
 ROWS, ENTRIES = 37, 65
@@ -45,12 +46,9 @@ def measurements(sizes: Sizes, folder: Path) -> Iterator[Measurement]:
 
 
 def has_kernel() -> bool:
-    """Whether the kernel can run here; chooses the interpreter where there is no GPU."""
-    if importlib.util.find_spec("triton") is None:
-        return False
-    if not torch.cuda.is_available():
-        os.environ["TRITON_INTERPRET"] = "1"  # read when the kernel's module is imported
-    return True
+    """Whether the kernel can run here: on a GPU, or in the interpreter that TRITON_INTERPRET asks for at the start."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return importlib.util.find_spec("triton") is not None and (torch.cuda.is_available() or interpreted)
 
 
 @contextmanager
@@ -73,7 +71,7 @@ def kernel_errors(vocab: int, name: str) -> dict[str, Any]:
     for softcap in (None, 30.0):
         for width in (vocab, vocab - 17):  # rows that do not begin at multiples of 16 bytes, and a torn last block
             found[f"softcap {softcap}, V {width}"] = _one(width, DTYPES[name], softcap)
-    worst = {side: max(case[side][key] for case in found.values() for key in case[side]) for side in ("kernel", "torch")}
+    worst = {side: max(max(case[side].values()) for case in found.values()) for side in ("kernel", "torch")}
     finite = all(case["not finite where it should be"] for case in found.values())
     return {"worst": worst, "cases": found, "passes": worst["kernel"] <= SHAPE_TOLERANCE[name] and finite}
 
@@ -99,7 +97,7 @@ def _one(vocab: int, dtype: torch.dtype, softcap: float | None) -> dict[str, Any
         "kernel": tail_softmax_kernel(linear.clone(), ids, head),
         "torch": passes.tail_softmax_torch(linear.clone(), ids, head),
     }
-    broken = torch.tensor([row in (3, 5, 7) for row in range(ROWS)], device=place)
+    broken = ~torch.isfinite(exact.log_mass)  # a cap makes a number of inf
     errors = {
         side: {
             part: _error(getattr(tail, part)[~broken], getattr(exact, part)[~broken])
@@ -108,7 +106,8 @@ def _one(vocab: int, dtype: torch.dtype, softcap: float | None) -> dict[str, Any
         for side, tail in sides.items()
     }
     marked = [bool((~torch.isfinite(tail.log_mass) == broken).all()) for tail in sides.values()]
-    return {**errors, "not finite where it should be": all(marked)}
+    expected = 3 if softcap is None else 2
+    return {**errors, "not finite where it should be": all(marked) and int(broken.sum()) == expected}
 
 
 def _head(vocab: int, dtype: torch.dtype, softcap: float | None) -> Head:

@@ -31,7 +31,11 @@ def hard(problem: Problem, loss: Callable[[Tensor, Tensor], Tensor]) -> Case:
 
 def full_cross_entropy(problem: Problem) -> Case:
     """`F.cross_entropy` on full logits, as most trainers call it: in float32."""
-    return hard(problem, lambda hidden, weight: cross_entropy((hidden @ weight.T).float(), problem.labels, reduction="sum"))
+    return hard(problem, lambda hidden, weight: _on_logits(hidden, weight, problem.labels))
+
+
+def _on_logits(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy((hidden @ weight.T).float(), labels, reduction="sum")
 
 
 def trl_dft_formula(problem: Problem) -> Case:
@@ -47,12 +51,10 @@ def trl_dft_formula(problem: Problem) -> Case:
 def trl_chunked_formula(problem: Problem) -> Case:
     """TRL's `chunked_nll` as a formula: chunks of 256 tokens, checkpointed, products in the dtype of the model."""
 
-    def part(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy((hidden @ weight.T).float(), labels, reduction="sum")
-
     def loss(hidden: Tensor, weight: Tensor) -> Tensor:
         pieces = zip(hidden.split(TRL_CHUNK), problem.labels.split(TRL_CHUNK), strict=True)
-        return torch.stack([checkpoint(part, rows, weight, labels, use_reentrant=False) for rows, labels in pieces]).sum()
+        parts = [checkpoint(_on_logits, rows, weight, labels, use_reentrant=False) for rows, labels in pieces]
+        return torch.stack(parts).sum()
 
     return hard(problem, loss)
 

@@ -81,7 +81,7 @@ def main() -> None:
     end = time.time()
     for part in PARTS:
         if part.letter in given.parts:
-            end = min(given.until, end + part.seconds)
+            end = min(given.until, end + part.seconds * sizes.stretch)
             run_part(part, sizes, results, end)
 
 

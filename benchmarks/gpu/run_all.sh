@@ -18,6 +18,7 @@ if compgen -G 'build/gpu/wheels/*.whl' > /dev/null && [ ! -e "$site/.installed" 
 fi
 export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 TOKENIZERS_PARALLELISM=false
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+nvidia-smi -L > /dev/null 2>&1 || export TRITON_INTERPRET=1  # no GPU: the kernel is interpreted
 call=$(date +%Y%m%dT%H%M%S)-$$
 
 # A measurement may take its process with it; the next one goes on behind it.

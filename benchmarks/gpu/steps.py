@@ -57,8 +57,9 @@ def measurements(sizes: Sizes, folder: Path) -> Iterator[Measurement]:
     yield Measurement("reference", 18, lambda: live_against_cached(sizes, model()))
     yield Measurement("optimizer", 8, lambda: optimizers(model()))
     yield case(10, "lora", lora=True)
-    yield case(25, "full-compiled", compiled=True)
-    yield case(20, "lora-compiled", lora=True, compiled=True)
+    if torch.cuda.is_available():
+        yield case(25, "full-compiled", compiled=True)
+        yield case(20, "lora-compiled", lora=True, compiled=True)
 
 
 def product_rate(size: int) -> float:
@@ -108,7 +109,7 @@ def steps(
     try:
         if compiled:
             for layer in layers:  # one at a time: all are alike, and compile once
-                layer.compile(dynamic=True, backend="inductor" if torch.cuda.is_available() else "eager")
+                layer.compile(dynamic=True)
         with peak() as memory:
             given = settings(sizes, lora=LoraSettings() if lora else None)
             seconds = seconds_of_steps(trained, data, given, **({"layout": pack} if packed else {}))
