@@ -32,7 +32,7 @@ platforms=(); for glibc in 28 27 26 24 17 12 5; do platforms+=(--platform "manyl
   "${platforms[@]}" --platform manylinux2014_x86_64 --platform manylinux1_x86_64 --dest "$wheels" --requirement build/gpu/missing.txt
 size=$(du -sm "$wheels" | cut -f1)
 [ "$size" -le "$limit" ] || { echo "the wheels take $size MiB, and $limit may travel; shorten $here/needed.txt" >&2; exit 1; }
-rm -rf build/gpu/site
+rm -rf build/gpu/site-cp312
 echo "$(ls "$wheels" | wc -l) wheels, $size MiB, in $wheels: $(ls "$wheels" | sed 's/-.*//' | tr '\n' ' ')"
 
 # Without it the card would wait while a CPU builds the world.

@@ -7,11 +7,12 @@ until=$(($(date +%s) + ${SECONDS_ALLOWED:-480}))
 mkdir -p "$1" && results=$(cd "$1" && pwd) && shift
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
-site=$PWD/build/gpu/site
+tag=$("$python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
+site=$PWD/build/gpu/site-$tag
 
 # The checkout is the package qtarget; wheels that prepare.sh has collected are unpacked beside it, and no network is asked.
 mkdir -p "$site" && ln -sfn ../../.. "$site/qtarget"
-if compgen -G 'build/gpu/wheels/*.whl' > /dev/null && [ ! -e "$site/.installed" ]; then
+if compgen -G "build/gpu/wheels/*-$tag-*.whl" > /dev/null && [ ! -e "$site/.installed" ]; then
   "$python" -m pip --disable-pip-version-check install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade \
     --target "$site" build/gpu/wheels/*.whl 2>> "$results/run.log" && touch "$site/.installed" ||
     echo 'the wheels could not be installed, see run.log; what needs them fails' >&2
