@@ -16,6 +16,8 @@ from benchmarks.loss_cases import Case, Problem
 
 from .made import wait
 
+ON_A_GPU = {"liger_flce", "liger_dft", "liger_jsd", "liger_chunked_jsd", "quack", "cut_cross_entropy"}
+"""Made of kernels, or of code that is compiled first."""
 TRL_CHUNK = 256
 """Tokens of a chunk of TRL's `chunked_nll`."""
 
@@ -150,6 +152,9 @@ def peers(problem: Problem, names: tuple[str, ...]) -> tuple[dict[str, Case], di
     cases: dict[str, Case] = {}
     reasons: dict[str, str] = {}
     for name in names:
+        if name in ON_A_GPU and not torch.cuda.is_available():
+            reasons[name] = "needs a GPU"
+            continue
         try:
             case = PEERS[name](problem)
             case()

@@ -37,5 +37,5 @@ echo "$(ls "$wheels" | wc -l) wheels, $size MiB, in $wheels: $(ls "$wheels" | se
 
 # Without it the card would wait while a CPU builds the world.
 [ -e build/gpu/world/full/world.json ] ||
-  "$python" -m qtarget.evaluation.tiny_world.world build/gpu/world/full --seed 0 > /dev/null
+  OMP_NUM_THREADS=1 "$python" -m qtarget.evaluation.tiny_world.world build/gpu/world/full --seed 0 > /dev/null
 echo 'the world of the quickstart is in build/gpu/world/full'

@@ -83,6 +83,7 @@ def main() -> None:
         if part.letter in given.parts:
             end = min(given.until, end + part.seconds * sizes.stretch)
             run_part(part, sizes, results, end)
+            free()  # what the part's measurements shared
 
 
 def run_part(part: Part, sizes: Sizes, results: Results, end: float) -> None:
@@ -100,8 +101,6 @@ def run_part(part: Part, sizes: Sizes, results: Results, end: float) -> None:
             say(f"{name}: skipped, {left:.0f} s left")
             continue
         measure(name, each, seconds, results, sizes.slack)
-    del measurements
-    free()
 
 
 def measure(name: str, each: Measurement, seconds: float, results: Results, slack: float) -> None:

@@ -28,6 +28,8 @@ CHILD = (
     "from qtarget.search.cli.main import main; main()"
 )
 """The command line, in a process that leaves with this one even when this one is killed."""
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""Matrices this small gain nothing from more."""
 LONGEST = 120.0
 """Seconds that a study may take before it is stopped, to go on in the next call."""
 
@@ -64,7 +66,7 @@ def built_world(sizes: Sizes, folder: Path) -> Path:
         return world
     settings = json.dumps(sizes.study.get("world", {}))
     command = ["-m", "qtarget.evaluation.tiny_world.world", str(world), "--seed", "0", "--settings", settings]
-    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, timeout=300)
+    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, timeout=300, env=ONE_THREAD)
     return world
 
 
@@ -89,7 +91,7 @@ def run_study(study: Path, longest: float, *options: str) -> tuple[dict[str, Any
     """What `qtarget run --json` says of a study, and the seconds that it took; it is told to stop after `longest`."""
     command = [sys.executable, "-c", CHILD, "run", str(study), "--json", *options]
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=ONE_THREAD) as process:
         try:
             printed, _ = process.communicate(timeout=longest)
         except subprocess.TimeoutExpired:

@@ -110,7 +110,7 @@ def ratio_rows(done: Found) -> Iterator[tuple[str, ...]]:
 
 
 def time_rows(done: Found) -> Iterator[tuple[str, ...]]:
-    for part in ("b-soft", "b-hard", "b-dft", "b-designs"):
+    for part in ("b-soft", "b-hard", "b-dft", "b-designs", "b-exact"):
         values = done.get(part, {})
         for name, row in values.get("times", {}).items():
             extra = values["peak_extra_bytes"][name]
