@@ -26,10 +26,10 @@ NO_CONFIRMATION: dict[str, Any] = {"automatic": False}
 
 
 def measurements(sizes: Sizes, folder: Path) -> Iterator[Measurement]:
-    yield Measurement("killed", 25, lambda: killed(sizes, folder))
-    yield Measurement("two-engines", 45, lambda: two_engines(sizes, folder))
+    yield Measurement("killed", 45, lambda: killed(sizes, folder))
+    yield Measurement("two-engines", 60, lambda: two_engines(sizes, folder))
     if torch.cuda.is_available():
-        yield Measurement("engine-memory", 40, lambda: engine_memory(folder))
+        yield Measurement("engine-memory", 45, lambda: engine_memory(folder))
 
 
 def two_engines(sizes: Sizes, folder: Path) -> dict[str, Any]:

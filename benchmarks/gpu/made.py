@@ -71,9 +71,9 @@ FULL = Sizes(
     lengths=(256, 1024),
     batch=(32, 8),
     steps=5,
-    prompts=256,
-    new_tokens=128,
-    batch_sizes=(64, 256),
+    prompts=128,
+    new_tokens=64,
+    batch_sizes=(64, 128),
     study={},
     trials=8,
 )  # fmt: skip

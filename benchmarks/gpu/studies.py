@@ -30,7 +30,7 @@ CHILD = (
 """The command line, in a process that leaves with this one even when this one is killed."""
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 """Matrices this small gain nothing from more."""
-LONGEST = 120.0
+LONGEST = 150.0
 """Seconds that a study may take before it is stopped, to go on in the next call."""
 
 
@@ -41,6 +41,7 @@ def measurements(sizes: Sizes, folder: Path) -> Iterator[Measurement]:
 def quickstart(sizes: Sizes, folder: Path) -> dict[str, Any]:
     """Verdict and time of the study, and whether the world came along."""
     world = built_world(sizes, folder)
+    begun = (world / "runs" / "study").exists()
     found, seconds = run_study(write_study(sizes, world, "study", sizes.study), LONGEST)
     if found.get("state") != "finished":
         raise TimeoutError(f"the study was stopped after {seconds:.0f} s; the next call goes on with it")
@@ -48,6 +49,7 @@ def quickstart(sizes: Sizes, folder: Path) -> dict[str, Any]:
     winner = found["winner"] or {}
     return {
         "seconds": seconds,
+        "in_one_go": not begun,
         "counts": found["counts"],
         "winner": {name: winner.get(name) for name in ("number", "title", "score")},
         "sft_score": (found["sft"] or {}).get("score"),
