@@ -1,4 +1,7 @@
-"""Deprecations: errors where the versions are locked, lines at the end where the newest or oldest ones run."""
+"""Deprecations: errors where the versions are locked, lines at the end where the newest or oldest ones run.
+
+No example of hypothesis has a time limit of its own: a busy machine must not fail a test.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 OPTION = "--count-deprecations"
 CATEGORIES = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
@@ -21,6 +28,12 @@ def pytest_configure(config: pytest.Config) -> None:
         for category in CATEGORIES:
             config.addinivalue_line("filterwarnings", f"always::{category.__name__}")
         config.pluginmanager.register(Deprecations(), "count-deprecations")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: what a worker is left with at the end is short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 class Deprecations:

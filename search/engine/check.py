@@ -45,6 +45,7 @@ def check(config: StudyConfig) -> dict[str, Any]:
     _, retention = scoring.retention(untrained, None, lambda done, total: False)
     return {
         "inputs": engine.describe(),
+        "learnt": engine.learnt(),
         "warnings": engine.warnings(),
         "fast_paths": list(fast_paths(found)) if (found := device_facts(config, untrained)) else [],
         "fingerprints": engine.fingerprints(),

@@ -17,6 +17,8 @@ import torch
 
 from qtarget.trainers.loss import tail_softmax
 
+pytestmark = pytest.mark.slow
+
 
 def report_of(name: str, interpret: str) -> dict[str, Any]:
     """What a script beside this one prints."""
