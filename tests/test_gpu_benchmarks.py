@@ -92,6 +92,15 @@ def test_what_ends_the_process_is_failed_once_and_tried_again_by_the_next_call(t
     assert later.values("a") == {"x": 1} and later.values("b") is None
 
 
+def test_a_folder_of_which_one_file_was_kept_is_whole_again(tmp_path: Path) -> None:
+    record = module("record")
+    record.Results(tmp_path / "here", "one", "tiny").done("a", 1.0, {"x": 1})
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "all.json").write_text((tmp_path / "here" / "all.json").read_text())
+    moved = record.Results(tmp_path / "there", "two", "tiny")
+    assert moved.settled("a") and moved.values("a") == {"x": 1}
+
+
 def test_one_folder_holds_the_results_of_one_machine(tmp_path: Path) -> None:
     record = module("record")
     record.Results(tmp_path, "one", "tiny")

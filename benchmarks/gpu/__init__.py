@@ -5,7 +5,7 @@ again, so a run may be cut off at any moment. Without a GPU, and with `--tiny`, 
 
 run_all.sh     runs all parts within a time, again and again while the process they run in is lost
 prepare.sh     collects what a machine without a network lacks, into build/gpu/wheels
-installed.txt  what such a machine is taken to have
+installed.txt  what such a machine is taken to have; needed.txt: what the parts need beside it
 run.py         the parts in their order, each within its time
 record.py      the folder of results
 made.py        sizes, and models, data and problems made of random numbers

@@ -35,6 +35,7 @@ class Results:
         """`call` names one run of the script, however often its process is started. Raises OtherMachine."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.call = folder, call
+        self._spread()
         machine = facts() | {"sizes": sizes}
         known = read(folder / MACHINE)
         differs = [] if known is None else [name for name in SAME if known.get(name) != machine.get(name)]
@@ -72,6 +73,16 @@ class Results:
         """What a measurement found, None when it is not done."""
         found = read(self.folder / f"{name}.json")
         return found["values"] if found is not None and found["state"] == "done" else None
+
+    def _spread(self) -> None:
+        """What a folder knows of which only `all.json` was kept."""
+        found = read(self.folder / ALL)
+        if found is None:
+            return
+        rows = {MACHINE: found["machine"]} | {f"{row['name']}.json": row for row in found["measurements"]}
+        for name, content in rows.items():
+            if not (self.folder / name).exists():
+                write(self.folder / name, content)
 
     def _bury(self) -> None:
         """The measurement in which an earlier process ended, if there is one."""
