@@ -132,8 +132,11 @@ def replayed(model: Any, requests: Sequence[Request], sampling: Sampling) -> Ans
             token.copy_(logits.float().argmax(-1, keepdim=True))
             positions.copy_(given.sum(1, keepdim=True))
             column.fill_(width)
+            for layer in cache.layers:  # they count what passes, warm-ups too
+                layer.cumulative_length.fill_(width)
 
         if again is None:
+            step_twice(step, enter)
             again = captured(step, enter).replay if torch.cuda.is_available() else step
         enter()
         made = [token.clone()]
@@ -144,15 +147,21 @@ def replayed(model: Any, requests: Sequence[Request], sampling: Sampling) -> Ans
     return found
 
 
-def captured(step: Callable[[], Tensor], enter: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """The step as a graph, after warm-up on a side stream; `enter` puts the inputs where they were."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
+def step_twice(step: Callable[[], Tensor], enter: Callable[[], None]) -> None:
+    """Warm up, as a graph wants it: on a side stream where there is a GPU."""
+    side = torch.cuda.Stream() if torch.cuda.is_available() else None
+    if side is not None:
+        side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(2):
             enter()
             step()
-    torch.cuda.current_stream().wait_stream(side)
+    if side is not None:
+        torch.cuda.current_stream().wait_stream(side)
+
+
+def captured(step: Callable[[], Tensor], enter: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """The step as a graph; `enter` puts the inputs where they were."""
     enter()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
