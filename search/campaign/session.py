@@ -31,8 +31,13 @@ from ..tracking.address import study_place, tracking_uri
 from ..tracking.mlflow import MlflowTracking
 
 
-def run_file(
-    path: Path,
+def run_file(path: Path, console: Console, **options: Any) -> dict[str, Any]:
+    """Create or resume the study of a YAML file, as `run_study_and_show` does."""
+    return run_study_and_show(load_study(path), console, **options)
+
+
+def run_study_and_show(
+    config: StudyConfig,
     console: Console,
     *,
     trials: int | None = None,
@@ -41,11 +46,11 @@ def run_file(
     until: str | None = None,
     hours: float | None = None,
 ) -> dict[str, Any]:
-    """Create or resume the study of a YAML file, show it while it runs, and sum it up.
+    """Create or resume a study, show it while it runs, and sum it up; confirm it where that is due.
 
     Several workers change what a sampler sees when, and so what it finds; a confirmation is the same with any number.
     """
-    config, deadline = load_study(path), parse_until(until)
+    deadline = parse_until(until)
     afterwards = engines(config.engine.ranks, confirmation_workers or workers) if is_confirmed(config) else 0
     heard = listeners(config, console)
     summary = run_study(config, heard, trials=trials, workers=workers, until=deadline, hours=hours, reserve=afterwards)

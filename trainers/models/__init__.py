@@ -8,6 +8,7 @@ lora.py                   low-rank adapters on a base model: attached by a seed,
 memory.py                 how a lack of memory shows, on a GPU and on a CPU
 merging.py                adapters by peft, and the model without them that computes the same
 ranks.py                  weights spread over the ranks that train one model together (FSDP)
+size.py                   how large a model is, by its configuration alone
 tokens.py                 tokens beyond a vocabulary: those added on request, what a tokenizer writes by itself, and
                           which end an answer
 transformers_versions.py  each difference between versions of transformers, with the version that ends it
