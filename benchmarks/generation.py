@@ -46,7 +46,7 @@ def requests_for(tokenizer: Any, count: int) -> list[Request]:
     """Chat prompts of `gsm_symbolic`, in the order drawn."""
     task = TaskSettings(source="gym", path="gsm_symbolic", kind="numeric")
     problems = load_problems(EvaluationSettings(tasks=(task,), problems=count), Path(), seed=0).search
-    texts = [render(tokenizer, problem.prompt, chat=True) for problem in problems]
+    texts = [render(tokenizer, problem) for problem in problems]
     return [Request(index, encode(tokenizer, text, chat=True)) for index, text in enumerate(texts)]
 
 

@@ -10,6 +10,9 @@ Kind = Literal["math", "numeric", "choice", "exact"]
 GoldReading = Literal["key", "letter", "text", "index", "index_from_1"]
 
 
+FROM_DEMONSTRATIONS = "from demonstrations"
+
+
 class Shot(Settings):
     """A worked example shown before the question."""
 
@@ -21,10 +24,10 @@ class TaskSettings(Settings):
     """One source of problems with known answers."""
 
     source: Literal["file", "gym", "suite"] = "file"
-    """`file`: JSONL, Parquet or anything `datasets.load_dataset` takes. `gym`: a reasoning-gym task (extra `gym`).
+    """`file`: whatever demonstrations may be read from (`data.path`). `gym`: a reasoning-gym task (extra `gym`).
     `suite`: a known benchmark, whose columns and prompt are filled in where they are not given."""
-    path: str
-    """File or data set id; the task's name for `gym` and `suite`."""
+    path: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """File, pattern, folder or data set id, or a list of these; the task's name for `gym` and `suite`."""
     name: str | None = None
     """Configuration of the data set."""
     split: str = "train"
@@ -43,6 +46,13 @@ class TaskSettings(Settings):
     brace before a word is doubled: {{name}}."""
     shots: tuple[Shot, ...] = ()
     """Worked examples, each through the template, before the question in the same message."""
+    system: str | None = FROM_DEMONSTRATIONS
+    """System message before the question; by default the one that all demonstrations have. `none`: no such message."""
+    few_shot: tuple[Shot, ...] | Annotated[int, Field(ge=0)] = ()
+    """Worked examples as earlier turns of the conversation: given (each question through the template), or so many
+    demonstrations, drawn by their content."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables of the chat template; default: those of the demonstrations."""
     kind: Kind = "math"
     """How an answer is compared, unless a `verifier` does it."""
     verifier: str | None = None
@@ -58,12 +68,36 @@ class TaskSettings(Settings):
     config: dict[str, Any] = Field(default={})
     """Options of a reasoning-gym task."""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    @property
+    def title(self) -> str:
+        """The first path: for people, and the name of a gym task or suite."""
+        return self.paths[0]
+
     @model_validator(mode="after")
     def _options_belong_to_source(self) -> Self:
         if self.config and self.source != "gym":
             raise ValueError("`config` must be empty unless `source` is gym, but got options; remove them")
         if self.choices and self.choices_column:
             raise ValueError("`choices` and `choices_column` must not both be given; keep one")
+        if self.source != "file" and not isinstance(self.path, str):
+            raise ValueError(f"`path` must be one name with `source: {self.source}`, but got a list; write two tasks")
+        return self
+
+    @model_validator(mode="after")
+    def _turns_need_a_template(self) -> Self:
+        given = {
+            "system": self.system not in (None, "", "none", FROM_DEMONSTRATIONS),
+            "few_shot": bool(self.few_shot),
+            "chat_template_kwargs": bool(self.chat_template_kwargs),
+        }
+        if not self.chat and (wrong := [name for name, said in given.items() if said]):
+            raise ValueError(
+                f"`{wrong[0]}` must go with `chat: true`, but got `chat: false`; use `template` and `shots` instead"
+            )
         return self
 
 

@@ -1,7 +1,8 @@
-"""Paths: filled in for this host, told from hub ids, and waited for until they are on the disk."""
+"""Paths: filled in for this host, told from hub ids, files by pattern, and waited for until they are on the disk."""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from pathlib import Path
@@ -30,6 +31,10 @@ def expanded(path: str, field: str = "path") -> str:
     return _VARIABLE.sub(value, os.path.expanduser(path))
 
 
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".gz", ".bz2", ".xz")
+"""A path that ends so is no hub id."""
+
+
 def local_path(path: str, base: Path, *, suffixes: tuple[str, ...], field: str) -> Path | None:
     """The existing local file or folder that `path` names, seen from `base`; None when it reads as a hub id.
 
@@ -40,7 +45,7 @@ def local_path(path: str, base: Path, *, suffixes: tuple[str, ...], field: str) 
     candidate = written if written.exists() else (base / expanded(path, field)).resolve()
     if candidate.exists():
         return candidate
-    looks_local = path.startswith((".", "/", "~", "$")) or path.count("/") > 1 or path.endswith(suffixes)
+    looks_local = path.startswith((".", "/", "~", "$")) or path.count("/") > 1 or path.lower().endswith(suffixes)
     if looks_local:
         raise UserError(
             f"`path` must exist, but {candidate} does not; relative paths start at the folder of the YAML "
@@ -48,6 +53,30 @@ def local_path(path: str, base: Path, *, suffixes: tuple[str, ...], field: str) 
             field=field,
         )
     return None
+
+
+def lies_in(base: Path, path: str) -> bool:
+    """Whether a path, or a pattern, names something that is there, seen from `base`."""
+    place = base / os.path.expanduser(path)
+    return place.exists() or bool(glob.glob(str(place), recursive=True))
+
+
+def matching_files(pattern: str, base: Path, *, field: str) -> list[Path] | None:
+    """The files that a pattern with `*`, `?`, `[...]` or `**` names, seen from `base`, in the order of their names.
+
+    None where `pattern` is no pattern, or the name of something that is there. Raises UserError when nothing matches.
+    """
+    place = base / expanded(pattern, field)
+    if not glob.has_magic(pattern) or place.exists():
+        return None
+    found = sorted(Path(each) for each in glob.glob(str(place), recursive=True) if Path(each).is_file())
+    if not found:
+        raise UserError(
+            f"`path` must name files, but nothing matches {place}; relative paths start at the folder of the YAML "
+            f"file ({base})",
+            field=field,
+        )
+    return found
 
 
 def flush(path: Path) -> None:

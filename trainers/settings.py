@@ -1,6 +1,7 @@
 """What decides a training run: model, data and optimisation. Free of torch, so that any process may read it."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,20 +32,46 @@ class LoraSettings(Settings):
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
 
 
-class DataSettings(GrownSettings):
-    """Demonstrations: a local JSONL or Parquet file, or anything `datasets.load_dataset` takes."""
+class SourceSettings(Settings):
+    """One source of several; what it leaves out is as in `DataSettings`."""
 
     path: str
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Share of its demonstrations among all, relative to the other sources; none is repeated. None: all of them."""
+    name: str | None = None
+    split: str | None = None
+    messages_column: str | None = None
+    prompt_column: str | None = None
+    completion_column: str | None = None
+    text_column: str | None = None
+
+
+class DataSettings(GrownSettings):
+    """Demonstrations: JSONL, JSON, CSV or Parquet, or a data set of the hub."""
+
+    path: str | Annotated[tuple[str | SourceSettings, ...], Field(min_length=1)]
+    """File (also .gz, .bz2, .xz), pattern (`parts/*.jsonl`), folder, or hub id; or a list of these, each with a
+    `weight` where they are to be mixed."""
     name: str | None = None
     """Configuration of the data set (`load_dataset(path, name)`)."""
     split: str = "train"
+    """Also a part of one, as `train[:1000]`, or several, as `train+test`."""
     messages_column: str | None = None
-    """Column with a list of {role, content}; the last assistant message is the completion."""
+    """Column with a list of {role, content}, or of ShareGPT's {from, value}."""
     prompt_column: str | None = None
     completion_column: str | None = None
-    """With neither `messages` nor these, columns `messages`, or `prompt` and `completion`, are looked for."""
+    text_column: str | None = None
+    """Column with texts that are learnt whole, as they are. Where no column is named, these are looked for in this
+    order: `messages`; `conversations`; `prompt` and `completion`; `instruction`, `input` and `output`; `text`."""
+    tools_column: str | None = None
+    """Column with a conversation's tools, which the chat template gets; default: `tools`, where a row has it."""
     chat: bool = True
     """Render through the chat template; false: prompt and completion are plain text, joined as they are."""
+    chat_template_kwargs: dict[str, Any] = Field(default={})
+    """Variables of the chat template, e.g. `enable_thinking: false`; tasks take them over. A row's column of this name
+    comes on top."""
+    learn: Literal["last", "all"] = "last"
+    """Assistant messages of `messages` that are learnt: the last, or all without `weight: 0` or `train: false`."""
     critical_column: str | None = None
     """Column with, per completion, the character spans [[start, end], ...] that are critical (CFT's mask)."""
     weight_column: str | None = None
@@ -60,6 +87,25 @@ class DataSettings(GrownSettings):
     """Keep this many demonstrations, drawn by a seeded hash of their content."""
 
     LATER: ClassVar[frozenset[str]] = frozenset({"weight_column", "reference_logprob_column"})
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of all sources."""
+        entries = (self.path,) if isinstance(self.path, str) else self.path
+        return tuple(entry if isinstance(entry, str) else entry.path for entry in entries)
+
+    @property
+    def title(self) -> str:
+        """The name of the data for people: that of the first source, without its suffixes."""
+        return Path(Path(self.paths[0]).name.removesuffix(".gz")).stem
+
+    @model_validator(mode="after")
+    def _kinds_fit(self) -> Self:
+        if self.chat_template_kwargs and not self.chat:
+            raise ValueError("`chat_template_kwargs` must be empty with `chat: false`, but is not; remove one of them")
+        if self.learn == "all" and self.critical_column is not None:
+            raise ValueError("`learn: all` must go without `critical_column`, which marks one completion; keep one")
+        return self
 
 
 class CacheSettings(Settings):

@@ -139,9 +139,7 @@ def checked(
 
 def _questions(model: Any, tokenizer: Any, problems: Sequence[Problem]) -> tuple[list[Request], Sampling]:
     """The shortest of the first problems, and how to answer them."""
-    texts = [
-        (render(tokenizer, problem.prompt, chat=problem.chat), problem.chat) for problem in problems[: 8 * PROMPTS]
-    ]
+    texts = [(render(tokenizer, problem), problem.chat) for problem in problems[: 8 * PROMPTS]]
     prompts = sorted((encode(tokenizer, text, chat=chat) for text, chat in texts), key=len)[:PROMPTS]
     ends = end_tokens(model, tokenizer, chat=any(problem.chat for problem in problems))
     return [Request(index, prompt) for index, prompt in enumerate(prompts)], Sampling(TOKENS, ends, batch_size=PROMPTS)

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
+from functools import lru_cache
 from typing import Any
 
 from ...spaces.errors import UserError
+from ...trainers.data.template import ChatTemplate
+from ..problems.load import Problem
 
 _ANSWER = "the answer"
 
 
-def render(tokenizer: Any, prompt: str, *, chat: bool) -> str:
-    """The text a model continues: the user message through the chat template, or the prompt as it is."""
-    if not chat:
-        return prompt
+def render(tokenizer: Any, problem: Problem) -> str:
+    """The text a model continues: the messages up to the question through the chat template, or the prompt as it is.
+
+    Raises UserError, naming the problem, for whatever the template raises.
+    """
+    if not problem.chat:
+        return problem.prompt
     require_chat_template(tokenizer)
-    message = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    asking, messages = problem.asking, [*problem.asking.turns, {"role": "user", "content": problem.prompt}]
+    place = f"a problem of task {problem.task}, {problem.prompt[:60]!r}"
+    template = chat_template(tokenizer, str(tokenizer.chat_template), asking.day or date.today())
+    return template.render(messages, asking=True, place=place, variables=asking.variables)
+
+
+@lru_cache(maxsize=8)
+def chat_template(tokenizer: Any, source: str, day: date) -> ChatTemplate:
+    """The chat template of a tokenizer, made once as long as its `source` stays."""
+    return ChatTemplate(tokenizer, day)
 
 
 def encode(tokenizer: Any, text: str, *, chat: bool) -> tuple[int, ...]:
@@ -53,7 +68,8 @@ def _end_of_turn(tokenizer: Any) -> int | None:
     """The special token that the chat template writes right after an assistant's message, if there is one."""
     require_chat_template(tokenizer)
     turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": _ANSWER}]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    template = chat_template(tokenizer, str(tokenizer.chat_template), date.today())
+    text = template.render(turns, asking=False, place="a question with its answer")
     _, found, rest = text.rpartition(_ANSWER)
     ids = tokenizer(rest.lstrip(), add_special_tokens=False)["input_ids"] if found else []
     special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", ()))

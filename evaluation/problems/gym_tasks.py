@@ -43,9 +43,9 @@ def _made(task: TaskSettings, chunk: int, seed: int, start: int) -> list[GymItem
     job = {
         "do": "make",
         "module": "reasoning_gym",
-        "task": task.path,
+        "task": task.title,
         "config": task.config,
-        "seed": derive_seed("gym", task.path, canonical_json(task.config), seed, chunk) % 2**32,
+        "seed": derive_seed("gym", task.title, canonical_json(task.config), seed, chunk) % 2**32,
         "start": start,
     }
     verdict, detail = shared_pool().ask(job, _MAKE_LIMIT)
@@ -55,4 +55,4 @@ def _made(task: TaskSettings, chunk: int, seed: int, start: int) -> list[GymItem
         raise UserError("`source: gym` needs reasoning-gym; install it with `pip install qtarget[gym]`", field="source")
     if verdict == "wrong":
         raise UserError(detail, field="path")
-    raise RuntimeError(f"reasoning-gym failed while it made items of {task.path} (config {task.config}): {detail}")
+    raise RuntimeError(f"reasoning-gym failed while it made items of {task.title} (config {task.config}): {detail}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,19 @@ from pydantic import Field
 from ...spaces.errors import UserError
 from ...spaces.identity import derive_seed
 from ...spaces.settings import Settings
+from ...trainers.data.notes import Notes
+from ...trainers.data.style import Style
 from ..facts import Fact, facts_of
 from ..reading.numeric import DEFAULT_TOLERANCE
 from ..settings import EvaluationSettings, Kind, TaskSettings
 from ..verification.pool import shared_pool
 from ..verification.verdict import Verdict
 from ..verification.verify import Claim, judge, judge_all, spelled_golds
+from .asking import Asking, asking_of
 from .choice_golds import gold_letters
 from .gym_tasks import stream
 from .prompting import asked_columns, check_template, error_of, gold_of, message, question_of
-from .splits import allot, content_hash, is_for_search, is_for_training
+from .splits import allot, content_hash, is_for_search, is_for_training, training_hashes
 from .suites import resolve
 from .tables import read_rows
 
@@ -46,6 +49,8 @@ class Problem(Settings):
     entry: dict[str, Any] | None = None
     """The reasoning-gym item whose own scorer judges."""
     chat: bool = True
+    asking: Asking = Asking()
+    """What comes before the user message."""
     tolerance: float = DEFAULT_TOLERANCE
     absolute: float = 0.0
     """Error that the data set allows an answer to this problem, in the gold's unit."""
@@ -89,6 +94,8 @@ class Splits(Settings):
     """In an order drawn by the seed, tasks mixed: every prefix is a fair sample."""
     report: tuple[Problem, ...]
     counts: tuple[TaskCounts, ...]
+    notes: tuple[str, ...] = ()
+    """What is worth knowing of the files they come from."""
 
     @property
     def in_training(self) -> int:
@@ -97,27 +104,41 @@ class Splits(Settings):
 
 
 def load_problems(
-    settings: EvaluationSettings, base: Path, seed: int, exclude: Collection[str] = frozenset()
+    settings: EvaluationSettings,
+    base: Path,
+    seed: int,
+    exclude: Collection[str] = frozenset(),
+    style: Style | None = None,
 ) -> Splits:
     """The search and report problems of all tasks, in proportion to the tasks' weights.
 
     `base`: the folder relative paths start from. `exclude`: content hashes (`splits.training_hashes`) of the training
-    prompts; a problem among them is left out and counted. Raises UserError for unreadable sources, missing columns,
+    prompts; a problem among them is left out and counted. `style`: how the demonstrations ask, which tasks take over
+    where they do not say otherwise. Raises UserError for unreadable sources, missing columns,
     golds and verifiers, and when a split cannot be filled.
     """
-    tasks = [resolve(task) for task in settings.tasks]
+    tasks, notes = [resolve(task) for task in settings.tasks], Notes()
     _find_verifiers({task.verifier for task in tasks if task.verifier is not None}, base)
     weights = [task.weight for task in tasks]
     wanted = zip(allot(settings.problems, weights), allot(settings.report_problems, weights), strict=True)
     seen: set[str] = set()
     drawn = []
     for task, (search, report) in zip(tasks, wanted, strict=True):
-        drawn.append(_draw(task, base, seed, exclude, seen, search, report))
+        asked = problems_of(task, base, seed, style, notes)
+        drawn.append(_draw(task, asked, seed, {*exclude, *shown(task, style)}, seen, search, report))
     return Splits(
         search=shuffled([problem for part, _, _ in drawn for problem in part], seed),
         report=shuffled([problem for _, part, _ in drawn for problem in part], seed),
         counts=tuple(counts for _, _, counts in drawn),
+        notes=notes.lines(),
     )
+
+
+def content_of(problems: Sequence[Problem]) -> list[Any]:
+    """What identifies problems: their ids, and how they are asked where anything comes before their questions."""
+    ids = [problem.id for problem in problems]
+    asked = [problem.asking.model_copy(update={"day": None}) for problem in problems]
+    return ids if all(each == Asking() for each in asked) else [ids, [each.model_dump(mode="json") for each in asked]]
 
 
 def unreadable_golds(problems: Iterable[Problem]) -> list[tuple[Problem, str]]:
@@ -150,13 +171,25 @@ def _find_verifiers(verifiers: Collection[str], base: Path) -> None:
             )
 
 
+def shown(task: TaskSettings, style: Style | None) -> frozenset[str]:
+    """Content hashes of the questions whose answers every prompt of a task shows."""
+    turns = asking_of(task, style or Style()).turns
+    return training_hashes(turn["content"] for turn in turns if turn["role"] == "user")
+
+
 def _draw(
-    task: TaskSettings, base: Path, seed: int, exclude: Collection[str], seen: set[str], search: int, report: int
+    task: TaskSettings,
+    problems: Iterable[Problem],
+    seed: int,
+    exclude: Collection[str],
+    seen: set[str],
+    search: int,
+    report: int,
 ) -> tuple[tuple[Problem, ...], tuple[Problem, ...], TaskCounts]:
     """The task's problems for both splits, picked by the seed, with counts."""
     halves: tuple[list[Problem], list[Problem]] = ([], [])
     read = duplicates = in_training = 0
-    for problem in problems_of(task, base, seed):
+    for problem in problems:
         if task.source == "gym" and len(halves[0]) >= search and len(halves[1]) >= report:
             break  # an endless source ends when both splits are full
         read += 1
@@ -180,9 +213,13 @@ def _draw(
     return shuffled(halves[0], seed)[:search], shuffled(halves[1], seed)[:report], counts
 
 
-def problems_of(task: TaskSettings, base: Path, seed: int) -> Iterator[Problem]:
+def problems_of(
+    task: TaskSettings, base: Path, seed: int, style: Style | None = None, notes: Notes | None = None
+) -> Iterator[Problem]:
     """Every problem of a task in the order of its source, repeated ones too; without end for a generated task."""
-    return _gym_problems(task, seed) if task.source == "gym" else _file_problems(task, base)
+    asking = asking_of(task, style or Style())
+    problems = _gym_problems(task, seed) if task.source == "gym" else _file_problems(task, base, notes or Notes())
+    return (problem.model_copy(update={"asking": asking}) for problem in problems)
 
 
 def shuffled(problems: Iterable[Problem], seed: int) -> tuple[Problem, ...]:
@@ -204,14 +241,15 @@ _FIELDS = {"search": "problems", "report": "report_problems"}
 
 
 def _label(task: TaskSettings) -> str:
-    return Path(task.path).stem if task.source == "file" else task.path
+    return Path(task.title.removesuffix(".gz")).stem if task.source == "file" else task.title
 
 
-def _file_problems(task: TaskSettings, base: Path) -> Iterator[Problem]:
-    rows = read_rows(task, base)
-    check_template(task, rows[0])
-    for number, (row, letter) in enumerate(zip(rows, gold_letters(task, rows), strict=True), 1):
-        place = f"row {number} of {task.path}"
+def _file_problems(task: TaskSettings, base: Path, notes: Notes) -> Iterator[Problem]:
+    rows = read_rows(task, base, notes.say)
+    for each in rows:
+        check_template(task, each.values, each.place)
+    letters = gold_letters(task, [each.values for each in rows])
+    for (row, place), letter in zip(rows, letters, strict=True):
         gold = gold_of(task, row, letter, place)
         _check_gold(task, gold, place)
         facts = facts_of(row, asked_columns(task))

@@ -16,12 +16,12 @@ from .tables import Row, require_column, value_at
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.]*)\}")
 
 
-def check_template(task: TaskSettings, row: Row) -> None:
+def check_template(task: TaskSettings, row: Row, where: str) -> None:
     """Raise UserError when the template or the task names a column that `row` lacks, or shows the gold answer."""
     columns = asked_columns(task)
     named = {match[1] for match in _PLACEHOLDER.finditer(task.template) if match[1]}
     for column in (*columns, *sorted(named - {"question", "choices"})):
-        require_column(row, column, task.path)
+        require_column(row, column, where)
     if task.answer_column in named:
         raise UserError(
             f"`template` must not show the answer, but it names the answer column {{{task.answer_column}}}; "
@@ -44,8 +44,8 @@ def asked_columns(task: TaskSettings) -> list[str]:
 def message(task: TaskSettings, row: Row) -> str:
     """The user message: worked examples, then the question through the template."""
     listed = list_options(options(task, row).texts)
-    shots = [_fill(task, {"question": shot.question}, "") + "\n" + shot.answer for shot in task.shots]
-    return "\n\n".join([*shots, _fill(task, _named(task, row), listed)])
+    shots = [fill(task, {"question": shot.question}, "") + "\n" + shot.answer for shot in task.shots]
+    return "\n\n".join([*shots, fill(task, _named(task, row), listed)])
 
 
 def question_of(task: TaskSettings, row: Row) -> str:
@@ -93,7 +93,8 @@ def _named(task: TaskSettings, row: Row) -> dict[str, Any]:
     return {**row, "question": value_at(row, task.question_column)}
 
 
-def _fill(task: TaskSettings, named: Mapping[str, Any], listed: str) -> str:
+def fill(task: TaskSettings, named: Mapping[str, Any], listed: str) -> str:
+    """The text of a user message: the template with a row's columns, and the options where there are any."""
     template = task.template
     if listed and "{choices}" not in template:
         template += "\n\n{choices}"

@@ -76,7 +76,7 @@ def resolve(task: TaskSettings) -> TaskSettings:
     """The task itself, or the suite it names with the given fields on top. Raises UserError for an unknown suite."""
     if task.source != "suite":
         return task
-    if task.path not in SUITES:
-        raise UserError(f"`path` of a suite must be one of {', '.join(SUITES)}, but got {task.path!r}")
+    if task.title not in SUITES:
+        raise UserError(f"`path` of a suite must be one of {', '.join(SUITES)}, but got {task.title!r}")
     given: dict[str, Any] = {name: getattr(task, name) for name in task.model_fields_set - {"source", "path"}}
-    return TaskSettings.model_validate({**SUITES[task.path].model_dump(), **given})
+    return TaskSettings.model_validate({**SUITES[task.title].model_dump(), **given})

@@ -221,7 +221,7 @@ def _stops(
 
 
 def _prompt(tokenizer: Any, problem: Problem) -> _Prompt:
-    text = render(tokenizer, problem.prompt, chat=problem.chat)
+    text = render(tokenizer, problem)
     return _Prompt(text, encode(tokenizer, text, chat=problem.chat))
 
 

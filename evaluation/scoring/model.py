@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ...trainers.data.style import Style
 from ...trainers.models.load import Precision, load_model, load_tokenizer
 from ...trainers.settings import ModelSettings
 from ..generation.parity import backend_factory, checked
@@ -30,8 +31,11 @@ def run(
     exclude: Collection[str] = frozenset(),
     precision: Precision = "fp32",
     on_block: OnBlock | None = None,
+    style: Style | None = None,
 ) -> Evaluation:
     """Evaluate a model folder, hub id or GGUF file on the search problems of `settings.tasks`.
+
+    `style`: how the demonstrations ask that the model has learnt from; default: tasks ask as they say themselves.
 
     Relative paths start at `base`. `exclude`: content hashes of training prompts, whose problems are left out. With
     `out`, a folder, `items.jsonl` is written as items are decided, and a second
@@ -40,7 +44,7 @@ def run(
     Raises UserError for a model, a task or a setting that cannot be used.
     """
     source = ModelSettings(path=model) if isinstance(model, str) else model
-    problems = load_problems(settings, base, seed, exclude).search
+    problems = load_problems(settings, base, seed, exclude, style).search
     tokenizer = load_tokenizer(source, base)
     network: Any = load_model(source, base, precision, device=_device())
     items = None if out is None else out / ITEMS

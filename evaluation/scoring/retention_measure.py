@@ -11,9 +11,10 @@ import numpy as np
 
 from ...spaces.errors import UserError
 from ...spaces.identity import content_id, derive_seed
+from ...trainers.data.style import Style
 from ...trainers.paths import expanded
 from ..generation.backends import Backend
-from ..problems.load import Problem, load_problems
+from ..problems.load import Problem, content_of, load_problems
 from ..problems.tables import read_rows, require_column
 from ..settings import EvaluationSettings, RetentionSettings, TaskSettings
 from ..statistics.stats import standard_error
@@ -34,8 +35,10 @@ class RetentionMeasure:
         base: Path,
         seed: int,
         exclude: Collection[str] = frozenset(),
+        style: Style | None = None,
     ) -> None:
-        """`base`: the folder relative paths start from; `exclude`: content hashes of the training prompts.
+        """`base`: the folder relative paths start from; `exclude`: content hashes of the training prompts; `style`: how
+        the demonstrations ask.
 
         Raises UserError for tasks or a text that cannot be used.
         """
@@ -50,12 +53,12 @@ class RetentionMeasure:
         if retention.text is not None:
             self._windows = _windows(tokenizer, _texts(retention, base), retention.tokens, seed)
         else:
-            self._problems = load_problems(self._evaluation, base, seed, exclude).search
+            self._problems = load_problems(self._evaluation, base, seed, exclude, style).search
 
     @property
     def fingerprint(self) -> str:
         """Content of problems or text."""
-        return content_id([[problem.id for problem in self._problems], self._windows])
+        return content_id([content_of(self._problems), self._windows])
 
     @property
     def compares_logits(self) -> bool:
@@ -162,8 +165,9 @@ def _texts(settings: RetentionSettings, base: Path) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"`retention.text` must be a readable file in UTF-8, but got {path}: {error}") from None
     rows = read_rows(TaskSettings(path=settings.text), base)
-    require_column(rows[0], settings.text_column, settings.text)
-    return [str(row[settings.text_column]) for row in rows if row[settings.text_column]]
+    for row, place in rows:
+        require_column(row, settings.text_column, place)
+    return [str(row.values[settings.text_column]) for row in rows if row.values[settings.text_column]]
 
 
 def _windows(tokenizer: Any, texts: list[str], tokens: int, seed: int) -> list[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -12,7 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ...spaces import TargetSpec
 from ...spaces.identity import derive_seed
 from ...trainers.data.demonstrations import Demonstrations
-from ...trainers.data.tokenization import Turn, tokenize
+from ...trainers.data.notes import Notes
+from ...trainers.data.shapes import Conversation
+from ...trainers.data.template import ChatTemplate
+from ...trainers.data.tokenization import tokenize
 from ...trainers.loop.sft import StepReport, train
 from ...trainers.settings import TrainingSettings
 from .sums import DIGITS, SYMBOLS
@@ -67,8 +71,12 @@ def new_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int, seed:
 
 def solved(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]]) -> Demonstrations:
     """Demonstrations of (question, solution) pairs in memory."""
-    turns = [Turn(({"role": "user", "content": question},), solution) for question, solution in pairs]
-    examples = tokenize(tokenizer, turns)
+    roles = ("user", "assistant")
+    turns = [
+        Conversation(tuple({"role": role, "content": text} for role, text in zip(roles, pair, strict=True)), (1,))
+        for pair in pairs
+    ]
+    examples = tokenize(ChatTemplate(tokenizer, date.today()), turns, Notes())
     return Demonstrations(tuple(examples), num_rows=len(examples))
 
 

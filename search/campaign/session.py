@@ -149,7 +149,7 @@ def listeners(config: StudyConfig, console: Console) -> list[Listener]:
     """Progress on the terminal, and MLflow unless it is switched off."""
     found: list[Listener] = [ProgressDisplay(console)]
     if config.tracking.uri != "none":
-        experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
+        experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {config.data.title}"
         uri, key = tracking_uri(config), study_key(config)
         found.append(MlflowTracking(uri, experiment, config.study, config.study_folder, key=key))
     return found

@@ -123,8 +123,9 @@ class _Listener:
     def _hear(self, message: Mapping[str, Any]) -> None:
         kind = message["type"]
         if kind == "started":
-            for line in (message["data"], *message.get("notes", ())):
-                self.console.print(line, soft_wrap=True, markup=False)
+            self.console.print(message["data"], soft_wrap=True, markup=False)
+            for line in message["warnings"]:
+                self.console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
         elif kind == "step":
             note = f"loss {message['metrics']['loss']:.4g}"
             self.show({"phase": "training", "done": message["step"], "total": message["steps"], "note": note})
@@ -172,7 +173,7 @@ class TrackedRun:
         from mlflow.entities import Param
 
         self.client = connect(uri, out)
-        name = f"{Path(winner.model.path).name} on {Path(winner.data.path).stem}"
+        name = f"{Path(winner.model.path).name} on {winner.data.title}"
         found = self.client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self.client.create_experiment(name, artifact_root(uri, out))
         known = read_json(out / TRACKING_FILE) or {}

@@ -99,7 +99,7 @@ def build(config: StudyConfig, channel: Channel) -> dict[str, Any]:
     """Build, continue or repair the caches of a study, role to folder; and what they lose."""
     base = config.base_folder
     resident = ResidentModel(config.model, base, precision=config.training.precision)
-    data = load_demonstrations(config.data, resident.tokenizer, base)
+    data = load_demonstrations(config.data, resident.tokenizer, base, day=config.date)
     caches, roles = study_caches(config, data, resident.tokenizer)
     folders = {}
     for role, model in roles.items():

@@ -44,7 +44,7 @@ def answer(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         reference=needs_frozen_copy(needs, lora),
         teacher=winner.teacher if "teacher" in needs else None,
     )
-    data = load_demonstrations(winner.data, resident.tokenizer, base)
+    data = load_demonstrations(winner.data, resident.tokenizer, base, day=winner.date)
     against_search(winner, {"data": data.fingerprint, **_models(winner, resident)}, "an export")
     channel.send("progress", phase="models and data", done=1, total=2)
     found = compare(

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from ...evaluation.problems.load import Problem, Splits, load_problems
+from ...evaluation.problems.load import Problem, Splits, content_of, load_problems
+from ...evaluation.problems.mismatches import warnings
 from ...evaluation.problems.splits import training_hashes
 from ...evaluation.problems.untouched import untouched_problems
 from ...evaluation.settings import EvaluationSettings
 from ...spaces import TargetSpec
 from ...spaces.identity import content_id
-from ...trainers.data.load import load_demonstrations, load_rows, turn_reader
+from ...trainers.data.load import load_demonstrations, read_turns
+from ...trainers.data.style import Style
 from ...trainers.loop.resident import ResidentModel, needs_frozen_copy
 from ...trainers.settings import DataSettings, ModelSettings
 from ...trainers.teachers.sources import CachedModel, LabelColumn, Source
@@ -43,11 +45,11 @@ class Engine:
         )
         self.tokenizer = self.resident.tokenizer
         with PartialState().main_process_first():  # of several ranks one prepares the data, the others find it
-            self.data = load_demonstrations(config.data, self.tokenizer, base)
-            seen = training_hashes(training_prompts(config.data, base))
-            self.splits = load_problems(searched_settings(config), base, config.search.seed, seen)
-            self.scoring = Scoring(config, self.resident, self.splits.search, seen)
-            report = self.splits.report if config.confirms is None else untouched(config, self.splits, seen)
+            self.data = load_demonstrations(config.data, self.tokenizer, base, day=config.date)
+            seen, style = training_hashes(training_prompts(config.data, base)), self.data.style
+            self.splits = load_problems(searched_settings(config), base, config.search.seed, seen, style)
+            self.scoring = Scoring(config, self.resident, self.splits.search, seen, style)
+            report = self.splits.report if config.confirms is None else untouched(config, self.splits, seen, style)
         self.problems = {"search": self.splits.search, "report": report}
 
     def sources(self, target: TargetSpec) -> dict[str, Any]:
@@ -91,6 +93,11 @@ class Engine:
             found["teacher"] = self._cached("teacher", self._config.teacher).cache.manifest.key.id
         return found
 
+    def warnings(self) -> list[str]:
+        """What is worth a look before a night is spent, a sentence each."""
+        config = self._config
+        return warnings(self.data, self.splits.notes, config.training, config.evaluation)
+
     def describe(self) -> dict[str, str]:
         """What was found, in a line each, for people."""
         left_out, report = self.splits.in_training, self.problems["report"]
@@ -98,6 +105,7 @@ class Engine:
             "data": self.data.summary(),
             "problems": f"{len(self.splits.search)} to search with, {len(report)} kept for the report, "
             f"{left_out} left out because the demonstrations contain them",
+            "date": f"{self.data.style.day}, for chat templates that print one",
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         }
 
@@ -108,7 +116,7 @@ def searched_settings(config: StudyConfig) -> EvaluationSettings:
     return config.evaluation.model_copy(update={"report_problems": kept})
 
 
-def untouched(config: StudyConfig, splits: Splits, training: Collection[str]) -> tuple[Problem, ...]:
+def untouched(config: StudyConfig, splits: Splits, training: Collection[str], style: Style) -> tuple[Problem, ...]:
     """What a confirmation asks: the problems that its search kept back, others where they were seen or do not suffice.
 
     Raises UserError when there are not enough that no trial has seen.
@@ -117,21 +125,14 @@ def untouched(config: StudyConfig, splits: Splits, training: Collection[str]) ->
     if len(splits.report) == config.evaluation.report_problems and not {each.id for each in splits.report} & {*known}:
         return splits.report
     known = [*known, *(problem.question_hash for problem in splits.search)]
-    return untouched_problems(config.evaluation, config.base_folder, config.search.seed, training, known)
+    return untouched_problems(config.evaluation, config.base_folder, config.search.seed, training, known, style)
 
 
 def problems_fingerprint(splits: Splits) -> str:
     """Content of all problems of a study."""
-    return content_id([[problem.id for problem in problems] for problems in (splits.search, splits.report)])
+    return content_id([content_of(problems) for problems in (splits.search, splits.report)])
 
 
 def training_prompts(settings: DataSettings, base: Path) -> Iterator[str]:
     """What the demonstrations ask: problems among them would be remembered, not solved."""
-    rows = load_rows(settings, base)
-    to_turn = turn_reader(settings, list(rows.column_names))
-    for number, row in enumerate(rows):
-        prompt = to_turn(row, number).prompt
-        if isinstance(prompt, str):
-            yield prompt
-        else:
-            yield from (str(message["content"]) for message in prompt if message["role"] == "user")
+    return (asked for turn in read_turns(settings, base) for asked in turn.asked)

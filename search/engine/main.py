@@ -6,6 +6,7 @@ Started as `python -m qtarget.search.engine.main STUDY_FOLDER`. It knows neither
 from __future__ import annotations
 
 import errno
+import logging
 import signal
 import sys
 import traceback
@@ -22,6 +23,8 @@ from ..study.failures import Failure
 from .channel import Channel, Message, die_with_parent
 from .inputs import Engine
 from .run import Run
+
+log = logging.getLogger(__name__)
 
 
 def main(folder: Path) -> None:
@@ -40,7 +43,10 @@ def serve(folder: Path, channel: Channel, make_run: Callable[[Engine, Channel, M
     """Load what the study needs, then run one trial after another until the channel's end ends the process."""
     engine = Engine(read_folder(folder))
     engine.cache_bias()
-    channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe())
+    warnings = engine.warnings()
+    for line in warnings:
+        log.warning("look at: %s", line)
+    channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe(), warnings=warnings)
     while True:
         command = channel.next_command()
         if command["type"] == "run":

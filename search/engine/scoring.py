@@ -16,6 +16,7 @@ from ...evaluation.generation.parity import Checked, backend_factory, checked
 from ...evaluation.problems.load import Problem
 from ...evaluation.scoring.evaluate import OnBlock
 from ...evaluation.scoring.retention_measure import RetentionMeasure
+from ...trainers.data.style import Style
 from ...trainers.loop.resident import ResidentModel
 from ..study.config import StudyConfig
 from ..study.files import write_json
@@ -28,9 +29,14 @@ class Scoring:
     """What all evaluations of an engine share."""
 
     def __init__(
-        self, config: StudyConfig, resident: ResidentModel, problems: Sequence[Problem], seen: Collection[str]
+        self,
+        config: StudyConfig,
+        resident: ResidentModel,
+        problems: Sequence[Problem],
+        seen: Collection[str],
+        style: Style,
     ) -> None:
-        """`seen`: content hashes of the training prompts."""
+        """`seen`: content hashes of the training prompts; `style`: how the demonstrations ask."""
         self._config, self._resident, self._problems = config, resident, problems
         self._checked: Checked | None = None
         self._retention: RetentionMeasure | None = None
@@ -38,7 +44,7 @@ class Scoring:
         settings, base = config.evaluation, config.base_folder
         if settings.retention is not None:
             tokenizer = resident.tokenizer
-            self._retention = RetentionMeasure(settings, settings.retention, tokenizer, base, self._seed, seen)
+            self._retention = RetentionMeasure(settings, settings.retention, tokenizer, base, self._seed, seen, style)
 
     def fingerprints(self) -> dict[str, str]:
         """Content of what trials must not forget."""

@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 
 from ...evaluation.problems.load import Problem, load_problems
+from ...evaluation.problems.mismatches import warnings
 from ...evaluation.problems.splits import training_hashes
 from ...evaluation.scoring.evaluate import Evaluation, evaluate
 from ...spaces.identity import derive_seed
@@ -54,7 +55,7 @@ class Training:
             teacher=winner.teacher if live and "teacher" in needs else None,
             sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and PartialState().num_processes > 1,
         )
-        self.data = load_demonstrations(winner.data, self.resident.tokenizer, base)
+        self.data = load_demonstrations(winner.data, self.resident.tokenizer, base, day=winner.date)
         self.problems = self._problems()
         self.cached: dict[str, Source] = {} if live else self._caches()
         self.notes = against_search(winner, self._fingerprints(), "a full run")
@@ -66,7 +67,8 @@ class Training:
     def finish(self) -> dict[str, Any]:
         """Train, save, and score the result on the report problems; what came out."""
         steps = self.run.training.steps
-        self.channel.send("started", steps=steps, examples=len(self.data), data=self.data.summary(), notes=self.notes)
+        said = {"data": self.data.summary(), "warnings": [*self.notes, *self._warnings()]}
+        self.channel.send("started", steps=steps, examples=len(self.data), **said)
         outcome = self.run.finish(
             source=self._source,
             evaluate=self._on_the_way if self.problems["search"] else None,
@@ -90,12 +92,16 @@ class Training:
     def _batch(self) -> int:
         return self.winner.training.effective_batch
 
+    def _warnings(self) -> list[str]:
+        winner = self.winner
+        return warnings(self.data, (), winner.training, winner.evaluation)
+
     def _problems(self) -> dict[str, tuple[Problem, ...]]:
         settings, base = self.winner.evaluation, self.winner.base_folder
         if settings is None:
             return {"search": (), "report": ()}
         seen = training_hashes(training_prompts(self.winner.data, base))
-        splits = load_problems(settings, base, self.winner.split_seed, seen)
+        splits = load_problems(settings, base, self.winner.split_seed, seen, self.data.style)
         self._split = problems_fingerprint(splits)
         return {"search": tuple(splits.search), "report": tuple(splits.report)}
 

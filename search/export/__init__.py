@@ -11,6 +11,7 @@ files.py       the files of an export: winner.yaml, the loss, the TRL script, ac
 known.py       what an expression of a design's source comes to before any tensor is known: fields, branches, plain
                arithmetic
 loss.py        `target_loss.py` of an export: the frame of trainers/standalone/loss.py with one design put in
+reading.py     `target_reading/` of an export: the files of trainers/data that read demonstrations, as they are
 source.py      one design as source text that needs torch alone: the functions of `spaces`, with everything but
                tensors worked out
 specialise.py  rewrites a function of `spaces` for one design: known fields become numbers, branches it cannot take

@@ -69,7 +69,7 @@ def model_card(content: WinnerFile, winner: Winner, sft: TrialRecord | None) -> 
     return CARD.format(
         title=winner.title,
         model=content.model.path,
-        data=content.data.path,
+        data=", ".join(content.data.paths),
         formula=content.target.title(),
         verdict=_verdict(winner),
         search=_search(winner, sft),

@@ -25,6 +25,8 @@ from ..terminal.tables import winner_sentence
 from .card import model_card
 from .choice import Winner
 from .loss import FRAME, loss_source
+from .reading import FOLDER as READING
+from .reading import reading_files
 
 STACK = ("torch", "transformers", "accelerate", "datasets", "optuna", "peft", "trl")
 COPIED = {"data.py": "target_data.py", "trl.py": "train_trl.py"}
@@ -73,6 +75,7 @@ def write_files(
         evaluation=config.evaluation,
         seed=spec["seed"],
         split_seed=config.search.seed,
+        date=config.date,
         base=os.path.relpath(config.base_folder, folder.absolute()),
     )
     provenance = {**provenance_of(config, winner, sft, spec), "inputs": inputs_of(content)}
@@ -84,6 +87,8 @@ def write_files(
         plain = content.model_copy(update={"target": presets.get("sft"), "training": training})
         write_atomic(folder / SFT_FILE, render(plain, "Plain SFT at its best learning rate, to compare with."))
     write_atomic(folder / "target_loss.py", loss_source(winner.target))
+    for name, text in reading_files():
+        write_atomic(folder / READING / name, text)
     for name, copy in COPIED.items():
         shutil.copyfile(FRAME.with_name(name), folder / copy)
     for name, text in accelerate_files(winner.training.precision).items():

@@ -36,7 +36,7 @@ def track_export(config: StudyConfig, winner: Winner, directory: Path) -> dict[s
 def study_run(client: MlflowClient, config: StudyConfig) -> str:
     """Id of the study's run, or of a new one where the store has none."""
     key = study_key(config).replace("'", "")
-    experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {Path(config.data.path).stem}"
+    experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {config.data.title}"
     found = client.get_experiment_by_name(experiment)
     number = (
         found.experiment_id

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ...spaces.errors import UserError
 from ...spaces.target import TargetSpec
-from ...trainers.paths import local_path
+from ...trainers.paths import DATA_SUFFIXES, local_path, matching_files
 from ..store.history import load_history, plain_sft
 from ..store.study import searched
 from ..study.config import StudyConfig
@@ -80,14 +80,16 @@ def _refuse_existing(directory: Path) -> None:
 
 def _inputs_are_there(config: StudyConfig, target: TargetSpec) -> None:
     """Raise UserError when a local model or the data of the winner is gone."""
-    wanted: dict[str, Any] = {"model": config.model, "data": config.data}
+    wanted: dict[str, Any] = {"model": config.model}
     if "teacher" in target.needs:
         wanted["teacher"] = config.teacher
     for name, settings in wanted.items():
         if settings is None:
             raise UserError("the winner needs a teacher, but the study names none; add `teacher: {path: ...}`")
-        suffixes = (".gguf", ".jsonl", ".json", ".parquet", ".csv")
-        local_path(settings.path, config.base_folder, suffixes=suffixes, field=f"{name}.path")
+        local_path(settings.path, config.base_folder, suffixes=(".gguf",), field=f"{name}.path")
+    for path in config.data.paths:
+        if matching_files(path, config.base_folder, field="data.path") is None:
+            local_path(path, config.base_folder, suffixes=DATA_SUFFIXES, field="data.path")
 
 
 def _check(found: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from ...spaces.identity import canonical_id, content_id, derive_seed
 from ..store.history import TrialRecord, load_history, plain_sft
 from ..store.study import Searched
 from ..study.config import Candidate, ConfirmedSearch, StudyConfig
+from ..study.config_file import with_kept_date
 from ..study.files import read_json, write_json
 from ..study.folder_file import named
 from .seen import refuse_seen
@@ -112,6 +113,7 @@ def confirmation_config(
         "confirms": confirms,
         "search": settings,
         "evaluation": config.evaluation.model_copy(update=evaluation),
+        "date": with_kept_date(config).date,
     }
     return config.model_copy(update=changes)
 

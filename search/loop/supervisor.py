@@ -166,7 +166,9 @@ class Supervisor:
         self._announced = True
         records, config = self._look(), self._study.shown_config
         done, folder = ended(records), str(self._study.folder)
-        self._emit(StudyStarted(self._study.name, folder, len(records), len(done), config, done))
+        inputs = next((worker.inputs for worker in self._workers if worker.inputs is not None), {})
+        warnings = tuple(inputs.get("warnings", ()))
+        self._emit(StudyStarted(self._study.name, folder, len(records), len(done), config, done, warnings))
 
     def _work(self, signals: StopSignals) -> Literal["finished", "stopped"]:
         while not self._is_over(signals):

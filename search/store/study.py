@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -83,8 +84,10 @@ def open_study(config: StudyConfig, joined: bool = False) -> Study:
     folder.mkdir(parents=True, exist_ok=True)
     storage = open_storage(storage_url(config), config.study)
     stored = stored_attributes(storage, config.study)
+    config = _dated(config, stored.get("config", {}).get("date"))
     if "config" in stored:
-        refuse_changes(stored["config"], config)
+        dated = {**stored["config"], "date": stored["config"].get("date") or str(config.date)}
+        refuse_changes(dated, config)
         config = _with_its_splits(stored["config"], config)
     study = Study(config, folder, storage, stored, joined)
     if joined and _is_kept(config):
@@ -154,6 +157,12 @@ def held_against(config: StudyConfig, stored: Mapping[str, Any]) -> Searched:
         used = config
     changes = decisive(stored["config"], config) if "config" in stored else []
     return Searched(used, stored.get("fingerprints", {}), changes)
+
+
+def _dated(config: StudyConfig, stored: str | None) -> StudyConfig:
+    """The configuration with the one day of the study: as given, as stored, or else today's."""
+    day = config.date or (datetime.date.fromisoformat(stored) if stored else datetime.date.today())
+    return config.model_copy(update={"date": day})
 
 
 def joined_config(url: str, name: str, base: Path | None = None) -> StudyConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -163,6 +164,8 @@ class StudyConfig(Settings):
     """Designs to retrain with every fresh seed, instead of a search: how a confirmation is written down."""
     confirms: ConfirmedSearch | None = None
     """Of a confirmation: the search whose designs it retrains."""
+    date: datetime.date | None = None
+    """What chat templates print as today, in training and scoring. Default: the day on which the study is created."""
     storage: str | None = None
     """Database URL; default: an SQLite file in the study's folder. `${NAME}` and `${file:PATH}` keep a password out."""
     tracking: TrackingSettings = TrackingSettings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from ...spaces.errors import UserError
 from ...trainers.paths import expanded
 from .config import StudyConfig
 from .faults import refusal
+from .files import read_json
 from .folder_file import FOLDER_FILE as FOLDER_FILE
 from .folder_file import read_folder as read_folder
 from .folder_file import write_folder as write_folder
@@ -36,7 +38,18 @@ def load_study(path: str | Path) -> StudyConfig:
             f"its studies, runs/<study>: `qtarget status {path}` lists them",
             field="matrix",
         )
-    return parse_study(read, source=str(path))
+    return with_kept_date(parse_study(read, source=str(path)))
+
+
+def with_kept_date(config: StudyConfig) -> StudyConfig:
+    """The configuration with the day of the study's folder, where that was run before and the file names none."""
+    if config.date is not None:
+        return config
+    try:
+        kept = (read_json(config.study_folder / FOLDER_FILE) or {}).get("date")
+        return config if kept is None else config.model_copy(update={"date": datetime.date.fromisoformat(kept)})
+    except (OSError, ValueError, TypeError):  # a folder that cannot be read is the business of who opens it
+        return config
 
 
 def find_study(path: Path) -> StudyConfig:

@@ -23,6 +23,8 @@ class StudyStarted:
     config: Mapping[str, Any]
     ended: Mapping[int, TrialState] = field(default_factory=dict)
     """How each finished slot ended, those told by processes that died before they could say so included."""
+    warnings: tuple[str, ...] = ()
+    """What is worth a look in the study's inputs, as its engine found them; empty where none was started."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ...spaces.errors import UserError
+from ...trainers.paths import lies_in
 from .config import StudyConfig
 from .faults import refusal
 from .files import read_json, write_json
@@ -111,8 +112,8 @@ def _bases(config: StudyConfig, before: Path | None, place: Path) -> Iterator[Pa
 
 def _has_inputs(config: StudyConfig, base: Path) -> bool:
     """Whether anything that the study reads by a relative path lies there."""
-    tasks = [task.path for task in config.evaluation.tasks if task.source == "file"]
-    return any((base / path).exists() for path in (config.data.path, config.model.path, *tasks))
+    tasks = [path for task in config.evaluation.tasks if task.source == "file" for path in task.paths]
+    return any(lies_in(base, path) for path in (*config.data.paths, config.model.path, *tasks))
 
 
 def _carried(address: str | None, moves: list[tuple[Path, Path]]) -> str | None:

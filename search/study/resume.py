@@ -47,7 +47,17 @@ def compare(stored: Mapping[str, Any], new: StudyConfig) -> list[Change]:
     """Fields that differ between the stored configuration (JSON data) and the new one, in the file's order."""
     before, after = dict(_leaves(_in_todays_form(stored))), dict(_leaves(new.model_dump(mode="json")))
     names = [*after, *(name for name in before if name not in after)]
-    return [Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+    known = dict(_leaves(stored))
+    return [
+        Change(name, before.get(name), after.get(name))
+        for name in names
+        if before.get(name) != after.get(name) and not (name not in known and _asks_for_the_old(name, after.get(name)))
+    ]
+
+
+def _asks_for_the_old(field: str, value: Any) -> bool:
+    """Whether a setting that came with a later version is set to what earlier ones did."""
+    return field.endswith(".system") and value in (None, "", "none")
 
 
 def decisive(stored: Mapping[str, Any], new: StudyConfig) -> list[Change]:

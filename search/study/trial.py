@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from ...evaluation.settings import EvaluationSettings
+from ...evaluation.settings import FROM_DEMONSTRATIONS, EvaluationSettings
 from ...spaces.identity import canonical, content_id
 from ...spaces.settings import Settings
 from ...spaces.target import TargetSpec
@@ -20,6 +20,17 @@ UNDECISIVE = {
     "evaluation": {"batch_size", "report_problems"},
 }
 """Settings that change how fast a trial runs, not what it computes: no part of its identity."""
+
+
+LATER: dict[str, tuple[Any, ...]] = {
+    "text_column": (None,),
+    "tools_column": (None,),
+    "learn": ("last",),
+    "system": (FROM_DEMONSTRATIONS,),
+    "few_shot": ([],),
+    "chat_template_kwargs": (None, {}),
+}
+"""Fields of data and tasks that came later, with the values that change nothing: no part of an identity then."""
 
 
 class Rung(Settings):
@@ -60,7 +71,17 @@ class TrialSpec(Settings):
         data = self.model_dump(mode="json", exclude={"target", "rungs"})
         for section, names in UNDECISIVE.items():
             data[section] = {key: value for key, value in data[section].items() if key not in names}
+        data |= {section: _without_unset(data[section]) for section in ("data", "evaluation")}
         return content_id({**data, "target": target.model_dump(mode="json")})
+
+
+def _without_unset(value: Any) -> Any:
+    """JSON data without the later fields that change nothing."""
+    if isinstance(value, list):
+        return [_without_unset(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_unset(each) for key, each in value.items() if each not in LATER.get(key, ())}
 
 
 class TrialFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ...evaluation.settings import EvaluationSettings
 from ...spaces.errors import UserError
 from ...spaces.settings import Settings
 from ...spaces.target import TargetSpec
-from ...trainers.paths import expanded
+from ...trainers.paths import expanded, lies_in
 from ...trainers.run_settings import RunSettings
 from ...trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
 from .faults import refusal
@@ -38,6 +39,8 @@ class WinnerFile(Settings):
     """Decides data order, new adapters and sampling noise."""
     split_seed: int = 0
     """Seed of the study: which problems are for searching, and which for the report."""
+    date: datetime.date | None = None
+    """The study's: what chat templates print as today. None: today."""
     base: str = "."
     """Folder that relative paths start from, itself relative to this file's."""
     provenance: dict[str, Any] = Field(default_factory=dict)
@@ -67,8 +70,8 @@ def _base(winner: WinnerFile, folder: Path) -> Path:
     """Where the winner's inputs lie: as seen from its file, where they were, or around a file that was moved along."""
     first = (folder / expanded(winner.base, "base")).resolve()
     places = [first, Path(winner.provenance.get("base", first)), *folder.parents[:3]]
-    paths = (winner.data.path, winner.model.path)
-    return next((each for each in places if any((each / path).exists() for path in paths)), first)
+    paths = (*winner.data.paths, winner.model.path)
+    return next((each for each in places if any(lies_in(each, path) for path in paths)), first)
 
 
 def inputs_of(winner: WinnerFile) -> dict[str, Any]:

@@ -50,10 +50,13 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     verdicts = ", ".join(f"{count} {name}" for name, count in facts["verdicts"].items() if count)
     error = f" (first error: {facts['first_error']})" if facts["first_error"] else ""
     console.print(f"verdicts   of the untrained model: {verdicts}{error}", soft_wrap=True)
+    for line in facts["warnings"]:
+        console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
+    verdict = f"{len(facts['warnings'])} thing(s) to look at, above." if facts["warnings"] else "All is well."
     after = f", its confirmation {spoken_time(facts['confirmation_seconds'])}" if facts["confirmation_seconds"] else ""
     console.print(
         f"The study takes {spoken_time(facts['estimate_seconds'])} at most, if every step is a worst case{after}. "
-        "All is well.",
+        f"{verdict}",
         soft_wrap=True,
     )
     return facts

@@ -74,6 +74,8 @@ class ProgressDisplay:
     def on_event(self, event: Event) -> None:
         match event:
             case StudyStarted():
+                for line in event.warnings:
+                    self._console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
                 self._bars.start()
                 self._study = self._bars.add_task(
                     f"[bold]{escape(event.study)}", total=event.trials, completed=event.finished, note=""

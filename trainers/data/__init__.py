@@ -1,11 +1,20 @@
-"""From rows of text to forward passes: demonstrations read, tokenised, masked, cut into batches.
+"""From rows of text to forward passes: demonstrations read, rendered, tokenised, masked, cut into batches.
 
-Which tokens carry a loss is decided here, once.
+Which tokens carry a loss is decided here, once. An export carries the files of this room that read and tokenise, as
+they are (`search/export/reading.py`): they import each other, paths and errors alone.
 
 batches.py         which demonstrations each optimiser step sees, and how they are cut into forward passes
 demonstrations.py  tokenised demonstrations: what a fine-tune learns from, after templates, masks and length limits
-load.py            demonstrations from a local file, a folder or a hub data set, in the shapes that data sets come in
+files.py           which rows a `path` names: a file, files by pattern, a folder's split, a hub data set
+formats.py         rows of one file as it is now: JSON lines, JSON, CSV and Parquet, compressed or not
+load.py            from settings to demonstrations: the files below, one after the other
+messages.py        the messages of a conversation, checked: roles, text, calls of tools, which of them are learnt
+notes.py           what is worth saying about data that are used nevertheless
 packing.py         sequences of one forward pass in one row without padding: none sees another, and no gradient
                    changes
-tokenization.py    from a row of text to tokens: chat template, completion mask, critical spans
+shapes.py          from a row to a demonstration: messages, ShareGPT, prompt and completion, Alpaca, text
+sources.py         where demonstrations come from, what is kept of each source, shares where they are mixed
+style.py           how demonstrations ask: system message, variables, examples, which tasks take over
+template.py        a chat template: what it is given, and what to say when it cannot render that
+tokenization.py    from text to tokens: completion mask, seams, critical spans
 """

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from .style import Style
 
 IGNORE_INDEX = -100
 """Label of a position without a loss: prompt and padding."""
@@ -26,6 +29,8 @@ class Demonstration:
     critical: Tensor | None = None  # (n,) bool, tokens whose choice decides the answer
     weights: Tensor | None = None  # (n,) float32, how often each token counts; None: once. 0 is no loss at all
     reference_logprobs: Tensor | None = None  # (n,) float32, log-probability of each token under a reference, nats
+    place: str = ""
+    """Where its row stands, for messages: `line 7 of train.jsonl`. No part of its content."""
 
     @property
     def inputs(self) -> Tensor:
@@ -55,7 +60,8 @@ class Demonstration:
     def cut(self, length: int) -> Demonstration:
         """The first `length` tokens."""
         tensors = {each.name: value for each in fields(self) if isinstance(value := getattr(self, each.name), Tensor)}
-        return replace(self, **{name: value[:length] for name, value in tensors.items()})
+        parts: dict[str, Any] = {name: value[:length] for name, value in tensors.items()}
+        return replace(self, **parts)
 
     @property
     def length(self) -> int:
@@ -92,6 +98,10 @@ class Demonstrations(Sequence[Demonstration]):
     """Rows left out for exceeding `max_length`."""
     num_without_loss: int = 0
     """Rows left out because their completion has no token."""
+    style: Style = field(default_factory=Style)
+    """How they ask, which is how tasks ask unless they say otherwise."""
+    notes: tuple[str, ...] = ()
+    """What is worth a look before a night is spent on them, a sentence each."""
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -1,91 +1,54 @@
-"""From a row of text to tokens: chat template, completion mask, critical spans."""
+"""From the text of a demonstration to tokens: which are learnt, and which of those are critical.
+
+The tokens before an answer are exactly those that generation starts from: where tokenising all at once would merge
+characters across that border, the parts are tokenised apart, and joined so that no space comes in between.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from ...spaces.errors import UserError
 from .demonstrations import Demonstration
+from .notes import Notes
+from .shapes import PlainText, Span, Turn
+from .template import ChatTemplate, RenderedTurn, check_spans, shifted
 
-Message = Mapping[str, Any]
-Span = tuple[int, int]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-
-@dataclass(frozen=True)
-class Turn:
-    """A demonstration as text: what is given and what is to be learnt."""
-
-    prompt: tuple[Message, ...] | str
-    """Messages, or plain text where the data is not a conversation."""
-    completion: str
-    """Content of the answer."""
-    critical: tuple[Span, ...] | None = None
-    """Character spans of `completion`."""
+ANCHORS = ("\n", ".", "0", "a", ":")
+"""Texts that an answer is tokenised behind, where a tokenizer would put a space before its first word."""
+SEAM = "the tokenizer puts a space between prompt and completion that generation does not; end the prompt without one"
 
 
-@dataclass(frozen=True)
-class RenderedTurn:
-    """A demonstration as the characters the model sees."""
-
-    text: str
-    prompt_end: int
-    """Characters of the prompt, the header of the answer included."""
-    critical: tuple[Span, ...] | None
-    """Character spans of `text`."""
+def tokenize(template: ChatTemplate, turns: Sequence[Turn], notes: Notes) -> list[Demonstration]:
+    """Demonstrations of a list of turns; a turn is several where its template shows earlier answers otherwise."""
+    encoder = _Encoder(template.tokenizer, offsets=any(turn.critical is not None for turn in turns), notes=notes)
+    rendered = [item for turn in turns for item in _rendered(template, turn)]
+    return encoder.demonstrations(rendered)
 
 
-def require_chat_template(tokenizer: PreTrainedTokenizerBase, field: str = "model.chat_template") -> None:
-    """Raise UserError when the tokenizer cannot render a conversation."""
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"the tokenizer of `{tokenizer.name_or_path}` must have a chat template, but it has none; point "
-            f"`{field}` at a file with a Jinja template, or set `chat: false` to train on plain text",
-            field=field,
-        )
+def _rendered(template: ChatTemplate, turn: Turn) -> list[RenderedTurn]:
+    return [_plain(template.tokenizer, turn)] if isinstance(turn, PlainText) else template.turns(turn)
 
 
-def render(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> RenderedTurn:
-    """Text of a turn. Conversations go through the chat template; plain text ends with the end-of-sequence token."""
-    if isinstance(turn.prompt, str):
-        text = turn.prompt + turn.completion + (tokenizer.eos_token or "")
-        critical = None if turn.critical is None else _shifted(turn.critical, len(turn.prompt))
-        return RenderedTurn(text, len(turn.prompt), critical)
-    messages = [dict(message) for message in turn.prompt]
-    prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    answer = {"role": "assistant", "content": turn.completion}
-    text = str(tokenizer.apply_chat_template([*messages, answer], tokenize=False))
-    if not text.startswith(prompt):
-        raise UserError(
-            "the chat template must render a conversation so that it starts with its own generation prompt, but got "
-            f"{text[: len(prompt) + 20]!r} for the prompt {prompt!r}; give another template in `model.chat_template`",
-            field="model.chat_template",
-        )
-    return RenderedTurn(text, len(prompt), _critical_in_text(turn, text, len(prompt)))
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[Demonstration]:
-    """Demonstrations of a list of turns.
-
-    The prompt's tokens are exactly those that generation starts from: where tokenising prompt and answer together
-    would merge characters across the border, the two parts are tokenised apart.
-    """
-    rendered = [render(tokenizer, turn) for turn in turns]
-    plain = [isinstance(turn.prompt, str) for turn in turns]
-    if any(plain) != all(plain):
-        raise UserError("demonstrations must be either all conversations or all plain text; split the data set")
-    marked = any(turn.critical is not None for turn in turns)
-    encoder = _Encoder(tokenizer, add_special_tokens=all(plain), offsets=marked)
-    together = encoder([item.text for item in rendered])
-    prompts = encoder([item.text[: item.prompt_end] for item in rendered])
-    return [
-        encoder.demonstration(item, ids, prompt_ids)
-        for item, ids, prompt_ids in zip(rendered, together, prompts, strict=True)
-    ]
+def _plain(tokenizer: PreTrainedTokenizerBase, turn: PlainText) -> RenderedTurn:
+    """Plain text ends with the end-of-sequence token; a whole text may have both ends of a sequence already."""
+    begin, end = (str(token or "") for token in (tokenizer.bos_token, tokenizer.eos_token))
+    completion = turn.completion
+    if turn.whole:
+        completion = completion.removesuffix(end).removeprefix(begin) if begin else completion.removesuffix(end)
+    text, start = turn.prompt + completion + end, len(turn.prompt)
+    critical = turn.critical
+    if critical is not None:
+        check_spans(critical, completion, turn.place)
+        critical = shifted(critical, start)
+    return RenderedTurn(text, ((start, len(text)),), critical, turn.place, plain=True)
 
 
 @dataclass(frozen=True)
@@ -93,53 +56,93 @@ class _Encoding:
     ids: list[int]
     offsets: list[Span] | None
 
+    def __add__(self, other: _Encoding) -> _Encoding:
+        both = None if self.offsets is None or other.offsets is None else self.offsets + other.offsets
+        return _Encoding(self.ids + other.ids, both)
+
 
 @dataclass(frozen=True)
 class _Encoder:
     tokenizer: PreTrainedTokenizerBase
-    add_special_tokens: bool
     offsets: bool
+    notes: Notes
 
-    def __call__(self, texts: list[str], add_special_tokens: bool | None = None) -> list[_Encoding]:
+    def demonstrations(self, items: Sequence[RenderedTurn]) -> list[Demonstration]:
+        """Of rendered turns, all of one kind at once."""
+        found: dict[int, Demonstration] = {}
+        for plain in (False, True):
+            chosen = [number for number, item in enumerate(items) if item.plain is plain]
+            wholes = self([items[number].text for number in chosen], special=plain)
+            cuts = [_cuts(items[number]) for number in chosen]
+            pieces = iter(
+                self([items[n].text[:cut] for n, each in zip(chosen, cuts, strict=True) for cut in each], plain)
+            )
+            for number, whole, each in zip(chosen, wholes, cuts, strict=True):
+                found[number] = self._demonstration(items[number], whole, {cut: next(pieces) for cut in each})
+        return [found[number] for number in range(len(items))]
+
+    def __call__(self, texts: list[str], special: bool) -> list[_Encoding]:
         if not texts:
             return []
-        special = self.add_special_tokens if add_special_tokens is None else add_special_tokens
         encoded = self.tokenizer(
             texts, add_special_tokens=special, return_offsets_mapping=self.offsets, return_attention_mask=False
         )
         offsets = encoded["offset_mapping"] if self.offsets else [None] * len(texts)
         return [_Encoding(list(ids), spans) for ids, spans in zip(encoded["input_ids"], offsets, strict=True)]
 
-    def demonstration(self, item: RenderedTurn, together: _Encoding, prompt: _Encoding) -> Demonstration:
-        num_prompt = len(prompt.ids)
-        if together.ids[:num_prompt] != prompt.ids:
-            together = self._apart(item, prompt)
-        completion = torch.arange(len(together.ids)) >= num_prompt
+    def _demonstration(self, item: RenderedTurn, whole: _Encoding, upto: dict[int, _Encoding]) -> Demonstration:
+        """`upto`: tokens of the text up to each border."""
+        lengths = {cut: len(found.ids) for cut, found in upto.items()}
+        if any(whole.ids[: lengths[cut]] != found.ids for cut, found in upto.items()):
+            whole, lengths = self._apart(item, whole, upto)
+        lengths[len(item.text)] = len(whole.ids)
+        learnt = torch.zeros(len(whole.ids), dtype=torch.bool)
+        for start, end in item.learnt:
+            learnt[lengths[start] : lengths[end]] = True
         critical = None
         if item.critical is not None:
-            assert together.offsets is not None
-            critical = torch.tensor([_overlaps(span, item.critical) for span in together.offsets]) & completion
-        return Demonstration(torch.tensor(together.ids, dtype=torch.int32), completion, critical)
+            assert whole.offsets is not None
+            critical = (
+                torch.tensor([_overlaps(span, item.critical) for span in whole.offsets], dtype=torch.bool) & learnt
+            )
+        return Demonstration(torch.tensor(whole.ids, dtype=torch.int32), learnt, critical, place=item.place)
 
-    def _apart(self, item: RenderedTurn, prompt: _Encoding) -> _Encoding:
-        answer = self([item.text[item.prompt_end :]], add_special_tokens=False)[0]
-        offsets = None
-        if prompt.offsets is not None and answer.offsets is not None:
-            offsets = [*prompt.offsets, *_shifted(answer.offsets, item.prompt_end)]
-        return _Encoding(prompt.ids + answer.ids, offsets)
+    def _apart(
+        self, item: RenderedTurn, whole: _Encoding, upto: dict[int, _Encoding]
+    ) -> tuple[_Encoding, dict[int, int]]:
+        """Tokens of the parts between the borders, one after the other, and how many there are at each border."""
+        cuts = sorted(upto)
+        joined = upto[cuts[0]]
+        lengths = {cuts[0]: len(joined.ids)}
+        for start, end in pairwise([*cuts, len(item.text)]):
+            joined = joined + self._continued(item, whole, joined, start, end)
+            lengths[end] = len(joined.ids)
+        return joined, lengths
+
+    def _continued(self, item: RenderedTurn, whole: _Encoding, before: _Encoding, start: int, end: int) -> _Encoding:
+        """The tokens of text[start:end] as they follow those before it, so that together they are the text."""
+        part = item.text[start:end]
+        expected = self._text(whole.ids if end == len(item.text) else self([item.text[:end]], item.plain)[0].ids)
+        for anchor in ("", *ANCHORS, *filter(None, (self.tokenizer.eos_token,))):
+            head, both = self([anchor, anchor + part], special=False)
+            rest = both.ids[len(head.ids) :]
+            if both.ids[: len(head.ids)] == head.ids and self._text(before.ids + rest) == expected:
+                return self._moved(both, len(head.ids), start - len(anchor))
+        self.notes.count(SEAM, item.place)
+        return self._moved(self([part], special=False)[0], 0, start)
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _moved(self, found: _Encoding, first: int, by: int) -> _Encoding:
+        offsets = None if found.offsets is None else list(shifted(found.offsets[first:], by))
+        return _Encoding(found.ids[first:], offsets)
 
 
-def _critical_in_text(turn: Turn, text: str, prompt_end: int) -> tuple[Span, ...] | None:
-    if turn.critical is None:
-        return None
-    stripped = turn.completion.strip()  # many templates trim the content
-    start = text.find(stripped, prompt_end) - (len(turn.completion) - len(turn.completion.lstrip()))
-    return _shifted(turn.critical, start)
+def _cuts(item: RenderedTurn) -> list[int]:
+    """Where answers begin, and where they end before the text does."""
+    return sorted({border for span in item.learnt for border in span if border < len(item.text)})
 
 
-def _shifted(spans: Iterable[Span], by: int) -> tuple[Span, ...]:
-    return tuple((start + by, end + by) for start, end in spans)
-
-
-def _overlaps(token: Span, spans: tuple[Span, ...]) -> bool:
+def _overlaps(token: Span, spans: Iterable[Span]) -> bool:
     return any(token[0] < end and start < token[1] for start, end in spans)

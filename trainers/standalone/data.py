@@ -1,6 +1,6 @@
 """Reads models and demonstrations of an exported design, as the search did: `target_data.py` beside `train_trl.py`.
 
-Settings are plain dictionaries, as `winner.yaml` holds them.
+Settings are plain dictionaries, as `winner.yaml` holds them. `target_reading/` reads the demonstrations.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from datetime import date
 from itertools import count, islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from datasets import load_dataset
+from datasets import Dataset
+from target_reading.load import load_demonstrations
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 IGNORE_INDEX = -100
 """Label of a token without a loss."""
-FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 
 def here(path: str) -> str:
@@ -33,7 +35,9 @@ def base_folder(winner: dict[str, Any], folder: Path) -> Path:
     """Where the winner's inputs lie: as seen from its file's `folder`, or where they were when it was written."""
     first = (folder / here(winner["base"])).resolve()
     places = [first, Path((winner.get("provenance") or {}).get("base", first))]
-    paths = (winner["data"]["path"], winner["model"]["path"])
+    data = winner["data"]["path"]
+    sources = [each["path"] if isinstance(each, dict) else each for each in ([data] if isinstance(data, str) else data)]
+    paths = (*sources, winner["model"]["path"])
     return next((each for each in places if any((each / path).exists() for path in paths)), first)
 
 
@@ -77,77 +81,31 @@ def load_tokenizer(settings: dict[str, Any], base: Path) -> Any:
     return tokenizer
 
 
-def turn(row: dict[str, Any], data: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
-    """Messages before the answer, and the answer."""
-    columns = data.get("messages_column") or (
-        "messages" if "messages" in row and not (data.get("prompt_column") or data.get("completion_column")) else None
-    )
-    if columns:
-        messages = [{key: value for key, value in each.items() if value is not None} for each in row[columns]]
-        last = max(index for index, each in enumerate(messages) if each["role"] == "assistant")
-        return messages[:last], messages[last]["content"]
-    prompt, answer = row[data.get("prompt_column") or "prompt"], row[data.get("completion_column") or "completion"]
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return messages, answer if isinstance(answer, str) else answer[0]["content"]
+def demonstrations(data: dict[str, Any], tokenizer: Any, base: Path, day: str | None = None) -> Any:
+    """The tokenised data set, read, rendered and chosen as in the search.
+
+    `day`: the study's date, which templates print as today. Raises ValueError, naming file and line, for bad rows.
+    """
+    kept = load_demonstrations(_settings(data), tokenizer, base, day=date.fromisoformat(day) if day else None)
+    for note in kept.notes:
+        print(f"look at    {note}")
+    return Dataset.from_list([_columns(example) for example in kept])
 
 
-def tokenized(row: dict[str, Any], data: dict[str, Any], tokenizer: Any) -> dict[str, list[int]]:
+def _settings(data: dict[str, Any]) -> SimpleNamespace:
+    """Settings with attributes, those of sources in a list too."""
+    path = data["path"]
+    if isinstance(path, list):
+        path = [SimpleNamespace(**entry) if isinstance(entry, dict) else entry for entry in path]
+    return SimpleNamespace(**{**data, "path": path})
+
+
+def _columns(example: Any) -> dict[str, list[int]]:
     """Token ids, which of them are learnt, and which of those are critical."""
-    messages, answer = turn(row, data)
-    if data["chat"]:
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        both = [*messages, {"role": "assistant", "content": answer}]
-        text = tokenizer.apply_chat_template(both, tokenize=False)
-    else:
-        prompt = "".join(each["content"] for each in messages)
-        text = prompt + answer + (tokenizer.eos_token or "")
-    special = not data["chat"]
-    found = tokenizer(text, add_special_tokens=special, return_offsets_mapping=tokenizer.is_fast)
-    start = tokenizer(prompt, add_special_tokens=special)["input_ids"]
-    ids, offsets = list(found["input_ids"]), found.get("offset_mapping")
-    if ids[: len(start)] != list(start):  # never merge characters across the border: generation starts there
-        rest = tokenizer(text[len(prompt) :], add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
-        ids = [*start, *rest["input_ids"]]
-        shifted = [(a + len(prompt), b + len(prompt)) for a, b in rest.get("offset_mapping", [])]
-        offsets = [(0, 0)] * len(start) + shifted
-    learnt = [index >= len(start) for index in range(len(ids))]
-    critical = [0] * len(ids)
-    if data.get("critical_column"):
-        at = (
-            text.find(answer.strip(), len(prompt)) - (len(answer) - len(answer.lstrip()))
-            if data["chat"]
-            else len(prompt)
-        )
-        spans = [(a + at, b + at) for a, b in row[data["critical_column"]]]
-        critical = [
-            int(on and any(a < q and p < b for p, q in spans)) for (a, b), on in zip(offsets, learnt, strict=True)
-        ]
-    labels = [token if on else IGNORE_INDEX for token, on in zip(ids, learnt, strict=True)]
-    return {"input_ids": ids, "labels": labels, "critical": critical}
-
-
-def demonstrations(data: dict[str, Any], tokenizer: Any, base: Path) -> Any:
-    """The tokenised data set: what is too long is left out, then `max_examples` are drawn by their content."""
-    place = base / here(data["path"])
-    if place.is_file():
-        kind = FORMATS[place.suffix]
-        rows = load_dataset(kind, data.get("name"), data_files=str(place), split=data["split"])
-    else:
-        rows = load_dataset(str(place) if place.exists() else data["path"], data.get("name"), split=data["split"])
-    rows = rows.map(lambda row: tokenized(row, data, tokenizer), remove_columns=rows.column_names)
-    rows = rows.filter(lambda row: len(row["input_ids"]) <= data["max_length"] and max(row["labels"][1:]) >= 0)
-    if data.get("max_examples") and data["max_examples"] < len(rows):
-        ranked = sorted(range(len(rows)), key=lambda index: _content(rows[index], bool(data.get("critical_column"))))
-        rows = rows.select(sorted(ranked[: data["max_examples"]]))
-    return rows
-
-
-def _content(row: dict[str, Any], marked: bool) -> bytes:
-    """The rank of a demonstration, by a hash of its content."""
-    ids, learnt = torch.tensor(row["input_ids"], dtype=torch.int32), torch.tensor(row["labels"]) != IGNORE_INDEX
-    digest = hashlib.sha256(len(ids).to_bytes(8, "little") + ids.numpy().tobytes() + learnt.numpy().tobytes())
-    digest.update(torch.tensor(row["critical"]).bool().numpy().tobytes() if marked else b"-")
-    return hashlib.sha256(b"max_examples" + digest.digest()).digest()
+    ids, learnt = example.token_ids.long(), example.completion
+    critical = torch.zeros_like(learnt) if example.critical is None else example.critical
+    labels = ids.masked_fill(~learnt, IGNORE_INDEX)
+    return {"input_ids": ids.tolist(), "labels": labels.tolist(), "critical": critical.int().tolist()}
 
 
 def collate(rows: list[dict[str, Any]], pad: int = 0) -> dict[str, Tensor]:

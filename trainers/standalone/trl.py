@@ -296,7 +296,7 @@ def build(
         model=load_model(winner["model"], base),
         args=SFTConfig(**(arguments | options)),
         data_collator=lambda rows: collate(rows, pad),
-        train_dataset=demonstrations(winner["data"], tokenizer, base),
+        train_dataset=demonstrations(winner["data"], tokenizer, base, winner.get("date")),
         processing_class=tokenizer,
         peft_config=adapters(lora) if lora else None,
     )

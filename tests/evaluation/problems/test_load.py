@@ -129,7 +129,7 @@ class TestFiles:
         write_jsonl(folder / "test.jsonl", sums(6))
         problems = load_problems(settings("set", problems=6, split="test"), tmp_path, 0).search
         assert len(problems) == 6
-        with pytest.raises(UserError, match="must be a JSONL or Parquet file or a data set"):
+        with pytest.raises(UserError, match="`split` must be one of test"):
             load_problems(settings("set", split="absent"), tmp_path, 0)
 
     def test_worked_examples_and_literal_braces(self, tmp_path):
@@ -162,7 +162,7 @@ class TestRefusals:
             ({"where": {"topic": ["x"]}}, "no column `topic`"),
             ({"template": "{question} {answer}"}, "must not show the answer"),
             ({"template": "{question} {choices}"}, "neither `choices` nor `choices_column`"),
-            ({"path": "absent.jsonl"}, "does not exist; relative paths start at"),
+            ({"path": "absent.jsonl"}, "must exist, but .*absent.jsonl does not; relative paths start at"),
             ({"source": "suite", "path": "gsm9k"}, "must be one of gsm8k, math500"),
         ],
     )
@@ -174,9 +174,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("row", "message"),
         [
-            ({"question": "q", "answer": None}, "row 11 of .* has none in `answer`"),
-            ({"question": "q", "answer": "  "}, "row 11 of .* has none in `answer`"),
-            ({"question": "q", "answer": "many"}, "row 11 of .*'many' is not one number"),
+            ({"question": "q", "answer": None}, "line 11 of .* has none in `answer`"),
+            ({"question": "q", "answer": "  "}, "line 11 of .* has none in `answer`"),
+            ({"question": "q", "answer": "many"}, "line 11 of .*'many' is not one number"),
             ({"question": "q", "answer": "5 or 6"}, "is not one number"),
         ],
     )
@@ -187,7 +187,11 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("line", "message"),
-        [(b"\xff\xfe{}", "in UTF-8, but .*line 3"), (b"{'a': 1}", "JSON object in UTF-8"), (b"[1]", "is list")],
+        [
+            (b"\xff\xfe{}", "it is UTF-16|must be UTF-8, but line 3"),
+            (b"{'a': 1}", "must be a JSON object, but line 3"),
+            (b"[1]", "is list"),
+        ],
     )
     def test_a_broken_line_is_named(self, tmp_path, line, message):
         path = write_jsonl(tmp_path / "a.jsonl", sums(2))
@@ -303,7 +307,7 @@ def test_options_are_listed_with_letters(tmp_path):
     assert {problem.gold for problem in problems} == {"A", "B", "C"}
     assert problems[0].prompt.endswith("?\n\nA. 0\nB. 1\nC. 2")
     bad = write_jsonl(tmp_path / "b.jsonl", [{"question": "q", "answer": "9", "options": ["x", "y"]}] * 2)
-    with pytest.raises(UserError, match=r"one of the 2 options, but row 1 of .* has '9'"):
+    with pytest.raises(UserError, match=r"one of the 2 options, but line 1 of .* has '9'"):
         load_problems(settings(bad, kind="choice", choices_column="options"), tmp_path, 0)
 
 

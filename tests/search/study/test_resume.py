@@ -52,6 +52,15 @@ def test_what_decides_trials_may_not(changes, field: str) -> None:
     assert f"`{field}`" in str(raised.value)
 
 
+def test_a_study_from_before_system_messages_may_ask_for_none() -> None:
+    before = parse_study(small_config()).model_dump(mode="json")
+    del before["evaluation"]["tasks"][0]["system"]
+    tasks = [{**small_config()["evaluation"]["tasks"][0], "system": "none"}]
+    new = parse_study(small_config(evaluation={**small_config()["evaluation"], "tasks": tasks}))
+    assert compare(before, new) == []
+    assert [change.field for change in compare(STORED, new)] == ["evaluation.tasks[0].system"]
+
+
 def test_other_inputs_are_refused_by_name() -> None:
     refuse_other_inputs({"data": "a" * 64}, {"data": "a" * 64}, "small")
     with pytest.raises(UserError, match="data has fingerprint bbbbbbbbbbbb, was aaaaaaaaaaaa"):

@@ -18,6 +18,8 @@ import pytest
 from imports import ROOT
 from safetensors.torch import load_file
 
+from qtarget.search.study.trial import TrialSpec
+
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
@@ -52,6 +54,14 @@ def test_a_finished_study_is_read_reported_and_exported(written: Path) -> None:
     assert "cannot be read" not in page
     qtarget(written, "export", "study.yaml", "again", "--unconfirmed")
     assert (written / "again" / "target_loss.py").is_file()
+
+
+def test_specs_have_the_ids_they_had(written: Path) -> None:
+    specs = [path for path in written.rglob("spec.json") if path.with_name("result.json").exists()]
+    assert len(specs) > 4
+    for path in specs:
+        result = json.loads(path.with_name("result.json").read_text("utf-8"))
+        assert TrialSpec.model_validate_json(path.read_bytes()).id == result["id"]
 
 
 def test_trials_and_caches_are_the_same_today(written: Path) -> None:

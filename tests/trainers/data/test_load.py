@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from qtarget.spaces.errors import UserError
@@ -55,23 +53,6 @@ def test_every_form_gives_the_same_demonstration(tmp_path, tokenizer, row, setti
     (example,) = load(tmp_path, tokenizer, [row], **settings)
     assert given(tokenizer, example) == "<s>be brief<e><u>1+1<e><a>2<e><u>2+2<e><a>"
     assert learnt(tokenizer, example) == "4.<e>"
-
-
-def test_parquet_equals_jsonl(tmp_path, tokenizer):
-    rows = [{"prompt": f"{n}+1", "completion": str(n + 1)} for n in range(5)]
-    lines = load(tmp_path, tokenizer, rows)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "data.parquet")
-    table = load_demonstrations(DataSettings(path="data.parquet"), tokenizer, tmp_path)
-    assert table.fingerprint == lines.fingerprint
-
-
-def test_a_folder_is_read_by_load_dataset(tmp_path, tokenizer):
-    (tmp_path / "set").mkdir()
-    write(tmp_path / "set", [{"prompt": "1", "completion": "2"}], "train.jsonl")
-    write(tmp_path / "set", [{"prompt": "1", "completion": "2"}] * 3, "test.jsonl")
-    assert len(load_demonstrations(DataSettings(path="./set"), tokenizer, tmp_path)) == 1
-    assert len(load_demonstrations(DataSettings(path="set", split="test"), tokenizer, tmp_path)) == 3
-    assert len(load_demonstrations(DataSettings(path="set", split="test[:2]"), tokenizer, tmp_path)) == 2
 
 
 def test_labels_are_the_following_tokens_of_the_completion(tmp_path, tokenizer):
@@ -127,21 +108,31 @@ ROW = {"prompt": "1", "completion": "2"}
     [
         ([ROW], {"prompt_column": "question"}, "data.prompt_column", "'question'; its columns are prompt, completion"),
         ([ROW], {"messages_column": "talk"}, "data.messages_column", "no column 'talk'"),
-        ([{"text": "1"}], {}, "data.prompt_column", "its columns are text"),
+        (
+            [{"words": "1"}],
+            {},
+            "data.prompt_column",
+            "its columns are words. Known without a name: messages, conversations",
+        ),
         ([ROW], {"critical_column": "spans"}, "data.critical_column", "no column 'spans'"),
         ([ROW], {"messages_column": "m", "prompt_column": "p"}, "data.messages_column", "excludes"),
         ([ROW], {"max_length": 3}, "data.max_length", "all 1 of data.jsonl are longer than max_length=3"),
-        ([{"prompt": "1", "completion": None}, ROW], {}, "data", "`completion` must be text .*row 0 of data.jsonl"),
+        (
+            [{"prompt": "1", "completion": None}, ROW],
+            {},
+            "data",
+            "`completion` must be text .*line 1 of data.jsonl has null",
+        ),
         ([{"prompt": 7, "completion": "2"}], {}, "data", "`prompt` must be text or a list"),
         (
             [{"messages": [{"role": "user", "content": "1"}]}],
             {},
             "data.messages_column",
-            "must hold an assistant message",
+            "with an assistant message to learn from, but line 1 of data.jsonl",
         ),
         ([ROW | {"s": [[3, 1]]}], {"critical_column": "s"}, "data.critical_column", r"\[\[start, end\], ...\]"),
         ([], {}, "data.path", "is empty"),
-        ([ROW], {"split": "test"}, "data.path", "split=test"),
+        ([ROW], {"split": "test"}, "data.split", "split=test"),
     ],
 )
 def test_bad_data_is_refused_with_its_place(tmp_path, tokenizer, rows, settings, field, message):
@@ -158,14 +149,8 @@ def test_a_missing_file_is_refused_with_where_it_was_looked_for(tmp_path, tokeni
 
 def test_a_broken_line_is_refused_with_the_file(tmp_path, tokenizer):
     (tmp_path / "data.jsonl").write_text('{"prompt": "1", "completion": "2"}\n{"prompt": ')
-    with pytest.raises(UserError, match=r"data.jsonl .*failed with"):
+    with pytest.raises(UserError, match=r"line 2 of data.jsonl is not \(Expecting value at character 11\)"):
         load_demonstrations(DataSettings(path="data.jsonl"), tokenizer, tmp_path)
-
-
-def test_an_unknown_suffix_is_refused(tmp_path, tokenizer):
-    (tmp_path / "data.xyz").write_text("1")
-    with pytest.raises(UserError, match=r"must end in one of .jsonl"):
-        load_demonstrations(DataSettings(path="data.xyz"), tokenizer, tmp_path)
 
 
 def test_a_tokenizer_without_template_is_refused_with_the_remedy(tmp_path, tokenizer):

@@ -1,0 +1,53 @@
+"""What an engine says of its inputs before a night: everything worth a look, and the date that templates print."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from small_study import small_config, write_small_study
+
+from qtarget.search.engine.inputs import Engine
+from qtarget.search.study.config_file import load_study
+from qtarget.search.terminal.check import check_study
+
+DATED = "{{ strftime_now('%d%m') }}{% for m in messages %}{{ m.role[0] }}:{{ m.content }}<turn>\n{% endfor %}a:"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Demonstrations with a system message, one of them empty, none of them as many as an effective batch."""
+    path = write_small_study(tmp_path, training={**small_config()["training"], "effective_batch": 64})
+    words = [("abcd", "a"), ("bcda", "b"), ("cdab", " ")]
+    roles = ("system", "user", "assistant")
+    rows = [[{"role": r, "content": c} for r, c in zip(roles, ("be brief", *pair), strict=True)] for pair in words]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    return path
+
+
+def test_check_prints_what_is_worth_a_look_instead_of_all_is_well(study: Path) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    facts = check_study(study, console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert len(facts["warnings"]) == 2 and "All is well" not in printed
+    assert "look at    an empty completion is learnt" in printed and "line 3 of train.jsonl" in printed
+    assert "look at    `training.effective_batch` is 64, more than the 3 demonstrations" in printed
+    assert f"date       {datetime.date.today()}" in printed
+
+
+def test_a_study_on_another_day_has_the_same_fingerprints_by_its_date(study: Path, tmp_path: Path) -> None:
+    template = DATED.replace("a:", "{% if add_generation_prompt %}a:{% endif %}")
+    (tmp_path / "dated.jinja").write_text(template)
+    model = {"path": "model", "chat_template": "dated.jinja"}
+    config = load_study(study).model_copy(update={"teacher": None})
+    config = config.model_copy(update={"model": config.model.model_validate(model)})
+    days = [datetime.date(2024, 2, 9), datetime.date(2024, 2, 9), datetime.date(2024, 2, 10)]
+    engines = [Engine(config.model_copy(update={"date": day})) for day in days]
+    prints = [engine.fingerprints()["data"] for engine in engines]
+    assert prints[0] == prints[1] != prints[2]
+    problem = engines[0].splits.search[0]
+    assert [turn["content"] for turn in problem.asking.turns] == ["be brief"] and problem.asking.day == days[0]

@@ -1,0 +1,264 @@
+"""A tokenizer's chat template: what it is given, and what to say when it cannot render that.
+
+transformers renders. Added here: the study's date instead of today's, variables of the study and of a row, parts of
+text for templates that read nothing else, and a message with the place for whatever a template raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ...spaces.errors import UserError
+from .messages import Message, lacking
+from .shapes import RESERVED, Conversation, Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEMPLATE_FIELD = "model.chat_template"
+NOW = "strftime_now"
+"""The function that transformers gives to templates which print a date."""
+PROBE = "a probe of the template"
+
+
+def require_chat_template(tokenizer: PreTrainedTokenizerBase, field: str = TEMPLATE_FIELD) -> None:
+    """Raise UserError when the tokenizer cannot render a conversation."""
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"the tokenizer of `{tokenizer.name_or_path}` must have a chat template, but it has none; point "
+            f"`{field}` at a file with a Jinja template, or set `chat: false` to train on plain text",
+            field=field,
+        )
+
+
+@dataclass(frozen=True)
+class RenderedTurn:
+    """A demonstration as the characters the model sees."""
+
+    text: str
+    learnt: tuple[Span, ...]
+    """Character spans with a loss, rising; each starts where generation would."""
+    critical: tuple[Span, ...] | None = None
+    """Character spans of `text`."""
+    place: str = ""
+    plain: bool = False
+    """Whether the tokenizer adds its own special tokens."""
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The chat template of a tokenizer on one day, with the variables that every conversation gets."""
+
+    tokenizer: PreTrainedTokenizerBase
+    day: date
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        asking: bool,
+        place: str,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Text of a conversation; `asking` ends it with the header of an answer to come.
+
+        Raises UserError, naming `place`, for whatever the template raises.
+        """
+        require_chat_template(self.tokenizer)
+        refuse_reserved(self.variables, "data.chat_template_kwargs")
+        form = _as_parts if self._takes_parts else dict
+        given = [form(message) for message in messages]
+        try:
+            return self._rendered(given, asking, tools, {**self.variables, **(variables or {})})
+        except Exception as error:  # templates raise what they like, and Python adds its own
+            raise _refusal(self.tokenizer, error, place) from error
+
+    def turns(self, conversation: Conversation) -> list[RenderedTurn]:
+        """A demonstration as text. Where a template shortens earlier answers, each learnt answer is a text of its own.
+
+        Raises UserError when an answer, or the tools, are not in the text that the template makes of them.
+        """
+        borders = [self._borders(conversation, number) for number in conversation.learnt]
+        if not borders:
+            return [RenderedTurn("", (), place=conversation.place)]
+        whole = borders[-1][1]
+        together = all(whole.startswith(text) for _, text in borders)
+        groups = [borders] if together else [[each] for each in borders]
+        return [self._turn(conversation, group) for group in groups]
+
+    def _turn(self, conversation: Conversation, borders: Sequence[tuple[str, str]]) -> RenderedTurn:
+        text = borders[-1][1]
+        spans = tuple((len(prompt), len(upto)) for prompt, upto in borders)
+        return RenderedTurn(text, spans, _critical(conversation, text, spans[-1][0]), conversation.place)
+
+    def _borders(self, conversation: Conversation, number: int) -> tuple[str, str]:
+        """The text before an answer, as generation sees it, and the text up to its end."""
+        messages, place = conversation.messages, conversation.place
+        given: dict[str, Any] = {
+            "tools": conversation.tools, "variables": conversation.template_kwargs, "place": place,
+        }  # fmt: skip
+        prompt = self.render(messages[:number], asking=True, **given)
+        text = self.render(messages[: number + 1], asking=False, **given)
+        if not text.startswith(prompt):
+            raise UserError(
+                "the chat template must render a conversation so that it starts with its own generation prompt, but "
+                f"for {place} got {text[: len(prompt) + 20]!r} for the prompt {prompt!r}; give another template in "
+                f"`{TEMPLATE_FIELD}`, or other variables in `data.chat_template_kwargs`",
+                field=TEMPLATE_FIELD,
+            )
+        _refuse_lost(conversation, messages[number], text, len(prompt))
+        return prompt, text
+
+    def _rendered(
+        self, messages: list[Any], asking: bool, tools: Sequence[Mapping[str, Any]] | None, variables: Mapping[str, Any]
+    ) -> str:
+        given: list[Any] | None = None if tools is None else [dict(tool) for tool in tools]
+        source = self.tokenizer.get_chat_template(None, given)
+        return str(
+            self.tokenizer.apply_chat_template(
+                messages,
+                tools=given,
+                chat_template=dated(source, self.day),
+                add_generation_prompt=asking,
+                tokenize=False,
+                **variables,
+            )
+        )
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        """Whether the template reads content only as a list of parts."""
+        return not self._shows(PROBE) and self._shows([{"type": "text", "text": PROBE}])
+
+    def _shows(self, content: Any) -> bool:
+        try:
+            return PROBE in self._rendered([{"role": "user", "content": content}], False, None, self.variables)
+        except Exception:  # a template may want more than one message; then plain text is what it reads
+            return isinstance(content, str)
+
+
+@lru_cache(maxsize=8)
+def dated(source: str, day: date) -> str:
+    """A template that prints `day` where it would print today, at midnight."""
+    if NOW not in source:
+        return source
+    letters = "aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ"
+    forms = [f"%{flag}{letter}" for flag in ("-", "_", "0", "^", "#", "") for letter in letters]
+    pairs = ", ".join(f"({_literal(form)}, {_literal(_form_of(day, form))})" for form in forms)
+    body = (
+        f"{{% set so_far = namespace(text=format | replace('%%', '\\x00')) %}}{{% for form, said in [{pairs}] %}}"
+        "{% set so_far.text = so_far.text | replace(form, said) %}{% endfor %}{{ so_far.text | replace('\\x00', '%') }}"
+    )
+    return f"{{% macro {NOW}(format) %}}{body}{{% endmacro %}}\n{source}"  # the line feed goes with the block
+
+
+def _form_of(day: date, form: str) -> str:
+    try:
+        return day.strftime(form)
+    except ValueError:
+        return form
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\t", "\\t") + "'"
+
+
+def _as_parts(message: Message) -> dict[str, Any]:
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+
+def _refuse_lost(conversation: Conversation, answer: Message, text: str, start: int) -> None:
+    """Raise UserError when something of a demonstration would be lost between its row and its text."""
+    learnt, tools = text[start:], conversation.tools or ()
+    lost = lacking(answer, learnt)
+    if lost is not None:
+        raise UserError(
+            f"the chat template must render every answer whole, but what it makes of {conversation.place} does not "
+            f"hold {lost}: {learnt[:200]!r}; give a template in `{TEMPLATE_FIELD}` that renders it, or take it out of "
+            "the row",
+            field=TEMPLATE_FIELD,
+        )
+    names = [name for tool in tools if isinstance(name := _tool_name(tool), str)]
+    missing = [name for name in names if name not in text[:start]]
+    if missing:
+        raise UserError(
+            f"the chat template must render the tools of a conversation, but what it makes of {conversation.place} "
+            f"does not hold {missing[0]!r}; give a template in `{TEMPLATE_FIELD}` that renders tools, or name another "
+            "column in `data.tools_column`",
+            field=TEMPLATE_FIELD,
+        )
+
+
+def _tool_name(tool: Mapping[str, Any]) -> Any:
+    inner = tool.get("function")
+    return (inner if isinstance(inner, Mapping) else tool).get("name")
+
+
+def _critical(conversation: Conversation, text: str, start: int) -> tuple[Span, ...] | None:
+    if conversation.critical is None:
+        return None
+    content = conversation.messages[conversation.learnt[-1]]["content"]
+    stripped = content.strip()  # many templates trim the content
+    found = text.find(stripped, start)
+    if found < 0:
+        raise UserError(
+            f"`critical_column` must mark characters that the chat template renders as they are, but what it makes of "
+            f"{conversation.place} holds {stripped[:60]!r} with other white space; give another template in "
+            f"`{TEMPLATE_FIELD}`",
+            field="data.critical_column",
+        )
+    check_spans(conversation.critical, content, conversation.place)
+    return shifted(conversation.critical, found - (len(content) - len(content.lstrip())))
+
+
+def check_spans(spans: Sequence[Span], completion: str, place: str) -> None:
+    """Raise UserError for spans beyond the completion."""
+    if any(end > len(completion) for _, end in spans):
+        raise UserError(
+            f"`critical_column` must hold spans within the completion's {len(completion)} characters, but {place} has "
+            f"{[list(span) for span in spans]}; count the characters of the completion alone",
+            field="data.critical_column",
+        )
+
+
+def shifted(spans: Sequence[Span], by: int) -> tuple[Span, ...]:
+    return tuple((start + by, end + by) for start, end in spans)
+
+
+def refuse_reserved(variables: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for names that are no free variables of a template."""
+    if reserved := sorted(RESERVED & variables.keys()):
+        raise UserError(
+            f"`{where}` must hold free variables of the chat template, but got `{reserved[0]}`, which rendering sets; "
+            "remove it",
+            field=where,
+        )
+
+
+def _refusal(tokenizer: PreTrainedTokenizerBase, error: Exception, place: str) -> UserError:
+    said, template = f"{type(error).__name__}: {error}", tokenizer.chat_template
+    if isinstance(error, UserError):
+        return error
+    if isinstance(template, dict) and "default" not in template:
+        return UserError(
+            f"the tokenizer of `{tokenizer.name_or_path}` must have one chat template, or one named default, but it "
+            f"has {', '.join(sorted(template))}; point `{TEMPLATE_FIELD}` at a file with the one you mean",
+            field=TEMPLATE_FIELD,
+        )
+    if type(error).__name__ == "TemplateSyntaxError":
+        return UserError(
+            f"the chat template must be a Jinja template, but it cannot be read ({said}); mend it, or give another in "
+            f"`{TEMPLATE_FIELD}`",
+            field=TEMPLATE_FIELD,
+        )
+    return UserError(
+        f"the chat template must render every conversation, but it refuses {place} ({said}); mend the row or leave it "
+        f"out, set the variable in `data.chat_template_kwargs`, or give another template in `{TEMPLATE_FIELD}`",
+        field=TEMPLATE_FIELD,
+    )
