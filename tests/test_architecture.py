@@ -13,8 +13,8 @@ from imports import FLOORS, ROOT, imported, imports_by_module
 TRACKERS = {"optuna", "mlflow"}
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "peft"}
 ROOMS = {
-    "spaces": "errors settings numerics ranges rows temperature gamma residual contrast spec target curves presets figure "
-    "identity search_space",
+    "spaces": "errors settings numerics ranges rows temperature gamma residual contrast spec target curves presets "
+    "figure identity search_space",
     "trainers": "paths settings run_settings models data loss teachers loop standalone",
     "evaluation": "settings facts reading extraction verification problems generation statistics scoring tiny_world",
     "search": "study store launchers engine tracking loop terminal compare report export campaign commands cli",

@@ -11,7 +11,7 @@ from pathlib import Path
 FOLDER = "target_reading"
 ROOT = Path(__file__).parents[2]
 EXPORTED = (
-    "demonstrations", "files", "formats", "load", "messages", "notes", "shapes", "sources", "style", "template",
+    "demonstrations", "files", "formats", "known", "load", "messages", "notes", "shapes", "sources", "style", "template",
     "tokenization",
 )  # fmt: skip
 """Modules of `trainers/data`."""

@@ -7,6 +7,7 @@ batches.py         which demonstrations each optimiser step sees, and how they a
 demonstrations.py  tokenised demonstrations: what a fine-tune learns from, after templates, masks and length limits
 files.py           which rows a `path` names: a file, files by pattern, a folder's split, a hub data set
 formats.py         rows of one file as it is now: JSON lines, JSON, CSV and Parquet, compressed or not
+known.py           what a row says of each token of its answer: weights, log-probabilities under a reference
 load.py            from settings to demonstrations: the files below, one after the other
 messages.py        the messages of a conversation, checked: roles, text, calls of tools, which of them are learnt
 notes.py           what is worth saying about data that are used nevertheless
