@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..contrast import Plateau
 from ..gamma.batch import SequenceOutlier, TemperedLikelihood
-from ..gamma.bump import Bump, Information, Margin
+from ..gamma.bump import Information, Margin, Shaping
 from ..gamma.confidence import Threshold
 from ..gamma.ratio import LabelPenalty, TemperedPenalty
 from ..target import PreviousPolicy, TargetSpec
@@ -114,7 +114,7 @@ LATEST: dict[str, Preset] = {
     ),
     "luffy": Preset(
         "LUFFY's policy shaping",
-        lambda lam: label_only(Bump(lam=lam)),
+        lambda lam: label_only(Shaping(lam=lam)),
         "lam·p/(p + lam)²",
         "student",
         "1",
