@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from .. import presets
+from ..presets import get, names
 from ..target import TargetSpec
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def starts(space: SearchSpace, available: Collection[str]) -> dict[str, TargetSp
     A group is what is drawn together: families of γ, residual (where one acts), signed term and weight.
     """
     found: dict[tuple[str, ...], tuple[str, TargetSpec]] = {}
-    for name in presets.names():
-        target = presets.get(name)
+    for name in names():
+        target = get(name)
         if target.needs <= set(available) and space.holds(target):
             found.setdefault(_group(target), (name, target))
     return dict(found.values())

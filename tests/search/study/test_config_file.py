@@ -136,7 +136,7 @@ def test_a_named_space_shrinks_to_the_inputs_unless_a_part_is_asked_for() -> Non
     )
     assert full.needs_rows == {"teacher", "reference", "previous"}
     with pytest.raises(UserError, match="`space` must need only what the study has, but needs marked spans"):
-        parse_study(small_config(space={"preset": "everything", "gamma": {"critical": {}}}))
+        parse_study(small_config(space={"preset": "everything", "gamma": {"critical": {}}, "weight": {"unit": {}}}))
 
 
 def test_families_of_a_named_space_start_at_published_points_in_half_of_the_trials() -> None:

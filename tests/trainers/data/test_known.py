@@ -21,7 +21,7 @@ ROW = {"prompt": "1+1", "completion": " 23."}
 CHAT = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "23"}]
 SEVERAL = [*CHAT, {"role": "user", "content": "4"}, {"role": "assistant", "content": "56"}]
 CUT = (
-    "{% for m in messages %}<{{ m.role[0] }}>{{ m.content if loop.last else '' }}<e>{% endfor %}"
+    "{% for m in messages %}<{{ m.role[0] }}>{{ m.content if loop.last or m.role == 'user' else '' }}<e>{% endfor %}"
     "{% if add_generation_prompt %}<a>{% endif %}"
 )
 """A template that forgets earlier answers, so that each learnt one is a text of its own."""
@@ -124,7 +124,11 @@ def test_log_probabilities_of_a_reference_follow_their_tokens(tmp_path: Path, to
             {"weight_column": "w"},
             "`weight_column` must hold spans within the completion's 4",
         ),
-        ({**ROW, "w": [1, 2]}, {"weight_column": "w"}, "a list of 5 numbers, one a token that is learnt, .* 2 numbers"),
+        (
+            {**ROW, "w": [1, 2]},
+            {"weight_column": "w"},
+            "a list of 5 numbers, one a token that is learnt, .* '2 numbers'",
+        ),
         (ROW, {"weight_column": "w"}, "`weight_column` must name a column"),
         ({**ROW, "r": [-1, -1]}, {"reference_logprob_column": "r"}, "`reference_logprob_column` must be a list of 5"),
         (
