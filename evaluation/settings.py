@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..spaces.settings import Settings
 
@@ -68,6 +68,14 @@ class TaskSettings(Settings):
     config: dict[str, Any] = Field(default={})
     """Options of a reasoning-gym task."""
 
+    @field_validator("system")
+    @classmethod
+    def _one_way_to_say_it(cls, system: str | None) -> str | None:
+        said = (system or "").strip().casefold().replace("_", " ").replace("-", " ")
+        if said in ("from demonstrations", "demonstrations", "default"):
+            return FROM_DEMONSTRATIONS
+        return None if said in ("", "none", "null") else system
+
     @property
     def paths(self) -> tuple[str, ...]:
         return (self.path,) if isinstance(self.path, str) else self.path
@@ -90,7 +98,7 @@ class TaskSettings(Settings):
     @model_validator(mode="after")
     def _turns_need_a_template(self) -> Self:
         given = {
-            "system": self.system not in (None, "", "none", FROM_DEMONSTRATIONS),
+            "system": self.system not in (None, FROM_DEMONSTRATIONS),
             "few_shot": bool(self.few_shot),
             "chat_template_kwargs": bool(self.chat_template_kwargs),
         }

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import yaml
-from target_data import collate, demonstrations, load_model, load_tokenizer
+from target_data import base_folder, collate, demonstrations
 from target_loss import IGNORE_INDEX
+from target_model import load_model, load_tokenizer
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -24,7 +25,7 @@ from train_trl import Request, _next, put_loss_inside, states
 
 FOLDER = Path(sys.argv[1])
 WINNER = yaml.safe_load((FOLDER / "winner.yaml").read_text("utf-8"))
-BASE = Path(WINNER["base"])
+BASE = base_folder(WINNER, FOLDER)
 
 
 def gradients(model: nn.Module, rows: list[dict[str, Any]], tokens: int, factor: float) -> dict[str, Tensor]:

@@ -57,8 +57,13 @@ def local_path(path: str, base: Path, *, suffixes: tuple[str, ...], field: str) 
 
 def lies_in(base: Path, path: str) -> bool:
     """Whether a path, or a pattern, names something that is there, seen from `base`."""
-    place = base / os.path.expanduser(path)
-    return place.exists() or bool(glob.glob(str(place), recursive=True))
+    written = os.path.expanduser(path)
+    return (base / written).exists() or bool(glob.glob(str(_escaped(base) / written), recursive=True))
+
+
+def _escaped(base: Path) -> Path:
+    """A folder's name as a pattern that names it alone, whatever characters it has."""
+    return Path(glob.escape(str(base)))
 
 
 def matching_files(pattern: str, base: Path, *, field: str) -> list[Path] | None:
@@ -66,10 +71,12 @@ def matching_files(pattern: str, base: Path, *, field: str) -> list[Path] | None
 
     None where `pattern` is no pattern, or the name of something that is there. Raises UserError when nothing matches.
     """
-    place = base / expanded(pattern, field)
+    written = expanded(pattern, field)
+    place = base / written
     if not glob.has_magic(pattern) or place.exists():
         return None
-    found = sorted(Path(each) for each in glob.glob(str(place), recursive=True) if Path(each).is_file())
+    matches = glob.glob(str(_escaped(base) / written), recursive=True)
+    found = sorted(Path(each) for each in matches if Path(each).is_file())
     if not found:
         raise UserError(
             f"`path` must name files, but nothing matches {place}; relative paths start at the folder of the YAML "

@@ -42,7 +42,7 @@ def system_of(task: TaskSettings, style: Style) -> str | None:
     """The system message of a task, None where it has none."""
     if task.system == FROM_DEMONSTRATIONS:
         return style.system
-    return None if task.system in (None, "", "none") else task.system
+    return task.system
 
 
 def _examples(task: TaskSettings, style: Style) -> Turns:

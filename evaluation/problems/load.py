@@ -252,9 +252,22 @@ def _file_problems(task: TaskSettings, base: Path, notes: Notes) -> Iterator[Pro
     for (row, place), letter in zip(rows, letters, strict=True):
         gold = gold_of(task, row, letter, place)
         _check_gold(task, gold, place)
+        prompt = message(task, row)
+        _check_text(prompt + gold, place)
         facts = facts_of(row, asked_columns(task))
-        problem = _problem(task, question_of(task, row), message(task, row), gold, task.kind, None, facts)
+        problem = _problem(task, question_of(task, row), prompt, gold, task.kind, None, facts)
         yield problem.model_copy(update={"absolute": error_of(task, row, place)}) if task.error_column else problem
+
+
+def _check_text(text: str, place: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"Problems must be Unicode text, but {place} has half a character in "
+            f"{text[max(0, error.start - 20) :][:40]!r}; mend the row",
+            field="evaluation.tasks",
+        ) from None
 
 
 def _check_gold(task: TaskSettings, gold: str, place: str) -> None:

@@ -59,7 +59,7 @@ def run(
 
 
 def _device() -> torch.device:
-    accelerator = torch.accelerator.current_accelerator()
+    accelerator = torch.accelerator.current_accelerator(check_available=True)  # CUDA builds name one without a GPU
     return torch.device("cpu") if accelerator is None else accelerator
 
 

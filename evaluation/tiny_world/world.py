@@ -208,7 +208,7 @@ def _write_rows(path: Path, columns: tuple[str, str], rows: Sequence[tuple[str, 
 
 
 def _print_progress(phase: str, done: int, total: int) -> None:
-    print(json.dumps({"phase": phase, "done": done, "total": total}), flush=True)
+    print(json.dumps({"type": "progress", "phase": phase, "done": done, "total": total}), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ..study.campaign_config import is_single, load_campaign, shares
 from ..study.config import StudyConfig
 from ..study.config_file import FOLDER_FILE, read_folder
 from ..terminal.live import SHOWN, Snapshot, fault_cells, follow, plain_table, running_cells, snapshot
+from ..terminal.output import lost_output
 from ..terminal.tables import duration, score_text
 from .budget import confirmation_hours, due_confirmation
 from .status import Standing, records_of, standing_of
@@ -128,7 +129,7 @@ class CampaignNow:
         at_work, left = sum(pair.running for pair in self.pairs), self.search_left
         if left is None or not at_work:
             return None
-        return datetime.now().astimezone() + timedelta(seconds=(left + self.confirmations_left) / at_work)
+        return (datetime.now(UTC) + timedelta(seconds=(left + self.confirmations_left) / at_work)).astimezone()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -239,9 +240,9 @@ def _faults(pairs: Sequence[PairNow]) -> Iterator[Table]:
 
 
 def follow_all(paths: Sequence[Path], console: Console, *, every: float = 2.0) -> dict[str, Any]:
-    """Show a study, or all pairs of a campaign, until nothing is left of them; Ctrl-C ends it. Only reads.
+    """Show a study, or all pairs of a campaign, until nothing is left of them, or nobody reads on; Ctrl-C ends it.
 
-    Returns the last moment as data. Raises UserError when there is no study.
+    Only reads. Returns the last moment as data. Raises UserError when there is no study.
     """
     if is_single(paths):
         return follow(paths[0], console, every=every)
@@ -250,6 +251,6 @@ def follow_all(paths: Sequence[Path], console: Console, *, every: float = 2.0) -
             begun = time.monotonic()
             now = campaign_now(paths)
             live.update(view(now), refresh=True)
-            if all(pair.over for pair in now.pairs):
+            if all(pair.over for pair in now.pairs) or lost_output():
                 return now.as_dict()
             time.sleep(max(every, IDLE * (time.monotonic() - begun)))

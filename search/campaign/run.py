@@ -122,7 +122,7 @@ class CampaignRun:
         for sentence in left:
             self.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
         if state == "stopped":
-            self.console.print("Stopped; nothing is lost. The same command goes on with every study where it is.")
+            self.console.print("Stopped. The same command goes on with every study where it is.")
         return {
             "campaign": self.campaign.name,
             "state": state,

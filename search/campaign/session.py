@@ -15,7 +15,7 @@ from ..loop.budget import Budget, confirmation_cost, is_confirmed, parse_until
 from ..loop.by_hand import rerun
 from ..loop.confirm import candidates, conclude, confirmation_config
 from ..loop.seen import note_seen
-from ..loop.summary import Summary
+from ..loop.summary import Summary, stopped_sentence
 from ..loop.supervisor import join_study, run_study
 from ..store.history import load_history
 from ..store.study import joined_config, searched
@@ -25,7 +25,7 @@ from ..study.events import Listener
 from ..terminal.progress import ProgressDisplay
 from ..terminal.status import show_front
 from ..terminal.tables import confirmation_sentence, confirmation_table, trials_table, winner_sentence
-from ..tracking.address import study_key, tracking_uri
+from ..tracking.address import study_place, tracking_uri
 from ..tracking.mlflow import MlflowTracking
 
 
@@ -74,8 +74,8 @@ def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str
     show_front(records, console)
     console.print(winner_sentence(summary.winner, summary.sft), soft_wrap=True)
     if summary.state == "stopped":
-        console.print("Stopped; nothing is lost. The same command goes on from the checkpoints.")
-    console.print(f"Everything is in {config.study_folder}", soft_wrap=True)
+        console.print(stopped_sentence(records))
+    console.print(f"Everything is in {config.study_folder}", soft_wrap=True, markup=False)
     return summary.as_dict()
 
 
@@ -120,7 +120,7 @@ def confirm_study(
     with suppress(UserError):  # it was never begun
         rerun(confirmation)
     names, seeds = ", ".join(candidate.title for candidate in chosen), config.confirmation.seeds
-    console.print(f"Confirming with {seeds} fresh seeds on untouched problems: {names}", soft_wrap=True)
+    console.print(f"Confirming with {seeds} fresh seeds on untouched problems: {names}", soft_wrap=True, markup=False)
     heard = listeners(confirmation, console)
     summary = run_study(confirmation, heard, workers=workers, until=deadline, hours=hours)
     if summary.state != "finished":
@@ -150,6 +150,6 @@ def listeners(config: StudyConfig, console: Console) -> list[Listener]:
     found: list[Listener] = [ProgressDisplay(console)]
     if config.tracking.uri != "none":
         experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {config.data.title}"
-        uri, key = tracking_uri(config), study_key(config)
-        found.append(MlflowTracking(uri, experiment, config.study, config.study_folder, key=key))
+        uri, place = tracking_uri(config), study_place(config)
+        found.append(MlflowTracking(uri, experiment, config.study, config.study_folder, place=place))
     return found

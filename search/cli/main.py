@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
 import typer
 
 from ...spaces.errors import UserError
-from ..study.redaction import redact
+from ..launchers.home import homely
+from ..study.secrets import redact
+from ..terminal.output import unbreakable_output
 from .cache import cache
 from .look import compare, presets, report, reproduce, status, ui, verify
 from .queue import add, rerun
@@ -32,12 +35,14 @@ app.add_typer(cache, name="cache")
 
 def main() -> NoReturn:
     """Entry point: exit 0 done, 1 failed, 2 usage or configuration, 130 interrupted."""
-    try:
-        app(standalone_mode=True)
-    except UserError as error:
-        print(f"qtarget: {redact(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("qtarget: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+    with unbreakable_output():
+        os.environ.update(homely(os.environ))
+        try:
+            app(standalone_mode=True)
+        except UserError as error:
+            print(f"qtarget: {redact(str(error))}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("qtarget: interrupted; the same command goes on where it stopped", file=sys.stderr)
+            raise SystemExit(130) from None
     raise SystemExit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,7 @@ Hours = Annotated[
 Ray = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Ray cluster for the engines: one a GPU, or one a node without.")
 ]
-Until = Annotated[str | None, typer.Option(help="Stop at this time, e.g. 07:00 or 2030-01-31T07:00+01:00.")]
+Until = Annotated[str | None, typer.Option(help="Stop at this time: 07:00, +8h, or 2030-01-31T07:00+01:00.")]
 
 
 def console_for(as_json: bool = False, record: bool = False) -> Console:
@@ -39,7 +40,14 @@ def console_for(as_json: bool = False, record: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))
+    """Exits with 1 where there is no room for it; a reader that has gone has seen enough."""
+    from ..terminal.output import FULL, lost_output
+
+    print(json.dumps(value, indent=2, default=str), flush=True)
+    failure = lost_output()
+    if failure is not None and failure.errno in FULL:
+        print(f"qtarget: the result could not be printed: {failure.strerror}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 def finish(summary: dict[str, Any], as_json: bool) -> None:

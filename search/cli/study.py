@@ -67,7 +67,7 @@ def join(
     '${NAME}' for a variable or '${file:PATH}' for a file, in single quotes.
     """
     from ..campaign.session import join_and_show
-    from ..study.references import with_password_file
+    from ..study.secrets import with_password_file
 
     console = console_for(as_json)
     if password_file is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ...trainers.teachers.store import CacheInfo, default_root, list_caches, prune, verify
@@ -19,7 +20,7 @@ def build(study: Path, console: Console) -> dict[str, Any]:
     built = ask_and_show("cache", {"study": str(study)}, console)
     folders = dict(built["folders"])
     for role, folder in folders.items():
-        console.print(f"{role:<10} {folder}", soft_wrap=True)
+        console.print(f"{role:<10} {folder}", soft_wrap=True, markup=False)
     if not folders:
         console.print("No design of this study looks at a teacher or a reference: there is nothing to cache.")
     show_bias(built["bias"], console)
@@ -32,17 +33,17 @@ def verify_all(console: Console) -> bool:
     for info in list_caches(default_root()):
         try:
             verify(info.folder)
-            console.print(f"whole  {info.folder}", soft_wrap=True)
+            console.print(f"whole  {info.folder}", soft_wrap=True, markup=False)
         except ValueError as error:
             whole = False
-            console.print(f"[red]torn[/]   {error}", soft_wrap=True)
+            console.print(f"[red]torn[/]   {escape(str(error))}", soft_wrap=True)
     return whole
 
 
 def show(console: Console) -> list[dict[str, Any]]:
     """Print and return what there is, the most recently used first."""
     infos = list_caches(default_root())
-    table = Table(title=f"Caches in {default_root()}", title_justify="left", header_style="bold")
+    table = Table(title=escape(f"Caches in {default_root()}"), title_justify="left", header_style="bold")
     for name in ("id", "tokens", "size", "bytes a token", "used", "state"):
         table.add_column(name)
     for info in infos:
@@ -55,7 +56,7 @@ def remove_unused(days: float, console: Console) -> list[str]:
     """Remove caches that nothing has used for so many days."""
     removed = prune(default_root(), unused_days=days)
     for info in removed:
-        console.print(f"removed {info.folder} ({info.bytes / 1e6:.1f} MB)", soft_wrap=True)
+        console.print(f"removed {info.folder} ({info.bytes / 1e6:.1f} MB)", soft_wrap=True, markup=False)
     console.print(f"{len(removed)} removed, {sum(info.bytes for info in removed) / 1e6:.1f} MB freed")
     return [str(info.folder) for info in removed]
 

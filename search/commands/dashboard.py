@@ -135,7 +135,7 @@ class SeveralStorages(BaseStorage):
 
 def shown_storage(urls: Sequence[str]) -> BaseStorage:
     """What the dashboard shows: the storage itself where there is one."""
-    backends = [open_storage(url).backend for url in urls]
+    backends = [open_storage(url, reading=True).backend for url in urls]
     return backends[0] if len(backends) == 1 else SeveralStorages(backends)
 
 

@@ -36,9 +36,11 @@ def evaluate_model(model: str, tasks: Path, out: Path | None, console: Console) 
         for name, task in result["tasks"].items():
             error = "" if task["standard_error"] is None else f" ± {task['standard_error']:.3f}"
             passed = f", pass@{result['samples']} {task['pass_at_k']:.3f}" if result["samples"] > 1 else ""
-            console.print(f"{name}: {task['score']:.3f}{error}{passed} on {task['num_problems']} problems")
+            console.print(
+                f"{name}: {task['score']:.3f}{error}{passed} on {task['num_problems']} problems", markup=False
+            )
     if result["first_error"]:
-        console.print(f"first error: {result['first_error']}", soft_wrap=True)
+        console.print(f"first error: {result['first_error']}", soft_wrap=True, markup=False)
     return result
 
 

@@ -135,7 +135,7 @@ class Repetition:
         self._last_sign = time.monotonic()
 
     def run(self, engine: RunningEngine, title: str) -> bool:
-        """Whether the trial came to its end; False when it was stopped by Ctrl-C or SIGTERM."""
+        """Whether the trial came to its end; False when it was stopped by a signal."""
         steps, place = self._spec.training.steps, str(self._folder.path)
         self._emit(StudyStarted(self._config.study, place, 1, 0, {}))
         self._emit(TrialStarted(0, title, {}, place, 1, steps))
@@ -163,7 +163,10 @@ class Repetition:
             self._last_sign = time.monotonic()
             getattr(self, f"_on_{message['type']}")(message, engine)
         if dead and not (self._done or self._stopped):
-            raise StudyFailedError(f"{engine.cause_of_death()[1]}\n{engine.log_tail()}")
+            kind, reason = engine.cause_of_death()
+            if kind != "stopped":
+                raise StudyFailedError(f"{reason}\n{engine.log_tail()}")
+            self._stopped = True
         if time.monotonic() - self._last_sign > 60 * self._config.limits.silence_minutes:
             raise StudyFailedError(f"the engine was silent for {self._config.limits.silence_minutes:g} minutes")
 
@@ -204,6 +207,9 @@ class Repetition:
 
     def _on_stopped(self, message: Message, engine: RunningEngine) -> None:
         self._stopped = True
+
+    def _on_signalled(self, message: Message, engine: RunningEngine) -> None:
+        """The engine was told to stop; it says so when it has."""
 
     def _on_failed(self, message: Message, engine: RunningEngine) -> None:
         failure = Failure.model_validate(message["failure"])

@@ -6,24 +6,31 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from ...spaces.errors import UserError
 from ..launchers.helper import ask
 from ..loop.signals import StopSignals
+from ..store.storage import sqlite_url
 from ..study.config_file import TRACKING_VARIABLE
+from ..study.faults import refusal
 from ..study.files import read_json, write_json
-from ..study.references import filled
+from ..study.secrets import filled, redact
 from ..study.winner_file import WinnerFile, load_winner
 from ..terminal.progress import phases
-from ..tracking.mlflow import artifact_root, connect, flatten
+from ..tracking.address import store_uri
+from ..tracking.connection import artifact_root, connect
+from ..tracking.names import PARAM_LIMIT, fitting_name, fitting_text, flatten
 
 log = logging.getLogger(__name__)
 TRACKING_FILE = "tracking.json"
+AGAIN_SECONDS = 60.0
+"""Pause after a tracking store did not answer."""
 
 
 def train_winner(
@@ -68,7 +75,7 @@ def train_winner(
     if found["status"] == "stopped":
         console.print(f"Stopped after step {found['step']}; the same command goes on from there.")
     else:
-        console.print(f"Trained {found['steps']} steps; the model is in {found['model']}", soft_wrap=True)
+        console.print(f"Trained {found['steps']} steps; the model is in {found['model']}", soft_wrap=True, markup=False)
         if found["report"] is not None:
             shown = found["report"]
             console.print(
@@ -92,10 +99,11 @@ def launcher(ranks: int, launch: Path | None, machine_rank: int = 0) -> list[str
 
 
 def _changed(winner: WinnerFile, changes: Mapping[str, Any]) -> WinnerFile:
+    read = {**winner.model_dump(), **changes}
     try:
-        return WinnerFile.model_validate({**winner.model_dump(), **changes})
-    except ValueError as error:
-        raise UserError(f"the options of `qtarget train` must fit together, but {error}") from None
+        return WinnerFile.model_validate(read)
+    except ValidationError as error:
+        raise refusal(error, "the options of `qtarget train`", read, WinnerFile) from None
 
 
 class _Listener:
@@ -103,8 +111,9 @@ class _Listener:
 
     def __init__(self, out: Path, winner: WinnerFile, console: Console, tracking: str | None) -> None:
         self.console = console
-        own = f"sqlite:///{out.absolute()}/mlflow.db"
-        uri = filled(tracking or os.environ.get(TRACKING_VARIABLE) or own, "--tracking")
+        given = tracking or os.environ.get(TRACKING_VARIABLE)
+        given = filled(given, "--tracking") if given else None
+        uri = store_uri(given, Path.cwd()) or sqlite_url(out / "mlflow.db")
         self.run = None if uri == "none" else TrackedRun(uri, out, winner)
 
     def train(self, request: Mapping[str, Any], start: Sequence[str]) -> dict[str, Any]:
@@ -147,16 +156,18 @@ class TrackedRun:
     def __init__(self, uri: str, out: Path, winner: WinnerFile) -> None:
         self.failure: str | None = None
         self.waiting: list[tuple[str, float, int, int]] = []
-        self._guarded(lambda: self._open(uri, out, winner))
+        self._place = uri, out, winner
+        self._again = 0.0
+        self._guarded(self._send)
 
     def hear(self, message: Mapping[str, Any]) -> None:
-        """Take note of a step or an evaluation; sent some at a time."""
+        """Take note of a step or an evaluation; sent some at a time, and kept while the store is away."""
         now = round(1000 * time.time())
         if message["type"] == "step":
             rows = message["metrics"].items()
-            self.waiting += [(f"train/{key}", float(value), now, message["step"]) for key, value in rows]
+            self.waiting += [(fitting_name(f"train/{key}"), float(value), now, message["step"]) for key, value in rows]
         elif message["type"] == "evaluated":
-            self.waiting.append((f"{message['split']}/score", message["score"], now, message["step"]))
+            self.waiting.append((fitting_name(f"{message['split']}/score"), message["score"], now, message["step"]))
         if len(self.waiting) > 400 or message["type"] == "evaluated":
             self._guarded(self._send)
 
@@ -167,6 +178,7 @@ class TrackedRun:
             self._send()
             self.client.set_terminated(self.id, status)
 
+        self._again = 0.0
         self._guarded(close)
 
     def _open(self, uri: str, out: Path, winner: WinnerFile) -> None:
@@ -183,23 +195,29 @@ class TrackedRun:
         self.client.update_run(self.id, status="RUNNING")
         write_json(out / TRACKING_FILE, {**known, uri: self.id})
         logged = self.client.get_run(self.id).data.params
-        params = flatten(winner.model_dump(mode="json", exclude={"provenance"}))
-        new = [Param(key, str(value)[:6000]) for key, value in params.items() if key not in logged]
+        params = flatten(winner.model_dump(mode="json", exclude={"provenance"})).items()
+        given = {fitting_name(key): fitting_text(value, PARAM_LIMIT) for key, value in params}
+        new = [Param(key, value) for key, value in given.items() if key not in logged]
         for start in range(0, len(new), 100):
             self.client.log_batch(self.id, params=new[start : start + 100])
 
     def _send(self) -> None:
         from mlflow.entities import Metric
 
-        rows, self.waiting = self.waiting, []
-        for start in range(0, len(rows), 900):
-            self.client.log_batch(self.id, metrics=[Metric(*row) for row in rows[start : start + 900]])
+        if not hasattr(self, "id"):
+            self._open(*self._place)
+        while self.waiting:
+            self.client.log_batch(self.id, metrics=[Metric(*row) for row in self.waiting[:900]])
+            del self.waiting[:900]
 
-    def _guarded(self, action: Any) -> None:
-        if self.failure is not None:
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Do it, unless the store has just been away; whatever it raises is said once and never fails the training."""
+        if time.monotonic() < self._again:
             return
         try:
             action()
+            self.failure = None
         except Exception as error:
-            self.failure = f"{type(error).__name__}: {error}"
-            log.warning("MLflow is out of reach (%s); the training goes on without it", self.failure)
+            if self.failure is None:
+                log.warning("MLflow is out of reach (%s); the training goes on", redact(f"{error}").partition("\n")[0])
+            self.failure, self._again = f"{type(error).__name__}: {error}", time.monotonic() + AGAIN_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import json
 import os
@@ -12,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,17 +21,21 @@ from pathlib import Path
 from rich.console import Console
 
 from ...spaces.errors import UserError
+from ..launchers.process import SAFE
 from ..loop.signals import StopSignals
 from ..store.storage import open_storage
 from ..store.study import storage_url
 from ..study.campaign_config import is_single, load_campaign
 from ..study.config import StudyConfig
 from ..study.config_file import FOLDER_FILE, find_study
-from ..study.redaction import redact
+from ..study.urls import shown
 from ..tracking.address import tracking_uri
+from ..tracking.connection import LEVEL, logging_level
 from .dashboard import VARIABLE
 
 HOST = "127.0.0.1"
+LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks servers of this host, past any proxy, which cannot reach them."""
 MOST_STORES = 4
 """MLflow servers, of some 200 MB each; `tracking.uri` in a campaign's common part needs only one."""
 START_SECONDS = 120.0
@@ -54,9 +58,9 @@ class Server:
             words = self.log.read_text("utf-8", errors="replace")[-2000:]
             raise RuntimeError(f"{self.name} ended with status {self.process.returncode}; it said:\n{words}")
         try:
-            with urllib.request.urlopen(self.link.split("#")[0], timeout=5) as answer:
+            with LOCAL.open(self.link.split("#")[0], timeout=5) as answer:
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
+        except (OSError, http.client.HTTPException):  # not yet
             return False
 
     def stop(self) -> None:
@@ -103,7 +107,9 @@ def _shown(paths: Sequence[Path], console: Console) -> tuple[list[StudyConfig], 
         raise UserError("a campaign must have been run to be shown, but none of its studies was; run it first")
     for study in studies:
         if study not in started:
-            console.print(f"{study.study} was never started, so there is nothing to show of it", soft_wrap=True)
+            console.print(
+                f"{study.study} was never started, so there is nothing to show of it", soft_wrap=True, markup=False
+            )
     return started, ""
 
 
@@ -119,8 +125,11 @@ def start(configs: Sequence[StudyConfig], page: str, console: Console) -> list[S
     urls = list(dict.fromkeys(storage_url(config) for config in configs))
     stores = _stores(configs)
     for name in list(stores)[MOST_STORES:]:
-        uri = redact(stores.pop(name))
-        console.print(f"Not started, to save memory: mlflow ui --backend-store-uri {uri}", soft_wrap=True)
+        console.print(
+            f"Not started, to save memory: mlflow ui --backend-store-uri {shown(stores.pop(name))}",
+            soft_wrap=True,
+            markup=False,
+        )
     ports = free_ports(1 + len(stores))
     folder = configs[0].study_folder
     dashboard = _launch(
@@ -150,7 +159,13 @@ def _mlflow(name: str, uri: str, port: int, folder: Path) -> Server:
     log = f"mlflow-ui-{name}.log" if name else "mlflow-ui.log"
     arguments = ["mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
     link = f"http://{HOST}:{port}/#/experiments"
-    return _launch(f"MLflow {name}".rstrip(), link, arguments, folder / log, {"MLFLOW_BACKEND_STORE_URI": uri})
+    return _launch(
+        f"MLflow {name}".rstrip(),
+        link,
+        arguments,
+        folder / log,
+        {"MLFLOW_BACKEND_STORE_URI": uri, LEVEL: logging_level()},
+    )
 
 
 def free_ports(count: int) -> list[int]:
@@ -170,7 +185,7 @@ def _launch(name: str, link: str, module: Sequence[str], log: Path, environment:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env={**os.environ, **environment},
+            env={**os.environ, **SAFE, **environment},
             start_new_session=True,  # Ctrl-C is for us: we end them in order
         )
     return Server(name, link, process, log)
@@ -191,7 +206,7 @@ def _wait(servers: Sequence[Server], signals: StopSignals, console: Console) -> 
 
 def _study_number(config: StudyConfig) -> int:
     """What the dashboard calls the study. Raises UserError when its storage has none."""
-    with contextlib.closing(open_storage(storage_url(config), config.study)) as storage:
+    with contextlib.closing(open_storage(storage_url(config), config.study, reading=True)) as storage:
         try:
             found: int = storage.backend.get_study_id_from_name(config.study)
         except KeyError:

@@ -28,7 +28,7 @@ def compare_and_show(paths: list[Path], console: Console, out: Path | None = Non
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if out is not None:
         _write(found, out)
-        console.print(f"Written to {out}", soft_wrap=True)
+        console.print(f"Written to {out}", soft_wrap=True, markup=False)
     return found.as_dict()
 
 

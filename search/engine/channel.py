@@ -1,4 +1,4 @@
-"""The engine's end of the pipes: commands in, events out, one JSON object a line."""
+"""The engine's end of the pipes: commands in, events out, one JSON object a line; and what asks it to stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
+
+from ..study.failures import heeded
 
 Message = dict[str, Any]
 
@@ -19,11 +22,13 @@ class Channel:
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        self._out.write("\n")  # ends a line that something has begun to print at its import
         os.dup2(2, 1)
         self._lock = threading.Lock()
         self._commands: queue.Queue[Message] = queue.Queue()
         self.stop = threading.Event()
         """Set when the running trial should stop at its next boundary."""
+        self._leaving = threading.Event()
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
 
     def send(self, kind: str, **fields: Any) -> None:
@@ -34,8 +39,24 @@ class Channel:
             self._out.flush()
 
     def next_command(self) -> Message:
-        """The next command, waiting for it."""
-        return self._commands.get()
+        """The next command, waiting for it; `leave` once a signal has come."""
+        return {"type": "leave"} if self._leaving.is_set() else self._commands.get()
+
+    def begin(self) -> None:
+        """A trial starts: what was asked of the one before is done."""
+        self.stop.clear()
+        if self._leaving.is_set():
+            self.stop.set()
+
+    def heed_signals(self) -> None:
+        """Stop and leave when told so by a signal, and pass it on: the supervisor may not have got it."""
+        on_stop_signal(self._leave)
+
+    def _leave(self, name: str) -> None:
+        self._leaving.set()
+        self.stop.set()
+        self._commands.put({"type": "leave"})
+        self.send("signalled", name=name)
 
     def decision(self, number: int, step: int) -> Message:
         """The supervisor's word on a rung. It always answers, also when it has asked for a stop."""
@@ -53,6 +74,23 @@ class Channel:
             else:
                 self._commands.put(message)
         os._exit(0)
+
+
+def on_stop_signal(told: Callable[[str], None]) -> None:
+    """Have `told` called with the name of each signal that asks for a stop, in a thread: a handler may take no lock.
+
+    SIGINT is ignored: Ctrl-C reaches an engine through its supervisor.
+    """
+    names: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def tell() -> None:
+        while True:
+            told(names.get())
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for each in heeded():
+        signal.signal(each, lambda number, frame: names.put(signal.Signals(number).name))
+    threading.Thread(target=tell, name="signals", daemon=True).start()
 
 
 def die_with_parent() -> None:

@@ -19,11 +19,13 @@ from typing import Any
 import torch
 
 from ..study.failures import LOST_CONTACT
-from .channel import Channel, die_with_parent
+from .channel import Channel, die_with_parent, on_stop_signal
 from .main import classify
 from .ranks import lost_contact
 
 VERBS = ("cache", "check", "evaluate", "export", "report", "train")
+RESUMED = ("train",)
+"""Verbs that stop where they can be gone on with; a signal ends the others at once."""
 
 
 class Silent:
@@ -34,6 +36,10 @@ class Silent:
     def send(self, kind: str, **fields: Any) -> None:
         """Say nothing."""
 
+    def heed_signals(self) -> None:
+        """Stop with all other ranks when told so by a signal."""
+        on_stop_signal(lambda name: self.stop.set())
+
 
 def main(verb: str, request: Path) -> None:
     """Answer one request. Every failure is reported before the process leaves."""
@@ -41,6 +47,8 @@ def main(verb: str, request: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us through the parent
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     channel = Silent() if several and os.environ.get("RANK", "0") != "0" else Channel()
+    if verb in RESUMED:
+        channel.heed_signals()
     try:
         answer = import_module(f"{__package__}.{verb}").answer
         channel.send("done", **answer(json.loads(request.read_text("utf-8")), channel))

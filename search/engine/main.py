@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import errno
 import logging
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -30,8 +28,8 @@ log = logging.getLogger(__name__)
 def main(folder: Path) -> None:
     """Serve one supervisor until its pipe ends; every failure is reported before the process leaves."""
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us through the supervisor
     channel = Channel()
+    channel.heed_signals()
     try:
         serve(folder, channel)
     except Exception as error:
@@ -39,18 +37,17 @@ def main(folder: Path) -> None:
         sys.exit(1)
 
 
-def serve(folder: Path, channel: Channel, make_run: Callable[[Engine, Channel, Message], Run] = Run) -> NoReturn:
-    """Load what the study needs, then run one trial after another until the channel's end ends the process."""
+def serve(folder: Path, channel: Channel, make_run: Callable[[Engine, Channel, Message], Run] = Run) -> None:
+    """Load what the study needs, then run one trial after another until a signal or the channel's end."""
     engine = Engine(read_folder(folder))
     engine.cache_bias()
     warnings = engine.warnings()
     for line in warnings:
         log.warning("look at: %s", line)
     channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe(), warnings=warnings)
-    while True:
-        command = channel.next_command()
+    while (command := channel.next_command())["type"] != "leave":
         if command["type"] == "run":
-            channel.stop.clear()
+            channel.begin()
             make_run(engine, channel, command).finish()
 
 

@@ -7,7 +7,6 @@ and scores come from rank 0 alone, so all ranks are always at the same step.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -71,14 +70,14 @@ class LeaderChannel(Channel):
 
 
 class FollowerChannel(Channel):
-    """The channel of any other rank: hears rank 0, and tells the supervisor of nothing but its own failure."""
+    """The channel of any other rank: hears rank 0, and tells of nothing but its own failure, or a signal."""
 
     def __init__(self, talk: Talk) -> None:
         super().__init__()
         self._talk = talk
 
     def send(self, kind: str, **fields: Any) -> None:
-        if kind == "failed":
+        if kind in ("failed", "signalled"):
             super().send(kind, **fields)
 
     def next_command(self) -> Message:
@@ -100,10 +99,10 @@ def lost_contact(error: Exception) -> bool:
 
 def main(folder: Path) -> None:
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all ranks through rank 0
     talk = join_ranks()
     leads = talk.rank == 0
     channel = LeaderChannel(talk) if leads else FollowerChannel(talk)
+    channel.heed_signals()
     make_run: Callable[[Engine, Channel, Message], Run] = (
         partial(LeaderRun, talk) if leads else partial(FollowerRun, talk)
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,15 @@ from ...trainers.loop.sft import StepReport
 from ...trainers.settings import ModelSettings
 from ...trainers.teachers.cached import CachedModels
 from ...trainers.teachers.sources import LabelColumn, Source
-from ..study.files import write_json
+from ..study.files import write_atomic, write_json
 from ..study.winner_file import WinnerFile, against_search, load_winner
 from .channel import Channel
 from .helper import Silent
-from .inputs import problems_fingerprint, training_prompts
+from .inputs import meet, problems_fingerprint, training_prompts
 
 RESULT_FILE = "result.json"
+DATE_FILE = "date.txt"
+"""What chat templates print as today, in the output's folder."""
 PER_PROBLEM = {"item_scores", "problem_ids"}
 LONG_WAIT = timedelta(days=7)
 """Ranks wait so long for one that evaluates or saves."""
@@ -55,7 +57,8 @@ class Training:
             teacher=winner.teacher if live and "teacher" in needs else None,
             sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and PartialState().num_processes > 1,
         )
-        self.data = load_demonstrations(winner.data, self.resident.tokenizer, base, day=winner.date)
+        self.data = load_demonstrations(winner.data, self.resident.tokenizer, base, day=self._day())
+        meet(self.resident, self.data, winner.data, winner.evaluation)
         self.problems = self._problems()
         self.cached: dict[str, Source] = {} if live else self._caches()
         self.notes = against_search(winner, self._fingerprints(), "a full run")
@@ -63,6 +66,8 @@ class Training:
             self.resident, self.data, winner.target, winner.training, winner.run,
             model=winner.model, base=base, folder=out, seed=winner.seed, teacher=self._teacher_content(),
         )  # fmt: skip
+        if self.main:
+            write_atomic(out / DATE_FILE, f"{self.data.style.day}\n")
 
     def finish(self) -> dict[str, Any]:
         """Train, save, and score the result on the report problems; what came out."""
@@ -91,6 +96,13 @@ class Training:
     @property
     def _batch(self) -> int:
         return self.winner.training.effective_batch
+
+    def _day(self) -> date | None:
+        """The study's date; a winner that names none keeps that of its training's first start."""
+        kept = self.out / DATE_FILE
+        if self.winner.date is None and kept.is_file():
+            return date.fromisoformat(kept.read_text("utf-8").strip())
+        return self.winner.date
 
     def _warnings(self) -> list[str]:
         winner = self.winner

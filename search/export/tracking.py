@@ -6,9 +6,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..store.study import stored_identity
 from ..study.config import StudyConfig
-from ..tracking.address import study_key, tracking_uri
-from ..tracking.mlflow import artifact_root, connect
+from ..tracking.address import run_key, study_place, tracking_uri
+from ..tracking.connection import artifact_root, connect
 from .choice import Winner
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def track_export(config: StudyConfig, winner: Winner, directory: Path) -> dict[s
 
 def study_run(client: MlflowClient, config: StudyConfig) -> str:
     """Id of the study's run, or of a new one where the store has none."""
-    key = study_key(config).replace("'", "")
+    key = run_key(config.study, study_place(config), stored_identity(config))
     experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {config.data.title}"
     found = client.get_experiment_by_name(experiment)
     number = (

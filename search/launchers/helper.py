@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from ...spaces.errors import UserError
+from .process import PYTHON, SAFE, parse_message
 
 MODULE = "qtarget.search.engine.helper"
 Hear = Callable[[Mapping[str, Any]], None]
@@ -33,7 +35,7 @@ def ask(
     request: Mapping[str, Any],
     hear: Hear,
     *,
-    start: Sequence[str] = (sys.executable,),
+    start: Sequence[str] = PYTHON,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
     """What a process of the engine's room answers to `request` (JSON data); empty from a rank that only computes along.
@@ -52,9 +54,9 @@ def run(name: str, command: Sequence[str], hear: Hear, stop: Stop | None = None)
     pipe = subprocess.PIPE
     last: dict[str, Any] = {}
     with (
-        tempfile.TemporaryFile("w+", errors="replace") as errors,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         # standard input stays open until the end: its end would tell an engine to leave
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors) as process,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env={**os.environ, **SAFE}) as process,
     ):
         for message in _messages(process, stop):
             hear(message)
@@ -77,14 +79,15 @@ def _messages(process: subprocess.Popen[bytes], stop: Stop | None) -> Iterator[d
             stop.drain()
             if stop.count > 1:
                 process.kill()
-            process.stdin.write(b'{"type": "stop"}\n')
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # the signal has reached it, too, and it has left
+                process.stdin.write(b'{"type": "stop"}\n')
+                process.stdin.flush()
         if process.stdout in ready:
             read = cast(Any, process.stdout).read1()
             if not read:
                 return
             *lines, buffer = (buffer + read).split(b"\n")
-            yield from (json.loads(line) for line in lines if line.startswith(b"{"))
+            yield from (message for line in lines if (message := parse_message(line)) is not None)
 
 
 def _raise_fault(name: str, code: int, last: Mapping[str, Any], words: str) -> None:
@@ -93,5 +96,5 @@ def _raise_fault(name: str, code: int, last: Mapping[str, Any], words: str) -> N
         raise UserError(failure["message"], field=failure.get("field"))
     if failure is not None:
         raise RuntimeError(f"{name} failed: {failure['message']}\n{failure.get('traceback', '')}")
-    if code:
+    if code and last.get("type") != "done":  # a launcher of ranks that a signal has ended, too, says so by its status
         raise RuntimeError(f"{name} ended with status {code}; it said:\n{words}")

@@ -16,8 +16,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ..study.failures import STOP_SIGNALS
+
 Message = dict[str, Any]
-Cause = tuple[Literal["oom", "crash"], str]
+Cause = tuple[Literal["oom", "crash", "stopped"], str]
+PYTHON = (sys.executable, "-P")
+"""Without the current folder among what can be imported: a `random.py` there is not Python's."""
+SAFE = {"PYTHONSAFEPATH": "1"}
+"""The same, as an environment that the processes it starts inherit."""
 
 
 class RunningEngine(Protocol):
@@ -39,7 +45,7 @@ class RunningEngine(Protocol):
     def dead(self) -> bool: ...
 
     def cause_of_death(self) -> Cause:
-        """(`oom` or `crash`, sentence) of a dead engine."""
+        """(`oom`, `crash` or, by a signal that asks for an end, `stopped`; sentence) of a dead engine."""
         ...
 
     def close(self, patience: float = 10.0) -> None:
@@ -69,11 +75,12 @@ class EngineProcess:
         self._kernel_kills = _kernel_kills()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(study_folder)],
+                [*PYTHON, "-m", module, str(study_folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **(environment or {})},
+                env={**os.environ, **SAFE, "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+                | dict(environment or {}),
                 # Ctrl-C in the terminal is for the supervisor alone: it stops the engine at a step boundary
                 start_new_session=True,
             )
@@ -98,8 +105,7 @@ class EngineProcess:
         while chunk := self._events.read(1 << 16):
             self._rest += chunk
         *lines, self._rest = self._rest.split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+        yield from (message for line in lines if (message := parse_message(line)) is not None)
 
     @property
     def dead(self) -> bool:
@@ -115,6 +121,8 @@ class EngineProcess:
         if code == -signal.SIGKILL and _kernel_kills() > self._kernel_kills:
             return "oom", "the kernel's OOM killer ended the engine"
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        if -code in STOP_SIGNALS:
+            return "stopped", f"the engine was told to stop ({name})"
         return "crash", f"the engine died ({name}); see {self.log.name}"
 
     def close(self, patience: float = 10.0) -> None:
@@ -133,6 +141,17 @@ class EngineProcess:
 
     def log_tail(self, lines: int = 20) -> str:
         return "\n".join(self.log.read_text("utf-8", errors="replace").splitlines()[-lines:])
+
+
+def parse_message(line: bytes) -> Message | None:
+    """One line of a process that speaks JSON objects; None for what a library has printed among them."""
+    if not line.startswith(b"{"):
+        return None
+    try:
+        message: Message = json.loads(line)
+    except ValueError:
+        return None
+    return message if "type" in message else None
 
 
 def _kernel_kills() -> int:

@@ -68,8 +68,10 @@ class Host:
             return [{"type": "failed", "failure": failure.model_dump()}], ("crash", self._refused)
         select.select([self._engine], [], [], POLL_SECONDS)
         dead = self._engine.dead  # asked first: whatever it said before is still in the pipe
-        messages = list(self._engine.receive())
-        return messages, self._engine.cause_of_death() if dead else None
+        # a signal to one node's engine ends that engine, and not the study
+        messages = [message for message in self._engine.receive() if message["type"] != "signalled"]
+        cause = self._engine.cause_of_death() if dead else None
+        return messages, ("crash", cause[1]) if cause is not None and cause[0] == "stopped" else cause
 
     def send(self, command: Message) -> None:
         self._engine.send(command)

@@ -5,9 +5,10 @@ Knows how long it may go on, whom to confirm, and how it ended; shows nothing.
 budget.py      how long a call may go on, besides the slots of the queue, and what it keeps for the confirmation
 by_hand.py     what people put into a queue: designs of their own, and failed trials once more
 confirm.py     confirmation: the best designs and plain SFT, retrained with fresh seeds
+log.py         run.log in the study's folder: what happened and when, whatever becomes of the terminal
 plan.py        from a claimed slot to its trial: baselines as they were published, everything else from the sampler
 seen.py        which problems trials have answered, so that a confirmation asks others
-signals.py     Ctrl-C and SIGTERM as something to wait on: the first asks for a clean stop, the second for a quick one
+signals.py     signals as something to wait on: the first asks for a clean stop, the same one again for a quick one
 summary.py     how a call of `run_study` ended, and how each slot did
 supervisor.py  one `qtarget run`: create or resume the study, keep its engines busy until no slot is left
 task.py        a claimed trial on its way through an engine

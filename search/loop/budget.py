@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -135,7 +136,11 @@ class Spending:
 
 
 def parse_until(text: str | None, now: datetime | None = None) -> datetime | None:
-    """The next moment a clock shows `07:00` here, or an ISO date and time (local where it names no zone).
+    """The moment that a person means by `--until`.
+
+    `07:00` or `7:00`: the next moment a clock shows that here, also on nights when clocks change (a time that is left
+    out then comes as much later as they jump); `07:00-05:00`: the next one in that zone; `+8h`, `+90m`, `+1h30m`: from
+    now; an ISO date and time: local where it names no zone.
 
     Raises UserError for anything else, and for a moment that has passed.
     """
@@ -143,16 +148,45 @@ def parse_until(text: str | None, now: datetime | None = None) -> datetime | Non
         return None
     now = now or datetime.now().astimezone()
     try:
-        if "T" in text or "-" in text:
-            moment = datetime.fromisoformat(text)
-            moment = moment if moment.tzinfo else moment.astimezone()
-        else:
-            clock = time.fromisoformat(text)
-            moment = datetime.combine(now.date(), clock).astimezone()
-            if moment <= now:
-                moment = datetime.combine(now.date() + timedelta(days=1), clock).astimezone()
-    except ValueError:
-        raise UserError(f"`--until` must be a time like 07:00 or 2030-01-31T07:00, but got {text!r}") from None
+        moment = _after(text.strip(), now) or _next_clock(text.strip(), now) or _dated(text.strip())
+    except (ValueError, OverflowError):
+        raise UserError(
+            "`--until` must be a time like 07:00, 07:00+01:00 or 2030-01-31T07:00, or a time from now like +8h or "
+            f"+1h30m, but got {text!r}"
+        ) from None
     if moment <= now:
         raise UserError(f"`--until` must lie ahead, but got {moment.isoformat()}, and it is {now.isoformat()}")
     return moment
+
+
+def _after(text: str, now: datetime) -> datetime | None:
+    """`+1h30m`; the zone of the answer is that of `now`, which makes no difference to when it is."""
+    found = re.fullmatch(r"\+(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?", text)
+    if found is None or not any(found.groups()):
+        return None
+    hours, minutes = (float(part or 0) for part in found.groups())
+    return now + timedelta(hours=hours, minutes=minutes)
+
+
+def _next_clock(text: str, now: datetime) -> datetime | None:
+    """`07:00`, with or without a zone: the first such moment after `now`."""
+    found = re.fullmatch(r"(\d{1,2}):(\d{2})(:\d{2})?(Z|[+-]\d{2}:?\d{2})?", text)
+    if found is None:
+        return None
+    clock = time.fromisoformat(f"{found[1]:0>2}:{found[2]}{found[3] or ''}{found[4] or ''}")
+    today = (now.astimezone(clock.tzinfo) if clock.tzinfo else now.astimezone()).date()
+    days = (datetime.combine(today + timedelta(days=day), clock) for day in (0, 1, 2))
+    moments = [moment for day in days for moment in (_local(day) if day.tzinfo is None else [day])]
+    return min(moment for moment in moments if moment > now)
+
+
+def _local(moment: datetime) -> list[datetime]:
+    """When clocks here show a time: twice where they are put back over it, later where they jump over it."""
+    both = [moment.replace(fold=fold).astimezone() for fold in (0, 1)]
+    shown = [each for each in both if each.replace(tzinfo=None, fold=0) == moment]
+    return shown or [max(both)]
+
+
+def _dated(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.astimezone()

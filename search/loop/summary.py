@@ -10,6 +10,9 @@ from ..store.history import TrialRecord
 from ..study.events import TrialState
 from .budget import Over
 
+ABANDONED = "abandoned"
+"""Why an attempt ended that could not save its last steps."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -31,6 +34,17 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         winner, sft = (record.as_dict() if record else None for record in (self.winner, self.sft))
         return {**vars(self), "counts": dict(self.counts), "winner": winner, "sft": sft}
+
+
+def stopped_sentence(records: Sequence[TrialRecord]) -> str:
+    """What a stop has cost, and how to go on."""
+    cut = [str(r.number) for r in records if r.state == "waiting" and r.chain and r.chain[-1]["why"] == ABANDONED]
+    if not cut:
+        return "Stopped; nothing is lost. The same command goes on from the checkpoints."
+    return (
+        f"Stopped before trial {', '.join(cut)} could save its last steps. The same command goes on from the "
+        "checkpoints before them."
+    )
 
 
 def ended(records: Sequence[TrialRecord]) -> dict[int, TrialState]:

@@ -9,7 +9,7 @@ import logging
 import math
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from ..study.events import Event, Listener, StudyEnded, StudyStarted, TrialEnded
 from ..study.resume import refuse_other_inputs
 from ..study.trial import trial_folder
 from .budget import Budget, Over, Spending
+from .log import run_log
 from .plan import Planned, Planner, first_slots
 from .signals import StopSignals
 from .summary import Summary, ended
@@ -57,7 +58,8 @@ def run_study(
     """Create the study, or go on with it, until every slot of its queue is finished.
 
     `trials` replaces the number of slots of the configuration. `until` (with a time zone) is a deadline at which
-    running trials stop at their next step and keep their checkpoint; so do Ctrl-C and SIGTERM, a second one at once.
+    running trials stop at their next step and keep their checkpoint; so they do at Ctrl-C, SIGTERM, SIGHUP and
+    SIGUSR1, whether this process or an engine gets it, and at once when the same one comes again.
     `hours` is a budget of engine hours over all trials of the study, those before this call included; it ends likewise.
     With `reserve` the search ends early enough for a confirmation on so many engines to fit into what is left of both,
     if it ever does.
@@ -96,12 +98,21 @@ def _supervise(
     try:
         if launch is None:
             launch, workers = place(study.config.engine.ranks, workers)
-        with StopSignals() as signals:
-            return Supervisor(study, listeners, budget, workers, launch).run(signals)
+        with run_log(study.folder) as written, StopSignals() as signals:
+            return Supervisor(study, [written, *listeners], budget, workers, launch).run(signals)
     finally:
         study.storage.close()
         for listener in listeners:
-            listener.close()
+            _guarded(listener.close)
+
+
+def _guarded(action: Callable[[], None]) -> str | None:
+    """Do what only shows or tracks: it may not end the study, nor leave the process. Why it failed, if it did."""
+    try:
+        action()
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 class Supervisor:
@@ -111,6 +122,7 @@ class Supervisor:
         self, study: Study, listeners: Sequence[Listener], budget: Budget, workers: int, launch: Launch
     ) -> None:
         self._study, self._listeners = study, listeners
+        self._failing: list[Listener] = []
         self._spending = Spending(budget, study.config)
         self._disk = Disk(study.folder, study.config.limits.disk_gigabytes)
         self._queue = Queue(study.config, study.storage)
@@ -128,6 +140,7 @@ class Supervisor:
     def run(self, signals: StopSignals) -> Summary:
         state: Literal["finished", "stopped", "failed"] = "failed"
         self._study.storage.patience.give_up = lambda: self._is_over(signals)
+        self._study.storage.patience.held_up = self._pause_if_long
         try:
             if self._study.stored:
                 self._queue.reap()
@@ -143,6 +156,12 @@ class Supervisor:
             finally:
                 self._queue.leave()
         return self._summary("finished" if state == "finished" else "stopped")
+
+    def _pause_if_long(self, seconds: float) -> None:
+        """A storage that is away for so long may have been out of reach for this host only."""
+        if seconds > self._study.config.limits.lease_seconds / 2 and not self._study.storage.url.startswith("sqlite"):
+            for worker in self._workers:
+                worker.pause()
 
     def _start_engines(self, signals: StopSignals) -> None:
         """The first engine sees all inputs before the study is created: what cannot work leaves nothing behind."""
@@ -167,8 +186,8 @@ class Supervisor:
         records, config = self._look(), self._study.shown_config
         done, folder = ended(records), str(self._study.folder)
         inputs = next((worker.inputs for worker in self._workers if worker.inputs is not None), {})
-        warnings = tuple(inputs.get("warnings", ()))
-        self._emit(StudyStarted(self._study.name, folder, len(records), len(done), config, done, warnings))
+        warnings, identity = tuple(inputs.get("warnings", ())), self._study.identity
+        self._emit(StudyStarted(self._study.name, folder, len(records), len(done), config, done, warnings, identity))
 
     def _work(self, signals: StopSignals) -> Literal["finished", "stopped"]:
         while not self._is_over(signals):
@@ -187,7 +206,8 @@ class Supervisor:
     def _is_over(self, signals: StopSignals) -> bool:
         """Whether someone has asked to stop, or the budget has run out."""
         running = {worker.task.claim.number: worker.task.seconds for worker in self._workers if worker.task}
-        over: Over | Literal["signal"] | None = "signal" if signals.count else self._spending.over(running)
+        asked = signals.count or any(worker.told_to_stop for worker in self._workers)
+        over: Over | Literal["signal"] | None = "signal" if asked else self._spending.over(running)
         self._ended = over or "finished"
         return over is not None
 
@@ -260,6 +280,9 @@ class Supervisor:
 
     def _stop_all(self, signals: StopSignals) -> None:
         """First signal or deadline: stop at the next step. Second signal: at once."""
+        told = next((worker.told_to_stop for worker in self._workers if worker.told_to_stop), signals.name)
+        if told and any(worker.task for worker in self._workers):
+            log.warning("%s: running trials stop at their next step", told)
         for worker in self._workers:
             worker.stop("interrupted")
         while any(worker.task for worker in self._workers) and signals.count < 2:
@@ -282,6 +305,9 @@ class Supervisor:
 
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:
-            listener.on_event(event)
+            failure = _guarded(partial(listener.on_event, event))
+            if failure is not None and listener not in self._failing:
+                self._failing.append(listener)
+                log.warning("%s failed (%s); the study goes on", type(listener).__name__, failure)
         if isinstance(event, TrialEnded) and event.state != "interrupted":
             drop_checkpoints(self._look())

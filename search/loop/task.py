@@ -22,6 +22,8 @@ class Task:
     renewed: float = field(default_factory=time.monotonic)
     stopping: Literal["interrupted", "timeout"] | None = None
     stop_asked: float = 0.0
+    paused: bool = False
+    """Whether it was asked to stop because the storage is away."""
     earlier: float = field(init=False)
     """Seconds of the attempts before this one."""
 

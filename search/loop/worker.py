@@ -21,6 +21,7 @@ from ..study.events import Event, ProblemsDone, RungScored, StepDone, TrialEnded
 from ..study.events import TrialState as EndState
 from ..study.failures import Failure, decide
 from ..study.trial import TrialSpec, trial_folder
+from .summary import ABANDONED
 from .task import Task
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class Worker:
         self.check_inputs: Callable[[Mapping[str, str]], None] = lambda fingerprints: None  # raises UserError
         self.task: Task | None = None
         self._idle_deaths, self._last_sign = 0, time.monotonic()
+        self.told_to_stop: str | None = None
+        """What asked the engine to stop, if anything but this supervisor did: all of the study stops then."""
         self.disk_full = -math.inf
         """When the engine last found no room on the disk, in the seconds of `time.monotonic`."""
 
@@ -106,7 +109,14 @@ class Worker:
             except LeaseLostError as error:
                 self._let_go(error)
         if dead and self.engine is engine:
-            kind, reason = engine.cause_of_death()
+            self._on_death(engine)
+
+    def _on_death(self, engine: RunningEngine) -> None:
+        kind, reason = engine.cause_of_death()
+        if kind == "stopped" or self.told_to_stop is not None:
+            self.told_to_stop = self.told_to_stop or reason
+            self.abandon()
+        else:
             self._on_failure(Failure(kind=kind, message=reason, traceback=engine.log_tail()))
 
     def _handle(self, message: Message) -> None:
@@ -119,6 +129,8 @@ class Worker:
                 self._send_trial(self.task)
         elif kind == "unplaced" and self.task is not None:
             self._give_back(self.task, "no node has room for its engine")
+        elif kind == "signalled":
+            self.told_to_stop = f"the engine got {message['name']}"
         elif kind == "failed":
             self._on_failure(Failure.model_validate(message["failure"]))
         elif self.task is not None and message.get("number") == self.task.claim.number:
@@ -167,7 +179,7 @@ class Worker:
         if task is not None and task.stopping == "timeout":
             failure = self._timeout()  # killed because it did not stop when asked
         if task is not None and task.stopping == "interrupted":
-            self._give_back(task)
+            self._give_back(task, ABANDONED)
         elif failure.kind in ("bug", "user"):
             self._end_study(failure)
         elif task is not None:
@@ -282,11 +294,20 @@ class Worker:
             self.discard_engine()
             self._on_stopped(task, {})
 
+    def pause(self) -> None:
+        """Have the trial stop at its next step: its lease cannot be renewed, and another host may take it over.
+
+        It is given back, or let go, when the storage answers again.
+        """
+        if self.task is not None and self.engine is not None and self.inputs is not None and not self.task.paused:
+            self.task.paused = True
+            self.engine.send({"type": "stop", "number": self.task.claim.number})
+
     def abandon(self) -> None:
         """Kill the engine and put the trial back: it goes on from its last checkpoint."""
         self.discard_engine()
         if self.task is not None:
-            self._give_back(self.task, "abandoned")
+            self._give_back(self.task, ABANDONED)
 
     def discard_engine(self) -> None:
         if self.engine is not None:

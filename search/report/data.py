@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ...evaluation.statistics.confirmation import Comparison
@@ -21,7 +20,7 @@ from ...spaces.errors import UserError
 from ..loop.confirm import verdict_files, within_scores
 from ..store.history import State, TrialRecord, best, plain_sft, read_records
 from ..store.slots import slots_of
-from ..store.storage import open_storage
+from ..store.storage import open_storage, sqlite_path
 from ..store.study import held_against, storage_url
 from ..study.config import PUBLISHED, StudyConfig
 from ..study.config_file import FOLDER_FILE, load_study, read_folder
@@ -160,12 +159,12 @@ def _from_storage(folder: Path, config: StudyConfig | None, notes: Notes) -> _St
     if config is None:
         return None
     url = storage_url(config)
-    file = make_url(url).database if url.startswith("sqlite") else None
-    if file is not None and not Path(file).is_file():
-        notes.append(f"The study's storage is missing: {Path(file).name} is not there; trials are read from folders.")
+    file = sqlite_path(url) if url.startswith("sqlite") else None
+    if file is not None and not file.is_file():
+        notes.append(f"The study's storage is missing: {file.name} is not there; trials are read from folders.")
         return None
     try:
-        with closing(open_storage(url, config.study)) as storage:
+        with closing(open_storage(url, config.study, reading=True)) as storage:
             study = optuna.load_study(study_name=config.study, storage=storage.backend)
             trials = slots_of(study.get_trials(deepcopy=False))
             return _Stored(_readable(trials, folder, notes), _importances(study), dict(study.user_attrs))

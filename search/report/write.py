@@ -13,7 +13,7 @@ from ...spaces.errors import UserError
 from ..report import figures as figures
 from ..store.history import TrialRecord, front
 from ..study.files import write_atomic
-from ..study.redaction import redact
+from ..study.secrets import redact
 from ..terminal.tables import decisive, winner_sentence
 from .costs import costs, failures
 from .data import StudyData, gather

@@ -83,7 +83,7 @@ def load_history(study: StudyConfig | Path | str) -> list[TrialRecord]:
     Raises UserError when the folder, the storage or the study is not there.
     """
     config = study if isinstance(study, StudyConfig) else read_folder(Path(study))
-    with closing(open_storage(storage_url(config), config.study)) as storage:
+    with closing(open_storage(storage_url(config), config.study, reading=True)) as storage:
         try:
             loaded = optuna.load_study(study_name=config.study, storage=storage.backend)
         except KeyError:

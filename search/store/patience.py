@@ -6,14 +6,16 @@ import errno
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from ..study.redaction import redact
+from ...spaces.errors import UserError
+from ..study.secrets import redact
+from .server import passes
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -30,26 +32,31 @@ class Patience:
     def __init__(self) -> None:
         self.give_up: Callable[[], bool] = lambda: False
         """Asked between two tries: whether to wait no longer (Ctrl-C, the deadline)."""
+        self.held_up: Callable[[float], None] = lambda seconds: None
+        """Told between two tries how long this has been waited for."""
 
     def wait_for(self, action: Callable[[], Result]) -> Result:
         """The result of `action`, tried again after each failure that `passing` names.
 
         Raises KeyboardInterrupt when told to give up: nothing can be stored any more, and what was running is found and
-        put back at the next start.
+        put back at the next start. Raises UserError for what a database refuses, and will go on to refuse.
         """
-        waiting = False
+        waiting, begun = False, time.monotonic()
         while True:
             try:
                 result = action()
             except Exception as error:
                 reason = passing(error)
                 if reason is None:
+                    if (refused := _refusal(error)) is not None:
+                        raise refused from error
                     raise
                 if self.give_up():
                     raise KeyboardInterrupt(f"stopped while waiting: {reason}") from error
                 if not waiting:
                     log.warning("%s; the study pauses until that has passed", reason)
                 waiting = True
+                self.held_up(time.monotonic() - begun)
                 time.sleep(PAUSE_SECONDS)
             else:
                 if waiting:
@@ -83,12 +90,28 @@ class Patience:
 
 def passing(error: BaseException) -> str | None:
     """What stands in the way, if it may pass by itself; None for any other error."""
+    return next(filter(None, map(_passing, _chain(error))), None)
+
+
+def _refusal(error: BaseException) -> UserError | None:
+    """What to tell of an error of the database that does not pass; None for any other error."""
+    if not isinstance(error, DBAPIError | optuna.exceptions.StorageInternalError):
+        return None
+    causes = [str(link.orig) for link in _chain(error) if isinstance(link, DBAPIError)]
+    said = redact(causes[-1] if causes else str(error)).strip().partition("\n")[0]
+    return UserError(
+        f"`storage` must take what a study writes, but the database refuses it ({said}); mend that, and the same "
+        "command goes on",
+        field="storage",
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it came from."""
     link: BaseException | None = error
     while link is not None:
-        if (reason := _passing(link)) is not None:
-            return reason
+        yield link
         link = link.__cause__ or link.__context__
-    return None
 
 
 def _passing(error: BaseException) -> str | None:
@@ -100,6 +123,6 @@ def _passing(error: BaseException) -> str | None:
     if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
         stuck = "disk I/O error" in said or "database is locked" in said
         return f"the database cannot be written ({said})" if stuck else None
-    if isinstance(error, OperationalError | InterfaceError):
+    if isinstance(error, DBAPIError) and passes(error):
         return f"the database server is away ({said})"
     return None

@@ -40,7 +40,7 @@ class LeaseLostError(RuntimeError):
 
 @dataclass
 class Claim:
-    """A trial that this supervisor may run until its lease expires."""
+    """A trial that this supervisor may run for as long as it renews its lease."""
 
     trial: Trial
     lease: Lease
@@ -86,6 +86,7 @@ class Queue:
         self._pruner = make_pruner(config.search, config.training.steps)
         self._lease_seconds = config.limits.lease_seconds
         self._tokens: list[str] = []
+        self._watch = leases.Watch()
         self._view: optuna.Study | None = None
         """The study for reading; its trials are read anew each time."""
 
@@ -172,7 +173,7 @@ class Queue:
         """Extend the lease and keep the `seconds` used so far; raises LeaseLostError when it has been taken over."""
         with self._storage.lock():
             self._check(claim)
-            claim.lease = claim.lease.renewed(self._lease_seconds)
+            claim.lease = claim.lease.renewed()
             self._set(claim.trial._trial_id, leases.ATTRIBUTE, claim.lease.model_dump())
             if seconds is not None:
                 self._set(claim.trial._trial_id, "seconds", seconds)
@@ -270,7 +271,10 @@ class Queue:
     def reap(self) -> list[int]:
         """Put trials whose supervisor is gone back among the waiting ones; their numbers."""
         with self._storage.lock():
-            lost = [trial for trial in self.slots() if trial.state == TrialState.RUNNING and _is_lost(trial)]
+            running = [trial for trial in self.slots() if trial.state == TrialState.RUNNING]
+            held = {trial.number: leases.read_lease(trial.user_attrs) for trial in running}
+            tokens = self._watch.lost([lease for lease in held.values() if lease is not None])
+            lost = [trial for trial in running if (lease := held[trial.number]) is None or lease.token in tokens]
             for trial in lost:
                 self._release(trial._trial_id, trial.user_attrs, "supervisor lost")
         return [trial.number for trial in lost]
@@ -301,11 +305,6 @@ class Queue:
 
     def _set(self, trial_id: int, name: str, value: Any) -> None:
         self._storage.backend.set_trial_user_attr(trial_id, name, value)
-
-
-def _is_lost(trial: FrozenTrial) -> bool:
-    lease = leases.read_lease(trial.user_attrs)
-    return lease is None or lease.lost()
 
 
 def _link(why: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Opening the store that holds a study's queue: SQLite by default, PostgreSQL or MySQL for several hosts.
+"""Opening the store that holds a study's queue: SQLite by default, PostgreSQL, MySQL or MariaDB for several hosts.
 
 Every change of a trial's state happens under one lock a study: SQLite ignores FOR UPDATE (six processes on one file
 claim the same trial twice), and Optuna has no compare-and-set for a trial that leaves RUNNING.
@@ -6,27 +6,30 @@ claim the same trial twice), and Optuna has no compare-and-set for a trial that 
 
 from __future__ import annotations
 
-import hashlib
-import re
+import os
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import optuna
 import psutil
 import sqlalchemy
 from filelock import FileLock
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from ...spaces.errors import UserError
-from ..study.redaction import redact
+from ..study.secrets import redact
+from ..study.urls import encoded, shown
+from .copies import Copy
 from .patience import Patience
+from .server import LOCK_SECONDS, ServerLock, alone, prepare, require_driver, with_driver
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -46,9 +49,6 @@ NETWORK_FILE_SYSTEMS = frozenset(
     }
     | {"fuse.glusterfs", "fuse.ceph", "fuse.juicefs", "fuse.s3fs", "fuse.gcsfuse", "fuse.beegfs", "orangefs", "panfs"}
 )
-LOCK_SECONDS = 120.0
-"""A claim takes milliseconds; whoever waits this long learns that something is stuck."""
-
 Lock = Callable[[], AbstractContextManager[None]]
 
 
@@ -61,59 +61,116 @@ class StudyStorage:
     lock: Lock
     patience: Patience
     """Once open, a full disk or a server that is away makes every call wait."""
+    copy: Copy | None = None
+    """What is read instead of a file that may not be written."""
 
     @property
     def shown(self) -> str:
         """The URL with its password hidden, for messages, reports and logs."""
-        return redact(self.url)
+        return shown(self.url)
 
     def close(self) -> None:
         """Give the connections back; the next use opens new ones."""
         self.backend.remove_session()
         _engine(self.backend).dispose()
+        if self.copy is not None:
+            self.copy.remove()
 
 
 def sqlite_url(path: Path) -> str:
-    return f"sqlite:///{path.absolute()}"
+    """URL of an SQLite file, whatever characters its path has."""
+    plain = f"sqlite:///{path.absolute()}"
+    for url in (plain, URL.create("sqlite", database=str(path.absolute())).render_as_string(hide_password=False)):
+        if sqlite_path(url) == path.absolute():
+            return url
+    return f"sqlite:///file:{quote(str(path.absolute()))}?uri=true"  # SQLAlchemy before 2.1 decodes nothing
 
 
-def open_storage(url: str, lock_name: str = "qtarget") -> StudyStorage:
+def placed(url: str, base: Path) -> str:
+    """A database's URL as a file of settings has it: a relative path of SQLite starts at `base`, passwords are encoded.
+
+    A `?` that no query follows is part of a path.
+    """
+    start = "sqlite:///"
+    if not url.startswith(start):
+        return encoded(url)
+    path, _, query = url.removeprefix(start).partition("?")
+    if query and "=" not in query:
+        path, query = f"{path}?{query}", ""
+    if query or path.startswith(("file:", ":memory:")) or (path.startswith("/") and "?" not in path):
+        return url
+    return sqlite_url(base / path)
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file that an SQLite URL names; None where it names none. Raises ArgumentError for what is no URL."""
+    parsed = make_url(url)
+    if not parsed.database or parsed.database == ":memory:":
+        return None
+    if parsed.query.get("uri") == "true" and parsed.database.startswith("file:"):
+        return Path(unquote(parsed.database.removeprefix("file:")))
+    return Path(parsed.database)
+
+
+def open_storage(url: str, lock_name: str = "qtarget", *, reading: bool = False) -> StudyStorage:
     """Open the store at `url`, creating its tables once.
 
+    `reading`: nothing will be written; an SQLite file that may not be written, on a read-only mount or of another user,
+    is then read from a copy.
+
     Raises UserError (field `storage`) when the URL cannot be read, the server cannot be reached, or an SQLite file lies
-    on a network file system.
+    on a network file system, or may not be written.
     """
-    patience = Patience()
+    patience, url = Patience(), encoded(url)
     try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            return _open_sqlite(url, parsed.database, patience)
-        backend = _rdb(_with_installed_driver(url), {"pool_pre_ping": True}, patience)
+        if make_url(url).get_backend_name() == "sqlite":
+            return _open_sqlite(url, reading, patience)
+        return _open_server(url, lock_name, patience)
     except UserError:
         raise
     except Exception as error:  # the drivers raise whatever they like; all of it means "cannot be opened"
         raise UserError(_cannot_open(url, error), field="storage") from None
-    return StudyStorage(url, backend, _server_lock(backend, lock_name, patience), patience)
+
+
+def _open_server(url: str, lock_name: str, patience: Patience) -> StudyStorage:
+    named = with_driver(url)
+    require_driver(named, "storage")
+    with alone(named):
+        backend = _rdb(named, {"pool_pre_ping": True}, patience)
+        prepare(_engine(backend))
+    lock = ServerLock(_engine(backend), lock_name)
+    return StudyStorage(url, backend, lambda: lock.held(patience.wait_for), patience)
 
 
 def _rdb(url: str, engine_kwargs: dict[str, object], patience: Patience) -> BaseStorage:
+    template = url.replace("{", "{{").replace("}", "}}")  # which Optuna fills in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.storages.get_storage(patience.guard(RDBStorage(url, engine_kwargs=engine_kwargs)))
+        return optuna.storages.get_storage(patience.guard(RDBStorage(template, engine_kwargs=engine_kwargs)))
 
 
-def _open_sqlite(url: str, database: str | None, patience: Patience) -> StudyStorage:
-    if not database or database == ":memory:":
+def _open_sqlite(url: str, reading: bool, patience: Patience) -> StudyStorage:
+    path = sqlite_path(url)
+    if path is None:
         raise UserError(
             f"`storage` must outlive the process, but got {url}; name a file: sqlite:////absolute/path/study.db",
             field="storage",
         )
-    path = Path(database)
     if not path.parent.is_dir():
         raise UserError(
             f"`storage` must lie in a folder that exists, but got {url} and there is no {path.parent}; create it",
             field="storage",
         )
+    if not _may_write(path):
+        if not reading:
+            raise UserError(
+                f"`storage` must be writable, but got {url} on a read-only file system or of another user; "
+                "`status`, `report --out` and `compare` can read it",
+                field="storage",
+            )
+        copy = Copy(path)
+        copied = _open_sqlite(sqlite_url(copy.path), False, patience)
+        return StudyStorage(url, copied.backend, copied.lock, patience, copy)
     system = file_system(path)
     if system in NETWORK_FILE_SYSTEMS:
         raise UserError(
@@ -133,6 +190,11 @@ def _open_sqlite(url: str, database: str | None, patience: Patience) -> StudySto
 def _held(lock: FileLock, patience: Patience) -> Iterator[None]:
     with patience.wait_for(lock.acquire):
         yield
+
+
+def _may_write(path: Path) -> bool:
+    files = (path.parent, path, path.with_name(f"{path.name}.lock"))
+    return all(os.access(file, os.W_OK) for file in files if file.exists())
 
 
 def _write_ahead(path: Path) -> None:
@@ -171,59 +233,21 @@ def file_system(path: Path) -> str:
     return max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
 
 
-def _with_installed_driver(url: str) -> str:
-    """`postgresql://` means psycopg 3, the driver of the `postgres` extra."""
-    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
-
-
-def _server_lock(backend: BaseStorage, name: str, patience: Patience) -> Lock:
-    """A lock that the database server holds for one connection and frees when that connection dies."""
-    engine = _engine(backend)
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-    if engine.dialect.name == "postgresql":
-        take, give, values = "SELECT pg_advisory_lock(:key)", "SELECT pg_advisory_unlock(:key)", {"key": key}
-    elif engine.dialect.name in ("mysql", "mariadb"):
-        take, give, values = f"SELECT GET_LOCK(:key, {LOCK_SECONDS:.0f})", "SELECT RELEASE_LOCK(:key)", {"key": key}
-    else:
-        raise ArgumentError(f"no lock for {engine.dialect.name}; use sqlite, postgresql or mysql")
-
-    def taken() -> sqlalchemy.Connection:
-        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        try:
-            if connection.execute(sqlalchemy.text(take), values).scalar() == 0:
-                raise TimeoutError(f"not free within {LOCK_SECONDS:.0f} s")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    @contextmanager
-    def held() -> Iterator[None]:
-        with patience.wait_for(taken) as connection:
-            try:
-                yield
-            finally:
-                with suppress(DBAPIError):  # the connection is gone, and the lock with it
-                    connection.execute(sqlalchemy.text(give), values)
-
-    return held
-
-
 def _cannot_open(url: str, error: Exception) -> str:
     reason = redact(str(error)).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     password = _password(url)
     if password:
         reason = reason.replace(password, "***")
     return (
-        f"`storage` must be a database URL that can be opened, but got {redact(url)} ({reason}); "
-        "use sqlite:////absolute/path/study.db, or postgresql://user:password@host/database with a running server "
-        "(extra `postgres`)"
+        f"`storage` must be a database URL that can be opened, but got {shown(url)} ({reason}); "
+        "use sqlite:////absolute/path/study.db, postgresql://user:password@host/database (extra `postgres`) or "
+        "mysql://user:password@host/database (extra `mysql`) with a running server"
     )
 
 
 def _password(url: str) -> str | None:
     try:
-        password = make_url(url).password
+        password = make_url(encoded(url)).password
     except ArgumentError:
         return None
     return None if password is None else str(password)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,13 +18,16 @@ from ...spaces.errors import UserError
 from ..study.config import StudyConfig
 from ..study.config_file import parse_study
 from ..study.folder_file import read_folder, write_folder, write_host
-from ..study.redaction import redact
-from ..study.references import filled
 from ..study.resume import Change, as_searched, decisive, hold_against, refuse_changes, refuse_other_inputs, said
+from ..study.secrets import filled, redact
 from .prior import Prior
-from .storage import StudyStorage, open_storage, sqlite_url
+from .storage import StudyStorage, open_storage, placed, sqlite_url
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # events say what happens; its own lines would break progress bars
+
+
+IDENTITY = "identity"
+"""User attribute of a study: drawn when it was created, so that one made anew under the old name is another."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Study:
         uri = data["tracking"]["uri"]
         return {**data, **hidden, "tracking": {**data["tracking"], "uri": redact(uri) if uri else None}}
 
+    @property
+    def identity(self) -> str | None:
+        """As its storage has it; None for a study from before studies had one."""
+        return stored_attributes(self.storage, self.name).get(IDENTITY)
+
     def create(self, fingerprints: dict[str, str], prior: Prior | None = None) -> None:
         """Make the study, or check that an existing one saw the same inputs; raises UserError when it did not.
 
@@ -66,6 +75,8 @@ class Study:
             before = study.user_attrs.get("fingerprints")
             if before is not None:
                 refuse_other_inputs(before, fingerprints, self.name)
+            if before is None:
+                study.set_user_attr(IDENTITY, secrets.token_hex(8))
             if before is None or not self.joined:  # a joiner's own paths are nobody else's business
                 study.set_user_attr("config", self.shown_config)
                 study.set_user_attr("version", __version__)
@@ -151,12 +162,15 @@ def searched(config: StudyConfig) -> Searched:
 
 def held_against(config: StudyConfig, stored: Mapping[str, Any]) -> Searched:
     """The same by what the storage says of the study."""
+    if "config" not in stored:
+        return Searched(config, stored.get("fingerprints", {}), [])
+    config = _dated(config, stored["config"].get("date"))
+    before = {**stored["config"], "date": stored["config"].get("date") or str(config.date)}
     try:
-        used = as_searched(stored["config"], config)
-    except (UserError, KeyError):  # of a version that wrote it in another way, or none
+        used = as_searched(before, config)
+    except (UserError, KeyError):  # of a version that wrote it in another way
         used = config
-    changes = decisive(stored["config"], config) if "config" in stored else []
-    return Searched(used, stored.get("fingerprints", {}), changes)
+    return Searched(used, stored.get("fingerprints", {}), decisive(before, config))
 
 
 def _dated(config: StudyConfig, stored: str | None) -> StudyConfig:
@@ -204,10 +218,14 @@ def storage_url(config: StudyConfig) -> str:
     """
     if config.storage is None:
         return sqlite_url(config.study_folder / "study.db")
-    url, prefix = filled(config.storage, "storage"), "sqlite:///"
-    if url.startswith(prefix) and not url.startswith(f"{prefix}/"):
-        return sqlite_url(config.base_folder / url.removeprefix(prefix))
-    return url
+    return placed(filled(config.storage, "storage"), config.base_folder)
+
+
+def stored_identity(config: StudyConfig) -> str | None:
+    """Of a study that exists; None for one from before studies had one."""
+    with closing(open_storage(storage_url(config), config.study, reading=True)) as storage:
+        found: str | None = stored_attributes(storage, config.study).get(IDENTITY)
+        return found
 
 
 def stored_attributes(storage: StudyStorage, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,12 +10,20 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from ...spaces.settings import Settings
-from .redaction import printable, redact
+from .secrets import printable, redact
 
 Kind = Literal["oom", "diverged", "timeout", "crash", "disk", "bug", "user"]
 
 LOST_CONTACT = 75
 """Exit code of a rank that ends because another one is gone."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Ask for an end at the next step: a scheduler or `kill`, a terminal that was closed, SLURM before its time limit."""
+
+
+def heeded() -> list[signal.Signals]:
+    """Those of STOP_SIGNALS that this process was not started to ignore, as `nohup` does with a closed terminal."""
+    return [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
 
 
 class Failure(Settings):

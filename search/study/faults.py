@@ -12,17 +12,14 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from ...spaces.errors import UserError
-from .redaction import redact
+from .secrets import redact
 
 _KINDS = {
-    "model_type": "be a mapping of keys to values",
-    "model_attributes_type": "be a mapping of keys to values",
-    "dict_type": "be a mapping of keys to values",
-    "tuple_type": "be a list",
-    "list_type": "be a list",
-    "string_type": "be text",
+    "model_type": "be a valid dictionary",
+    "model_attributes_type": "be a valid dictionary",
+    "tuple_type": "be a valid list",
 }
-"""Rules whose words in pydantic name Python's types or our classes."""
+"""Rules whose words in pydantic name our classes, or what YAML does not have."""
 _SHALLOW = ("_type", "_parsing", "too_short", "literal_error")
 """Ends of the names of rules that a value breaks, too, when something inside of it is at fault."""
 

@@ -51,8 +51,8 @@ def _checked(name: str) -> str:
     own = _CONFIRMATION.sub("", name)
     if re.fullmatch(r"[\w.-]+", own) is None or not own.strip("."):
         raise ValueError(
-            f"a name must be made of letters, digits, `_`, `-` and dots, and of more than dots, but got {name[:80]!r}; "
-            "it names a folder"
+            "a name must match the pattern [\\w.-]+ (letters, digits, `_`, `-` and dots), and be more than dots, but "
+            f"got {name[:80]!r}; it names a folder"
         )
     if (size := len(own.encode())) > LONGEST_BYTES:
         raise ValueError(

@@ -54,14 +54,12 @@ def read_folder(folder: Path) -> StudyConfig:
         )
     try:
         read = read_json(file) or {}
-        config = StudyConfig.model_validate(read)
+        config, own = StudyConfig.model_validate(read), read_json(_host_file(place)) or {}
     except ValidationError as error:
         raise refusal(error, str(file), read, StudyConfig) from None
     except (ValueError, OSError) as error:
         raise UserError(f"{file} must be readable, but {' '.join(str(error).split())}; restore it") from None
-    found = relocated(config, place)
-    own = read_json(_host_file(place)) or {}
-    return found.model_copy(update=own)
+    return relocated(config, place).model_copy(update=own)
 
 
 def written_folder(folder: Path) -> Path | None:

@@ -57,12 +57,14 @@ def compare(stored: Mapping[str, Any], new: StudyConfig) -> list[Change]:
 
 def _asks_for_the_old(field: str, value: Any) -> bool:
     """Whether a setting that came with a later version is set to what earlier ones did."""
-    return field.endswith(".system") and value in (None, "", "none")
+    return field.endswith(".system") and value is None
 
 
 def decisive(stored: Mapping[str, Any], new: StudyConfig) -> list[Change]:
     """Fields that decide trials and differ."""
-    free_too = () if new.candidates else (KEPT_FOR_LATER,)
+    free_too = set() if new.candidates else {KEPT_FOR_LATER}
+    if new.date is None:  # the study's own is meant
+        free_too.add("date")
     return [change for change in compare(stored, new) if not change.free and change.field not in free_too]
 
 

@@ -13,6 +13,7 @@ from ..loop.budget import is_confirmed
 from ..study.config import StudyConfig
 from ..study.config_file import find_study
 from .progress import ask_and_show
+from .reach import reached_storage, reached_tracking
 from .tables import show_bias
 
 
@@ -22,16 +23,19 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     Raises UserError for what the user can mend, RuntimeError for anything else that would fail.
     """
     config = find_study(path)
+    reached = {"storage": reached_storage(config), "tracking": reached_tracking(config)}
+    for name, url in reached.items():
+        console.print(f"{name:<10} {url}", soft_wrap=True, markup=False)
     console.print("Loading model and data, then one worst-case step for each kind of design ...")
     facts = ask_and_show("check", {"study": str(path)}, console)
-    facts |= {
+    facts |= reached | {
         "study": config.study,
         "trials": config.search.trials,
         "estimate_seconds": estimate_seconds(config, facts),
         "confirmation_seconds": confirmation_seconds(config, facts),
     }
     for name, line in facts["inputs"].items():
-        console.print(f"{name:<10} {line}", soft_wrap=True)
+        console.print(f"{name:<10} {line}", soft_wrap=True, markup=False)
     size = config.space.size()
     console.print(
         f"space      {size.dimensions} dimensions, {size.combinations} combination(s) of families, "
@@ -46,10 +50,10 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         )
     show_bias(facts["cache_bias"], console)
     for line in problem_lines(facts):
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, markup=False)
     verdicts = ", ".join(f"{count} {name}" for name, count in facts["verdicts"].items() if count)
     error = f" (first error: {facts['first_error']})" if facts["first_error"] else ""
-    console.print(f"verdicts   of the untrained model: {verdicts}{error}", soft_wrap=True)
+    console.print(f"verdicts   of the untrained model: {verdicts}{error}", soft_wrap=True, markup=False)
     for line in facts["warnings"]:
         console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
     verdict = f"{len(facts['warnings'])} thing(s) to look at, above." if facts["warnings"] else "All is well."

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ..store.study import searched
 from ..study.config import StudyConfig
 from ..study.config_file import find_study
 from ..study.files import read_json
+from .output import lost_output
 from .progress import STATE_STYLE
 from .tables import confirmation_sentence, duration, score_text, winner_sentence
 
@@ -96,7 +97,7 @@ def snapshot(config: StudyConfig, records: Sequence[TrialRecord] | None = None) 
         waiting = sum(record.state == "waiting" for record in records)
         left = mean * (waiting + sum(1 - each.step / max(1, each.steps) for each in running))
         if running:
-            end = datetime.now().astimezone() + timedelta(seconds=left / len(running))
+            end = (datetime.now(UTC) + timedelta(seconds=left / len(running))).astimezone()
     return Snapshot(config.study, records, running, spent, left, end)
 
 
@@ -214,9 +215,9 @@ def view(found: Snapshot) -> RenderableType:
 
 
 def follow(path: Path, console: Console, *, every: float = 2.0) -> dict[str, Any]:
-    """Show a study, and its confirmation once that runs, until nothing is left of either; Ctrl-C ends it.
+    """Show a study, and its confirmation once that runs, until nothing is left of either, or nobody reads on.
 
-    Only reads. Returns the last snapshot as data. Raises UserError when there is no study.
+    Ctrl-C ends it. Only reads. Returns the last snapshot as data. Raises UserError when there is no study.
     """
     config = searched(find_study(path)).config
     with Live(console=console, auto_refresh=False, transient=False) as live:
@@ -227,7 +228,7 @@ def follow(path: Path, console: Console, *, every: float = 2.0) -> dict[str, Any
             if verdict is not None:
                 frame = Group(frame, Text(confirmation_sentence(verdict), style="bold"))
             live.update(frame, refresh=True)
-            if not shown.left:
+            if not shown.left or lost_output():
                 return {"study": config.study, "confirmation": verdict, **shown.as_dict()}
             time.sleep(every)
 

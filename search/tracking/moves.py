@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from ..study.files import read_json, write_json
+from ..study.folder_file import FOLDER_FILE
 
 KEY_FILE = "tracking_key.json"
 """In the study's folder: what its runs are found by, and where the folder lay then."""
@@ -28,12 +29,12 @@ def kept_key(study: str, folder: Path, written: Path, *, own_store: bool) -> str
     here = folder.resolve()
     kept = _read(folder) or {"key": f"{study}@{written.resolve()}", "folder": str(written.resolve())}
     before = Path(kept["folder"])
-    other, own = before / KEY_FILE, folder / KEY_FILE
+    other, own = before / FOLDER_FILE, folder / FOLDER_FILE
     copied = other.is_file() and not (own.is_file() and other.samefile(own))  # the same one, where it is mounted twice
     key = f"{study}@{here}" if copied and not own_store else kept["key"]
-    if kept != {"key": key, "folder": str(here)} or not own.is_file():
+    if kept != {"key": key, "folder": str(here)} or not (folder / KEY_FILE).is_file():
         with suppress(OSError):  # a read-only folder is looked at only
-            write_json(own, {"key": key, "folder": str(here)})
+            write_json(folder / KEY_FILE, {"key": key, "folder": str(here)})
     return key
 
 

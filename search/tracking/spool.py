@@ -33,6 +33,8 @@ class Entry:
     data: dict[str, Any]
     end: int
     """Byte offset behind the entry."""
+    identity: str | None = None
+    """Of the study: one that was made anew under the old name has another."""
 
 
 class SpoolTakenError(RuntimeError):
@@ -60,13 +62,23 @@ class EventSpool:
         except BlockingIOError:
             os.close(self._file)
             raise SpoolTakenError(str(path)) from None
+        except OSError:
+            pass  # a file system without locks: nobody else is kept away
         self._size = os.fstat(self._file).st_size
         if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
             self._pending.append(b"\n")
-        self.delivered = int(self._offset_path.read_text()) if self._offset_path.exists() else 0
+        self.delivered = self._saved_offset()
 
-    def append(self, event: Event) -> None:
+    def _saved_offset(self) -> int:
+        """From the start where it cannot be read: what is written twice changes nothing."""
+        try:
+            return min(int(self._offset_path.read_bytes()), self._size)
+        except (OSError, ValueError):
+            return 0
+
+    def append(self, event: Event, identity: str | None = None) -> None:
         line = {"kind": type(event).__name__, "milliseconds": time.time_ns() // 1_000_000, "data": asdict(event)}
+        line |= {} if identity is None else {"identity": identity}
         with self._lock:
             self._pending.append(json.dumps(line, default=str).encode() + b"\n")
             self._write()
@@ -117,7 +129,7 @@ def read_entries(path: Path, offset: int = 0) -> Iterator[Entry]:
                 entry = json.loads(line)
             except ValueError:
                 continue
-            yield Entry(entry["kind"], entry["milliseconds"], entry["data"], file.tell())
+            yield Entry(entry["kind"], entry["milliseconds"], entry["data"], file.tell(), entry.get("identity"))
 
 
 def open_spool(folder: Path) -> EventSpool:
@@ -147,30 +159,30 @@ class Logged:
     """Steps and rungs that this host's journals hold already: a resumed trial passes them again, bit for bit."""
 
     def __init__(self, folder: Path) -> None:
-        self._last_step: dict[int, int] = {}
-        self._rungs: set[tuple[int, int]] = set()
+        self._last_step: dict[tuple[str | None, int], int] = {}
+        self._rungs: set[tuple[str | None, int, int]] = set()
         for path in folder.glob("tracking*.jsonl"):
             for entry in read_entries(path):
                 if entry.kind in ("StepDone", "RungScored"):
-                    self._note(entry.kind, entry.data["number"], entry.data["step"])
+                    self._note(entry.kind, entry.identity, entry.data["number"], entry.data["step"])
 
-    def is_new(self, event: Event) -> bool:
+    def is_new(self, event: Event, identity: str | None = None) -> bool:
         """Whether `event` is worth logging and has not been logged; it counts as logged from now on."""
         if isinstance(event, StepDone):
-            new = _worth_logging(event) and event.step > self._last_step.get(event.number, 0)
+            new = _worth_logging(event) and event.step > self._last_step.get((identity, event.number), 0)
         elif isinstance(event, RungScored):
-            new = (event.number, event.step) not in self._rungs
+            new = (identity, event.number, event.step) not in self._rungs
         else:
             return True
         if new:
-            self._note(type(event).__name__, event.number, event.step)
+            self._note(type(event).__name__, identity, event.number, event.step)
         return new
 
-    def _note(self, kind: str, number: int, step: int) -> None:
+    def _note(self, kind: str, identity: str | None, number: int, step: int) -> None:
         if kind == "StepDone":
-            self._last_step[number] = max(step, self._last_step.get(number, 0))
+            self._last_step[identity, number] = max(step, self._last_step.get((identity, number), 0))
         else:
-            self._rungs.add((number, step))
+            self._rungs.add((identity, number, step))
 
 
 def _worth_logging(event: StepDone) -> bool:

@@ -170,8 +170,9 @@ class SearchSpace(GrownSettings):
         """What is wrong with flat parameters, some or all of a point's; empty when a point may have them."""
         rules: dict[str, Any] = {f"training.{name}": rule for name, rule in self.training.items()}
         for part in PARTS:
-            rules[part] = Options(options=tuple(self.part(part)))
-            for family in self.part(part):
+            families = tuple(self.part(part))
+            rules |= {part: Options(options=families)} if len(families) > 1 else {}
+            for family in families:
                 rules |= {f"{part}.{family}.{knob}": rule for knob, rule in self.rules(part, family).items()}
         known = [name for name, rule in rules.items() if is_searched(rule)]
         return [

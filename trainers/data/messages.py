@@ -199,6 +199,12 @@ def lacking(message: Message, learnt: str) -> str | None:
     return None
 
 
+def unwritten(message: Message, learnt: str) -> list[str]:
+    """Keys beside those that `lacking` looks at, whose text is not in what is learnt."""
+    known = {"role", "content", "tool_calls", "name", "id", *REASONING, *FLAGS}
+    return [key for key, text in message.items() if key not in known and isinstance(text, str) and text not in learnt]
+
+
 def _pieces(call: Mapping[str, Any]) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """Each name and value of a call, with the forms in which templates write it."""
     yield call["name"], (call["name"],)

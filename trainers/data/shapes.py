@@ -149,6 +149,8 @@ class _Shape:
         completion = self._cell(row, column, "completion_column")
         if not self.settings.chat:
             return self._plain(row, prompt, completion, prompt_column, column)
+        if row.values.get("system"):
+            self.notes.count("a column `system` is not read beside `prompt`: write it as a message", row.place)
         if isinstance(prompt, str):
             prompt = [{"role": "user", "content": _asking(prompt, row.place, prompt_column)}]
         given = read_messages(prompt, row.place, prompt_column, self.notes)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import UserError
 from .known import Known
-from .messages import Message, lacking
+from .messages import Message, lacking, unwritten
+from .notes import Notes
 from .shapes import RESERVED, Conversation, Span
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class ChatTemplate:
         except Exception as error:  # templates raise what they like, and Python adds its own
             raise _refusal(self.tokenizer, error, place) from error
 
-    def turns(self, conversation: Conversation) -> list[RenderedTurn]:
+    def turns(self, conversation: Conversation, notes: Notes) -> list[RenderedTurn]:
         """A demonstration as text. Where a template shortens earlier answers, each learnt answer is a text of its own.
 
         Raises UserError when an answer, or the tools, are not in the text that the template makes of them.
@@ -90,6 +91,9 @@ class ChatTemplate:
         borders = [self._borders(conversation, number) for number in conversation.learnt]
         if not borders:
             return [RenderedTurn("", (), place=conversation.place)]
+        for number, (prompt, text) in zip(conversation.learnt, borders, strict=True):
+            for key in unwritten(conversation.messages[number], text[len(prompt) :]):
+                notes.count(f"the key `{key}` of an answer is not in what its chat template writes", conversation.place)
         whole = borders[-1][1]
         together = all(whole.startswith(text) for _, text in borders)
         if together:

@@ -58,6 +58,18 @@ def test_turns_before_the_question(tmp_path: Path, task: dict[str, Any], turns: 
     assert all(not problem.asking.turns for problem in problems(tmp_path, None))
 
 
+@pytest.mark.parametrize("said", ["From_Demonstrations", "from-demonstrations", "default"])
+def test_a_way_to_say_the_default_is_no_system_message(said: str) -> None:
+    assert TaskSettings(path="p.jsonl", system=said) == TaskSettings(path="p.jsonl")
+    assert TaskSettings(path="p.jsonl", system="None").system is None
+
+
+def test_half_a_character_in_a_problem_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"question": "a \\ud800", "answer": "1"}\n')
+    with pytest.raises(UserError, match=r"Unicode text, but line 1 of p.jsonl"):
+        load_problems(EvaluationSettings(tasks=(TaskSettings(path="p.jsonl"),), problems=2), tmp_path, 0)
+
+
 def test_variables_are_those_of_the_demonstrations_unless_given(tmp_path: Path) -> None:
     assert problems(tmp_path, STYLE)[0].asking.variables == {"thinking": False}
     assert problems(tmp_path, STYLE, chat_template_kwargs={"thinking": True})[0].asking.variables == {"thinking": True}

@@ -384,7 +384,7 @@ def test_a_row_may_have_an_error_of_its_own(tmp_path):
         verdict = judge(problems[question].claim(f"\\boxed{{{answer}}}")).verdict
         assert verdict is (Verdict.CORRECT if right else Verdict.WRONG), (question, answer)
     bad = write_jsonl(tmp_path / "b.jsonl", [{"question": f"q{i}", "answer": "1", "off": "some"} for i in range(2)])
-    with pytest.raises(UserError, match=r"`off` must be a number .* row 1 of .* has 'some'"):
+    with pytest.raises(UserError, match=r"`off` must be a number .* line 1 of .* has 'some'"):
         load_problems(settings(bad, problems=2, error_column="off"), tmp_path, 0)
 
 

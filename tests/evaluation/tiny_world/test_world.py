@@ -185,7 +185,7 @@ def test_foreign_manifest_does_not_count(tmp_path: Path, manifest: str) -> None:
 def test_command_prints_progress_as_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--seed", "3", "--settings", SMALL.model_dump_json()]) == 0
     reports = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert all(report.keys() == {"phase", "done", "total"} for report in reports)
+    assert all(report.keys() == {"type", "phase", "done", "total"} for report in reports)
     assert all(a["done"] < b["done"] for a, b in pairwise(reports) if a["phase"] == b["phase"])
     assert (tmp_path / "study.yaml").is_file()
 

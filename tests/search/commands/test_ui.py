@@ -20,9 +20,12 @@ from qtarget.spaces.errors import UserError
 
 
 def test_the_dashboard_answers_until_ctrl_c(tmp_path: Path) -> None:
+    """Also where requests go through a proxy, which does not know servers of this host."""
     config = searched(tmp_path)
     command = [sys.executable, "-m", "qtarget", "ui", str(config.study_folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as shown:
+    proxies = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
+    environment = {**os.environ, **proxies}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as shown:
         assert shown.stdout is not None
         line = shown.stdout.readline()
         found = re.fullmatch(r"optuna-dashboard +(http://127\.0\.0\.1:\d+/dashboard/studies/1)\n", line)

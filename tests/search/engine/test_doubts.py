@@ -6,12 +6,14 @@ import datetime
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from small_study import small_config, write_small_study
 
 from qtarget.search.engine.inputs import Engine
+from qtarget.search.engine.train import DATE_FILE, Training
 from qtarget.search.study.config_file import load_study
 from qtarget.search.terminal.check import check_study
 
@@ -51,3 +53,12 @@ def test_a_study_on_another_day_has_the_same_fingerprints_by_its_date(study: Pat
     assert prints[0] == prints[1] != prints[2]
     problem = engines[0].splits.search[0]
     assert [turn["content"] for turn in problem.asking.turns] == ["be brief"] and problem.asking.day == days[0]
+
+
+def test_a_training_goes_on_with_the_date_it_began_with(tmp_path: Path) -> None:
+    given = SimpleNamespace(out=tmp_path, winner=SimpleNamespace(date=None))
+    assert Training._day(given) is None  # type: ignore[arg-type]
+    (tmp_path / DATE_FILE).write_text("2024-02-09\n")
+    assert Training._day(given) == datetime.date(2024, 2, 9)  # type: ignore[arg-type]
+    given.winner.date = datetime.date(2024, 2, 10)
+    assert Training._day(given) == given.winner.date  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ threading.Event().wait()
 def test_stray_output_does_not_reach_the_pipe_and_the_end_of_commands_ends_the_engine() -> None:
     pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
     with subprocess.Popen([sys.executable, "-c", CHATTER], text=True, **pipes) as engine:
+        assert engine.stdout.readline() == "\n", "whatever stands in the pipe before is cut off"
         assert json.loads(engine.stdout.readline()) == {"type": "ready", "value": 0.1}
         engine.stdin.write('{"type": "run", "n": 7}\n{"type": "stop"}\n')
         engine.stdin.flush()

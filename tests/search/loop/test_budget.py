@@ -105,29 +105,53 @@ def test_the_deadline_counts_in_any_time_zone() -> None:
     assert spending(Budget(until=ahead), None, {}).over({}) is None
 
 
+EVENING = "2026-03-27T22:00:00+01:00"
+SPRING, AUTUMN = "2026-03-28T22:00:00+01:00", "2026-10-24T22:00:00+02:00"
+"""Evenings before the clocks change: 02:00 is followed by 03:00, and 03:00 by 02:00."""
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "now", "expected"),
     [
-        ("07:00", "2026-03-28T07:00:00+01:00"),
-        ("23:30", "2026-03-27T23:30:00+01:00"),
-        ("2026-03-29T07:00", "2026-03-29T07:00:00+02:00"),  # the clocks have changed that night
-        ("2026-03-29T07:00+09:00", "2026-03-29T07:00:00+09:00"),
+        ("07:00", EVENING, "2026-03-28T07:00:00+01:00"),
+        ("7:00", EVENING, "2026-03-28T07:00:00+01:00"),
+        ("23:30", EVENING, "2026-03-27T23:30:00+01:00"),
+        ("22:00", EVENING, "2026-03-28T22:00:00+01:00"),
+        ("2026-03-29T07:00", EVENING, "2026-03-29T07:00:00+02:00"),
+        ("2026-03-29 07:00", EVENING, "2026-03-29T07:00:00+02:00"),
+        ("2026-03-29T07:00+09:00", EVENING, "2026-03-29T07:00:00+09:00"),
+        ("07:00-05:00", EVENING, "2026-03-28T07:00:00-05:00"),
+        ("17:30-05:00", EVENING, "2026-03-27T17:30:00-05:00"),
+        ("02:00+09:00", EVENING, "2026-03-29T02:00:00+09:00"),
+        ("7:00Z", EVENING, "2026-03-28T07:00:00+00:00"),
+        ("+8h", EVENING, "2026-03-28T06:00:00+01:00"),
+        ("+1h30m", EVENING, "2026-03-27T23:30:00+01:00"),
+        ("+90min", EVENING, "2026-03-27T23:30:00+01:00"),
+        ("+0.5h", EVENING, "2026-03-27T22:30:00+01:00"),
+        ("07:00", SPRING, "2026-03-29T07:00:00+02:00"),
+        ("+8h", SPRING, "2026-03-29T07:00:00+02:00"),
+        ("02:30", SPRING, "2026-03-29T03:30:00+02:00"),  # no clock shows it that night
+        ("07:00", AUTUMN, "2026-10-25T07:00:00+01:00"),
+        ("+8h", AUTUMN, "2026-10-25T05:00:00+01:00"),
+        ("02:30", AUTUMN, "2026-10-25T02:30:00+02:00"),
+        ("02:30", "2026-10-25T02:40:00+02:00", "2026-10-25T02:30:00+01:00"),  # the second time
+        ("02:30", "2026-10-25T02:40:00+01:00", "2026-10-26T02:30:00+01:00"),
     ],
 )
-def test_until_is_the_next_such_moment_here(text: str, expected: str, monkeypatch) -> None:
+def test_until_is_the_next_such_moment_here(text: str, now: str, expected: str, monkeypatch) -> None:
     import time
 
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
-        now = datetime.fromisoformat("2026-03-27T22:00:00+01:00")
-        assert parse_until(text, now).isoformat() == expected
+        found = parse_until(text, datetime.fromisoformat(now))
+        assert found == datetime.fromisoformat(expected)
     finally:
         monkeypatch.undo()
         time.tzset()
 
 
-@pytest.mark.parametrize("text", ["25:00", "tomorrow", "2001-01-01T00:00"])
+@pytest.mark.parametrize("text", ["25:00", "tomorrow", "2001-01-01T00:00", "+8", "8h", "+", "+0h", "", "7:0", "+9e9h"])
 def test_until_must_be_a_moment_ahead(text: str) -> None:
     with pytest.raises(UserError, match="`--until` must"):
         parse_until(text)

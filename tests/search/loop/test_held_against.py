@@ -50,6 +50,11 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "study.yaml"
 
 
+def confirm(study: Path) -> dict[str, Any] | None:
+    """Confirm with a deadline, and so without loading the models for the report."""
+    return confirm_file(study, QUIET, until="2100-01-01T00:00")
+
+
 def edit(study: Path, **changes: Any) -> Path:
     """The study's file with other settings in some sections."""
     read = yaml.safe_load(study.read_text())
@@ -69,10 +74,10 @@ def script_of_confirmations(study: Path, monkeypatch: pytest.MonkeyPatch, **scri
 
 def test_a_confirmation_asks_for_problems_that_were_not_kept_back(searched: Path, monkeypatch) -> None:
     with pytest.raises(UserError, match="must be above 0 for a confirmation"):
-        confirm_file(searched, QUIET)
+        confirm(searched)
     edit(searched, evaluation={"report_problems": 12})
     script_of_confirmations(searched, monkeypatch)
-    verdict = confirm_file(searched, QUIET)
+    verdict = confirm(searched)
     assert verdict is not None
     (folder,) = load_study(searched).study_folder.glob("confirmation-*-12")
     assert read_json(folder / SEEN_FILE) == {"problems": sorted(f"search-{number:03d}" for number in range(16))}
@@ -87,7 +92,7 @@ def test_a_confirmation_that_asked_what_trials_had_seen_says_nothing(searched: P
     write_answers(load_history(load_study(searched))[0].folder / "retention.jsonl", 0.5, 3, prefix="kept")
     assert {"p-002", "kept-002", "search-015"} <= seen_problems(load_study(searched))
     script_of_confirmations(searched, monkeypatch)
-    confirm_file(searched, QUIET)
+    confirm(searched)
     (folder,) = load_study(searched).study_folder.glob("confirmation-*-12")
     write_json(folder / SEEN_FILE, {"problems": ["p3", "p4", "other"]})
     with pytest.raises(UserError, match="trials have seen 2 of its 16"):
@@ -99,7 +104,7 @@ def test_a_confirmation_of_other_inputs_is_refused(searched: Path, monkeypatch, 
     edit(searched, evaluation={"report_problems": 12})
     script_of_confirmations(searched, monkeypatch, fingerprints={name: "other"})
     with pytest.raises(UserError, match=f"a confirmation must use what the search .* used, but {name} has fingerprint"):
-        confirm_file(searched, QUIET)
+        confirm(searched)
     assert stored_verdict(load_study(searched)) is None
 
 
@@ -107,7 +112,7 @@ def test_a_confirmation_of_other_inputs_is_refused(searched: Path, monkeypatch, 
 def test_a_changed_file_is_refused_with_the_way_out(searched: Path, tmp_path: Path, verb: str) -> None:
     edit(searched, evaluation={"report_problems": 12}, training={"steps": 5, "micro_batch": 4})
     verbs: dict[str, Any] = {
-        "confirm": lambda: confirm_file(searched, QUIET),
+        "confirm": lambda: confirm(searched),
         "export": lambda: export_winner(searched, tmp_path / "out", QUIET, unconfirmed=True),
         "evaluate": lambda: evaluate_model("model", searched, None, QUIET),
     }
@@ -138,9 +143,9 @@ def test_failed_replicates_run_again(searched: Path, monkeypatch) -> None:
     edit(searched, evaluation={"report_problems": 12}, limits={"retries": 0})
     script_of_confirmations(searched, monkeypatch, **{"1": ["kill"]})
     with pytest.raises(UserError, match=r"\[1\] are not complete"):
-        confirm_file(searched, QUIET)
+        confirm(searched)
     script_of_confirmations(searched, monkeypatch)
-    assert confirm_file(searched, QUIET) is not None
+    assert confirm(searched) is not None
 
 
 def test_the_newest_verdict_is_no_matter_of_dates(searched: Path) -> None:
@@ -170,7 +175,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_real_engines_confirm_on_problems_that_no_trial_saw(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained.parent, tmp_path / "copy")
     study = edit(tmp_path / "copy" / "study.yaml", evaluation={"report_problems": 24})
-    verdict = confirm_file(study, QUIET, until="2100-01-01T00:00")  # with a deadline a report loads no models
+    verdict = confirm(study)
     assert verdict is not None and verdict["problems"] == 24
     (folder,) = load_study(study).study_folder.glob("confirmation-*-24")
     asked = {json.loads(line)["problem"] for line in (folder / "trials/0000/items.jsonl").read_text().splitlines()}
@@ -178,7 +183,7 @@ def test_real_engines_confirm_on_problems_that_no_trial_saw(trained: Path, tmp_p
     with pytest.raises(
         UserError, match=r"needs 25 problems of problems\.jsonl that no trial has seen, but 24 are left"
     ):
-        confirm_file(edit(study, evaluation={"report_problems": 25}), QUIET)
+        confirm(edit(study, evaluation={"report_problems": 25}))
 
 
 def test_real_engines_refuse_other_golds_and_data(trained: Path, tmp_path: Path) -> None:
@@ -191,4 +196,4 @@ def test_real_engines_refuse_other_golds_and_data(trained: Path, tmp_path: Path)
     golds = (tmp_path / "copy" / "problems.jsonl").read_text().replace('"answer": "', '"answer": "z')
     (tmp_path / "copy" / "problems.jsonl").write_text(golds)
     with pytest.raises(UserError, match=r"data has fingerprint .* evaluation has fingerprint"):
-        confirm_file(edit(study, evaluation={"report_problems": 12}), QUIET)
+        confirm(edit(study, evaluation={"report_problems": 12}))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from safetensors import safe_open
 from scripted_study import Recorder
 from small_study import small_config, write_small_study
 
@@ -94,8 +95,11 @@ def test_kills_and_interrupts_change_nothing(undisturbed, tmp_path: Path) -> Non
         wait_for(metrics(0), lines=5)
         kill(engine_of(first))  # the trial goes on from its checkpoint in a new engine
         wait_for(metrics(1), lines=9)
-        first.send_signal(signal.SIGINT)
+        engine_of(first).send_signal(signal.SIGTERM)  # the whole job, its engine first
+        first.send_signal(signal.SIGTERM)
         assert first.wait(60) == 0 and first.stdout.read().strip() == "stopped"
+    with safe_open(checkpoint_file(metrics(1).parent), "pt") as saved:
+        assert int(saved.metadata()["step"]) == len(metrics(1).read_text().splitlines()), "no step is done twice"
     states = [record.state for record in load_history(config)]
     assert "running" not in states and states.count("waiting") >= 4
     with start(study) as second:

@@ -24,7 +24,7 @@ from qtarget.search.store.history import TrialRecord, best, front, load_history,
 from qtarget.search.study.config_file import load_study, parse_study
 from qtarget.search.terminal.status import show_status
 from qtarget.search.terminal.tables import winner_sentence
-from qtarget.search.tracking.mlflow import flatten
+from qtarget.search.tracking.names import flatten
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
 

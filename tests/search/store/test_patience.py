@@ -13,8 +13,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
-from postgres import postgres_server, server_binaries
 from scripted_study import Recorder, scripted
 from small_study import small_config
 
@@ -22,8 +20,6 @@ from qtarget.search.loop.supervisor import run_study
 from qtarget.search.store import disk, patience
 from qtarget.search.store.history import load_history
 from qtarget.search.store.patience import Patience, passing
-from qtarget.search.store.queue import Queue, Verdict
-from qtarget.search.store.storage import open_storage
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study
 
@@ -105,29 +101,6 @@ def test_ctrl_c_ends_the_wait_for_room_and_the_next_start_goes_on(small_disk: Pa
         run_study(config, [Filler()], launch=scripted)
     fill.__exit__(None, None, None)
     assert run_study(config, launch=scripted).counts["complete"] == 4
-
-
-@pytest.mark.skipif(server_binaries() is None, reason="no PostgreSQL server is installed")
-def test_a_server_that_restarts_loses_nothing() -> None:
-    with postgres_server() as server:
-        storage = open_storage(server.url, "small")
-        optuna.create_study(study_name="small", storage=storage.backend, direction="maximize")
-        queue = Queue(parse_study(small_config()), storage)
-        queue.fill([], 3)
-        first = queue.claim()
-        server.stop()
-        threading.Timer(1.5, server.start).start()
-        assert first is not None
-        queue.finish(first, Verdict(TrialState.COMPLETE, 0.5))  # waits for the server
-        with storage.lock():  # held by a connection that will be gone
-            server.stop()
-            server.start()
-        for _ in range(2):
-            claim = queue.claim()
-            assert claim is not None
-            queue.finish(claim, Verdict(TrialState.COMPLETE, 0.5))
-        assert queue.counts()["complete"] == 3 and queue.claim() is None
-        storage.close()
 
 
 def test_what_does_not_pass_is_raised_at_once() -> None:

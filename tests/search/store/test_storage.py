@@ -1,13 +1,22 @@
 """What cannot be opened is told with the reason, and without the password."""
 
 import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import optuna
 import pytest
+from small_study import small_config
 
 from qtarget.search.store import storage as module
-from qtarget.search.store.storage import file_system, open_storage, sqlite_url
-from qtarget.search.study.redaction import redact
+from qtarget.search.store.storage import file_system, open_storage, sqlite_path, sqlite_url
+from qtarget.search.store.study import storage_url
+from qtarget.search.study.config_file import parse_study
+from qtarget.search.study.secrets import redact
 from qtarget.spaces.errors import UserError
 
 
@@ -29,6 +38,69 @@ def test_a_storage_that_cannot_be_opened(url: str, said: str) -> None:
     assert said.lower() in str(raised.value).lower()
     assert "secret" not in str(raised.value)
     assert raised.value.field == "storage"
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "extra"),
+    [
+        ("mysql://me:secret@host/db", "pymysql", "mysql"),
+        ("mariadb://me:secret@host/db", "pymysql", "mysql"),
+        ("mysql+mysqldb://me:secret@host/db", "MySQLdb", "mysql"),
+        ("postgresql://me:secret@host/db", "psycopg", "postgres"),
+    ],
+)
+def test_a_missing_driver_is_named_with_its_extra(url: str, module: str, extra: str, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"pip install 'qtarget\[{extra}\]'") as raised:
+        open_storage(url)
+    assert raised.value.field == "storage" and "secret" not in str(raised.value)
+
+
+NAMES = ("w? {x} 50% [b]#ü", "a%20b", "plain", "q?uri=true", "{study}", "%(here)s")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    path = tmp_path / name / "study.db"
+    assert sqlite_path(sqlite_url(path)) == path
+    with closing(open_storage(sqlite_url(path), "night")) as storage, storage.lock():
+        optuna.create_study(study_name="night", storage=storage.backend)
+    assert path.stat().st_size > 0 and {file.name[:8] for file in path.parent.iterdir()} == {"study.db"}
+
+
+@pytest.mark.parametrize("name", ["50%", "[b] {x}", "q?x"])
+def test_a_plain_path_is_what_it_says(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    config = parse_study(small_config(storage=f"sqlite:///{name}/own.db") | {"base": str(tmp_path)})
+    assert sqlite_path(storage_url(config)) == tmp_path / name / "own.db"
+    config = parse_study(small_config(storage=f"sqlite:///{tmp_path}/{name}/own.db"))
+    assert sqlite_path(storage_url(config)) == tmp_path / name / "own.db"
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A database on a mount where nothing can be written; its last change is not merged into the file yet."""
+    folder = tmp_path / "mount"
+    folder.mkdir()
+    storage = open_storage(sqlite_url(folder / "study.db"))
+    optuna.create_study(study_name="night", storage=storage.backend)
+    bound = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True)
+    if bound.returncode:
+        pytest.skip("only root may mount")
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+    yield folder / "study.db"
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+    storage.close()
+
+
+def test_what_may_not_be_written_can_be_read(read_only: Path) -> None:
+    with pytest.raises(UserError, match="`storage` must be writable"):
+        open_storage(sqlite_url(read_only))
+    before = set(Path(tempfile.gettempdir()).glob("qtarget-copy-*"))
+    with closing(open_storage(sqlite_url(read_only), reading=True)) as storage:
+        assert [study.study_name for study in storage.backend.get_all_studies()] == ["night"]
+    assert set(Path(tempfile.gettempdir()).glob("qtarget-copy-*")) == before
 
 
 def test_sqlite_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch) -> None:

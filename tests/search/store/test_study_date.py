@@ -14,7 +14,7 @@ from small_study import small_config
 from qtarget.search.loop.confirm import confirmation_config
 from qtarget.search.store.study import Study, joined_config, open_study, storage_url
 from qtarget.search.study.config import Candidate, StudyConfig
-from qtarget.search.study.config_file import FOLDER_FILE, load_study, locate
+from qtarget.search.study.config_file import FOLDER_FILE, find_study, load_study
 from qtarget.spaces import TargetSpec
 from qtarget.spaces.errors import UserError
 
@@ -38,7 +38,7 @@ def test_a_study_keeps_the_date_it_was_given(tmp_path: Path) -> None:
     assert created(write(tmp_path, date=DAY)).config.date == DAY
     path = write(tmp_path)
     assert load_study(path).date == DAY, "check and reproduce read the file"
-    assert locate(tmp_path / "runs" / "small").date == DAY, "engines read the folder"
+    assert find_study(tmp_path / "runs" / "small").date == DAY, "engines read the folder"
     with closing((again := open_study(load_study(path))).storage):
         assert again.config.date == DAY
 

@@ -15,7 +15,7 @@ from small_study import small_config
 
 from qtarget.search.loop.supervisor import run_study
 from qtarget.search.study.failures import Failure
-from qtarget.search.study.redaction import printable, redact
+from qtarget.search.study.secrets import printable, redact
 from qtarget.trainers.settings import ModelSettings
 
 ROOT = Path(__file__).parents[3]

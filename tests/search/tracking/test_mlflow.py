@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,10 +10,17 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.utils.validation import _validate_metric_name, _validate_param_name
+from scripted_study import TESTS
+from small_study import small_config
 
+from qtarget.search.study.config_file import parse_study
 from qtarget.search.study.events import RungScored, StepDone, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from qtarget.search.study.trial import trial_folder
-from qtarget.search.tracking.mlflow import MlflowTracking, flatten
+from qtarget.search.tracking.address import run_key, tracking_uri
+from qtarget.search.tracking.connection import connect, logging_level, past_proxies
+from qtarget.search.tracking.mlflow import MlflowTracking
+from qtarget.search.tracking.names import fitting_name, flatten
 from qtarget.search.tracking.spool import open_spool, orphans
 
 EVENTS = [
@@ -50,8 +58,17 @@ def loss_history(uri: str, run: object) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in history]
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without runs, whose tables take seconds to make."""
+    folder = tmp_path_factory.mktemp("store")
+    connect(f"sqlite:///{folder}/mlflow.db", folder)
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
-def uri(tmp_path: Path) -> str:
+def uri(tmp_path: Path, empty_store: Path) -> str:
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
@@ -116,12 +133,12 @@ def test_flatten_names_every_leaf() -> None:
 
 def test_the_journal_of_a_dead_process_is_delivered_and_a_living_ones_left_alone(tmp_path: Path, uri: str) -> None:
     code = (
-        "import sys, os; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
+        "import sys, os; sys.path[:0] = sys.argv[2:]; from pathlib import Path\n"
         "from test_mlflow import EVENTS; from qtarget.search.tracking.spool import open_spool\n"
         "spool = open_spool(Path(sys.argv[1])); [spool.append(event) for event in EVENTS[:4]]\n"
         "print('there', flush=True); input()"
     )
-    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent), str(TESTS)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "there\n"
         assert orphans(tmp_path) == [], "it lives"
@@ -175,3 +192,141 @@ def test_passwords_do_not_reach_the_store(tmp_path: Path, uri: str, caplog: pyte
     dead.on_event(EVENTS[0])
     dead.close()
     assert dead.failure is not None and "secret" not in dead.failure and "secret" not in caplog.text
+
+
+NAMES = (
+    "prüfung=1.jsonl", "a//b", "/abs", "../up", "a/./b/", "x" * 400, "x" * 401, "tab\tnew\nline", "50% {b} [c] ?",
+    "a=1", "a_x3d_1", "", "日本", "\udcff", "a:b", "'quoted' \"too\"", "plain/name-1.5 b_c",
+)  # fmt: skip
+
+
+def test_every_name_is_fit_for_mlflow_and_different_from_every_other() -> None:
+    fitting = [fitting_name(f"final/tasks.{name}.score") for name in NAMES]
+    assert len(set(fitting)) == len(NAMES) and fitting[-1] == f"final/tasks.{NAMES[-1]}.score"
+    for name in [*fitting, *map(fitting_name, NAMES)]:
+        _validate_metric_name(name)
+        _validate_param_name(name)
+        assert 0 < len(name) <= 250
+
+
+def test_whatever_a_name_or_a_value_holds_is_tracked(tmp_path: Path, uri: str) -> None:
+    tasks = {name: {"score": 0.5} for name in NAMES[:-2]}
+    events = [
+        StudyStarted("night", "folder", 2, 0, {"data": dict.fromkeys(NAMES, "\0 \udcff " + "y" * 9000)}),
+        TrialStarted(0, "sft \0", {"evaluation": dict.fromkeys(NAMES, 1)}, "folder/0", 1, 4),
+        TrialEnded(0, "complete", {"score": 0.5, "tasks": tasks}, "\0 because"),
+        StudyEnded("finished", {"winner": {"number": 0, "title": "\0", "score": 0.5}}),
+    ]
+    tracking = deliver(uri, tmp_path, events)
+    assert tracking.failure is None
+    found = runs(uri)
+    assert {trial: run.info.status for trial, run in found.items()} == {"study": "FINISHED", "0": "FINISHED"}
+    assert sum(key.startswith("final/tasks.") for key in found["0"].data.metrics) == len(tasks)
+    assert found["0"].data.metrics["final/tasks.prüfung_x3d_1.jsonl.score"] == 0.5
+
+
+def test_one_refused_event_keeps_nothing_behind_it(tmp_path: Path, uri: str, caplog) -> None:
+    """A step that is no number, among others of one batch, and a trial whose file has been tampered with."""
+    steps = [StepDone(0, step, 4, {"loss": "?" if step == 2 else 1.0 / step}) for step in (1, 2, 3, 4)]  # type: ignore[dict-item]
+    broken = TrialStarted("no number", "sft", {}, "folder/0", 1, 4)  # type: ignore[arg-type]
+    tracking = deliver(uri, tmp_path, [*EVENTS[:2], broken, *steps, *EVENTS[6:]])
+    assert tracking.failure is None and caplog.text.count("MLflow refused") == 2
+    found = runs(uri)
+    assert loss_history(uri, found["0"]) == [(step, 1.0 / step) for step in (1, 3, 4)]
+    assert {trial: run.info.status for trial, run in found.items()} == {
+        "study": "FINISHED", "0": "FINISHED", "1": "FAILED",
+    }  # fmt: skip
+
+
+def test_runs_and_experiments_deleted_meanwhile_come_back_while_they_are_written(tmp_path: Path, uri: str) -> None:
+    tracking = MlflowTracking(uri, "pair", "night", tmp_path)
+    for event in EVENTS[:4]:
+        tracking.on_event(event)
+    client = MlflowClient(uri)
+    while tracking._spool.backlog_bytes():
+        assert tracking._thread.is_alive()
+    for run in runs(uri).values():
+        client.delete_run(run.info.run_id)  # type: ignore[attr-defined]
+    client.delete_experiment(client.get_experiment_by_name("pair").experiment_id)  # type: ignore[union-attr]
+    for event in EVENTS[4:]:
+        tracking.on_event(event)
+    tracking.close()
+    found = runs(uri)
+    assert set(found) == {"study", "0", "1"} and found["0"].info.status == "FINISHED"
+    assert loss_history(uri, found["0"]) == [(step, 1.0 / step) for step in (1, 2, 3, 4)]
+
+
+def test_a_study_made_anew_under_the_old_name_has_runs_of_its_own(tmp_path: Path, uri: str) -> None:
+    def night(identity: str, loss: float) -> None:
+        started = StudyStarted("night", "folder", 1, 0, {"model": {"path": identity}}, {}, identity=identity)
+        steps = [StepDone(0, step, 2, {"loss": loss}) for step in (1, 2)]
+        deliver(uri, tmp_path, [started, EVENTS[1], *steps, EVENTS[7]])
+
+    night("first", 1.0)
+    night("second", 2.0)
+    night("first", 1.0)  # gone on with
+    client = MlflowClient(uri)
+    found = client.search_runs([client.get_experiment_by_name("pair").experiment_id])  # type: ignore[union-attr]
+    keys = [run.data.tags["qtarget.study"].replace("#", "@").rpartition("@")[2] for run in found]
+    by_key = {(key, run.data.tags["qtarget.trial"]): run for key, run in zip(keys, found, strict=True)}
+    assert len(found) == 4
+    for identity, loss in (("first", 1.0), ("second", 2.0)):
+        assert by_key[identity, "study"].data.params == {"model.path": identity}
+        assert loss_history(uri, by_key[identity, "0"]) == [(1, loss), (2, loss)]
+
+
+def test_a_torn_offset_is_no_obstacle(tmp_path: Path, uri: str) -> None:
+    deliver(uri, tmp_path, EVENTS)
+    for torn in (b"", b"12x", b"99999999"):
+        (tmp_path / "tracking.offset").write_bytes(torn)
+        assert deliver(uri, tmp_path, []).failure is None
+    assert loss_history(uri, runs(uri)["0"]) == [(step, 1.0 / step) for step in (1, 2, 3, 4)]
+
+
+def test_mlflow_gets_a_level_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for level, used in (("Debug", "DEBUG"), ("loud", "WARNING"), ("", "WARNING"), (" error", "ERROR")):
+        monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", level)
+        assert logging_level() == used
+
+
+def test_a_level_in_lower_case_is_no_obstacle(tmp_path: Path, uri: str) -> None:
+    """In a process of its own: MLflow reads it when it is imported."""
+    code = (
+        "import sys, logging; from pathlib import Path; from qtarget.search.tracking.connection import connect\n"
+        "connect(sys.argv[1], Path(sys.argv[2])); print(logging.getLogger('mlflow').level)"
+    )
+    command = [sys.executable, "-c", code, uri, str(tmp_path)]
+    environment = {**os.environ, "MLFLOW_LOGGING_LEVEL": "warning"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["30"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:////base/mlflow.db"),
+        ("sqlite:////else/mlflow.db", "sqlite:////else/mlflow.db"),
+        ("http://host:5000", "http://host:5000"),
+        ("http://me:p@ss/w@host:5000", "http://me:p%40ss%2Fw@host:5000"),
+        ("postgresql://me:a b@host/db", "postgresql+psycopg://me:a%20b@host/db"),
+        ("mariadb://host/db", "mysql+pymysql://host/db"),
+    ],
+)
+def test_a_store_is_named_as_a_studys_other_paths_are(uri: str, expected: str) -> None:
+    config = parse_study(small_config(tracking={"uri": uri}) | {"base": "/base"})
+    assert tracking_uri(config) == expected
+
+
+def test_two_spellings_of_a_host_are_one_study() -> None:
+    places = ("postgresql://me@db/x", "postgresql://me@db.example.org:5432/x")
+    assert len({run_key("night", place, "0123") for place in places}) == 1
+    assert len({run_key("night", place, None) for place in places}) == 2, "of a study from before there were identities"
+    assert not set("'\"`\\") & set(run_key("night", '/it\'s "a" `place`\\', None))
+
+
+def test_local_servers_are_asked_past_proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("no_proxy", "example.org, other")
+    monkeypatch.setenv("NO_PROXY", "")
+    past_proxies()
+    assert os.environ["no_proxy"] == "example.org, other,localhost,127.0.0.1,::1"
+    assert os.environ["NO_PROXY"] == "localhost,127.0.0.1,::1"

@@ -14,9 +14,15 @@ from small_study import small_config
 from qtarget.search.campaign.session import listeners
 from qtarget.search.export.tracking import study_run
 from qtarget.search.loop.supervisor import run_study
-from qtarget.search.study.config_file import parse_study, read_folder
-from qtarget.search.tracking.address import study_key, tracking_uri
-from qtarget.search.tracking.mlflow import connect
+from qtarget.search.study.config import StudyConfig
+from qtarget.search.study.config_file import parse_study, read_folder, write_folder
+from qtarget.search.tracking.address import run_key, study_place, tracking_uri
+from qtarget.search.tracking.connection import connect
+
+
+def study_key(config: StudyConfig) -> str:
+    """Of a study without an identity: only where it is kept tells its runs from others'."""
+    return run_key(config.study, study_place(config), None)
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +50,18 @@ def test_runs_go_on_where_the_folder_is(tracked: Path, tmp_path: Path, how: str)
     assert sorted(run.data.tags["qtarget.trial"] for run in runs) == ["0", "1", "study"], "no second parent"
     here = (config.study_folder / "mlartifacts").as_uri()
     assert all(run.info.artifact_uri.startswith(here) for run in runs)
-    (tmp_path / "note.txt").write_text("kept")
-    client.log_artifact(study_run(client, config), str(tmp_path / "note.txt"))
-    assert list(config.study_folder.rglob("note.txt")) and not list(tracked.rglob("note.txt"))
+    run = study_run(client, config)
+    assert run in {each.info.run_id for each in runs}
+    if how == "moved":  # MLflow remembers for a process where a run's artifacts are
+        (tmp_path / "note.txt").write_text("kept")
+        client.log_artifact(run, str(tmp_path / "note.txt"))
+        assert list(config.study_folder.rglob("note.txt")) and not list(tracked.rglob("note.txt"))
 
 
 def test_a_copy_has_runs_of_its_own_in_a_store_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"sqlite:///{tmp_path}/shared.db"
     config = parse_study(small_config(tracking={"uri": uri}) | {"base": str(tmp_path / "a")})
-    config.study_folder.mkdir(parents=True)
+    write_folder(config)
     key = study_key(config)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     (tmp_path / "mount").symlink_to(tmp_path / "a", target_is_directory=True)
@@ -67,6 +76,6 @@ def test_a_study_that_was_moved_before_it_knew_its_key_has_the_old_one(tracked: 
     shutil.copytree(tracked, tmp_path / "project")
     folder = tmp_path / "project" / "runs" / "small"
     (folder / "tracking_key.json").unlink()
-    assert study_key(read_folder(folder)) == f"small@{tracked.resolve()}/runs/small"
+    assert study_key(read_folder(folder)) == f"small@{tracked.resolve()}/runs/small", "its store is a copy, too"
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     assert client.search_experiments()

@@ -14,7 +14,7 @@ from qtarget.spaces.errors import UserError
 from qtarget.trainers.data.batches import collate
 from qtarget.trainers.data.demonstrations import Demonstration, Demonstrations
 from qtarget.trainers.data.load import load_demonstrations
-from qtarget.trainers.data.packing import pack
+from qtarget.trainers.loop.packing import pack
 from qtarget.trainers.settings import DataSettings
 
 ROW = {"prompt": "1+1", "completion": " 23."}

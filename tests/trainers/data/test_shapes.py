@@ -232,7 +232,7 @@ def test_what_is_odd_but_usable_is_said_with_its_place(tmp_path: Path, tokenizer
         messages({"role": "human", "content": "1"}, SAY),
         messages({"role": "narrator", "content": "1"}, SAY),
         messages(ASK, {**SAY, "content": " "}),
-        messages(ASK, SAY),
+        messages(ASK, {**SAY, "mood": "calm"}),
         messages(ASK, SAY),
         messages(ASK, {**SAY, "content": "2" * 40}),
     ]
@@ -241,7 +241,9 @@ def test_what_is_odd_but_usable_is_said_with_its_place(tmp_path: Path, tokenizer
     assert "the role `narrator` is none that chat templates know" in said
     assert "an empty completion is learnt" in said and "(once, first in line 3 of data.jsonl)" in said
     assert "there more than once, and learnt as often (once, first in line 5 of data.jsonl)" in said
+    assert "the key `mood` of an answer is not in what its chat template writes (once, first in line 4" in said
     assert "1 of 6 demonstrations (16.7 %) are longer than max_length=20" in said and "line 6 of data.jsonl" in said
+    assert "a column `system` is not read beside `prompt`" in notes(load(tmp_path, tokenizer, [GOOD | {"system": "s"}]))
     assert notes(load(tmp_path, tokenizer, [messages(ASK, SAY)])) == ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from qtarget.spaces.errors import UserError
@@ -158,6 +158,19 @@ def test_what_is_learnt_follows_what_generation_sees_without_a_space_between(
     assert tokenizer.decode(example.token_ids) == whole or any("puts a space between" in note for note in data.notes)
     if tokenizer.backend_tokenizer.normalizer is None:
         assert tokenizer.decode(example.token_ids) == whole, "these tokenizers can always be told"
+
+
+def test_a_beginning_that_is_written_twice_is_said_and_a_whole_text_keeps_one(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    twice = load(tmp_path, tokenizer, {"prompt": "<s>a", "completion": "b"}, chat=False)
+    assert any("begins with <s>, which the tokenizer writes too" in note for note in twice.notes)
+    (whole,) = load(tmp_path, tokenizer, {"text": "<s>a b</s>"}, chat=False)
+    assert tokenizer.decode(whole.token_ids) == "<s>a b</s>" and whole.num_labels == len(whole.token_ids) - 1
+    assert load(tmp_path, tokenizer, {"text": "a b"}, chat=False)[0].content == whole.content
 
 
 def test_a_seam_that_no_tokens_can_close_is_said(tmp_path: Path) -> None:

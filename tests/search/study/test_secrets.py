@@ -13,8 +13,7 @@ from sqlalchemy.engine import make_url
 
 from qtarget.search.store.study import storage_url
 from qtarget.search.study.config_file import load_study, parse_study, write_folder
-from qtarget.search.study.redaction import redact
-from qtarget.search.study.references import filled, with_password_file
+from qtarget.search.study.secrets import filled, redact, with_password_file
 from qtarget.search.tracking.address import tracking_uri
 from qtarget.spaces.errors import UserError
 

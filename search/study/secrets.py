@@ -1,4 +1,6 @@
-"""`${NAME}` and `${file:PATH}` in addresses of stores: secrets that stay outside study files and command lines.
+"""Secrets: kept out of files, and out of all that is shown.
+
+`${NAME}` and `${file:PATH}` in addresses of stores: secrets that stay outside study files and command lines.
 
 An address is kept, shown and handed on as it is written; what it refers to is looked up where a store is opened.
 """
@@ -83,3 +85,24 @@ def _first_line(path: Path, field: str) -> str:
             f"`{field}` refers to the file {path}, but its first line is empty; write it there", field=field
         )
     return found
+
+
+_USER_INFO = re.compile(r"(\w[\w+.-]*://[^\s:/]*:)([^\s'\"]*)(@)")
+_QUERY = re.compile(r"([?&](?:password|passwd|pwd|token|api_key|sslpassword)=)([^&\s'\"]+)()", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """`text` with the password of every URL in it hidden: `postgresql://me:***@host/db`, `...?password=***`.
+
+    What only refers to a password, `${NAME}`, stays.
+    """
+    return _QUERY.sub(_hidden, _USER_INFO.sub(_hidden, text))
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return found[0] if is_reference(found[2]) else f"{found[1]}***{found[3]}"
+
+
+def printable(text: str) -> str:
+    """`text` with control characters written out: data and model output may not move a terminal's cursor."""
+    return "".join(each if each in "\n\t" or each.isprintable() else repr(each)[1:-1] for each in text)
