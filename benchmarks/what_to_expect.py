@@ -39,11 +39,11 @@ WORLDS: dict[str, dict[str, Any]] = {
     "noisy": NOISY,
     "clean": NOISY | {"noise": 0.0},
     "known format": NOISY | {"familiar": 0.5},
-    "weak prior": NOISY | {"pretraining_steps": 200},
+    "weak prior": NOISY | {"pretraining_steps": 250},
     "strong teacher": NOISY | {"teacher_score": 0.8, "teacher_steps": 400},
 }
 """Settings of each world."""
-STEPS, LEARNING_RATE, BATCH, SCORED = 60, 1e-3, 16, 128
+STEPS, LEARNING_RATE, BATCH, SCORED = 60, 1e-3, 24, 128
 GROUPS = {
     "distilled": "#0072b2", "anchored to the base": "#009e73", "trusts what it believes": "#d55e00",
     "label first": "#444444",
@@ -127,8 +127,11 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        rows = [json.loads(line) for line in lines if line.endswith("}")]  # a killed call may leave half a line
+        text = path.read_text("utf-8") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]  # a killed call may leave half a line
+        if whole != text:
+            path.write_text(whole, "utf-8")
+        rows = [json.loads(line) for line in whole.splitlines()]
         self.scores = {(row["world"], row["seed"], row["name"]): row["score"] for row in rows}
 
     def add(self, world: str, seed: int, name: str, score: float | None, seconds: float) -> None:
