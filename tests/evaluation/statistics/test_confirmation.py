@@ -86,7 +86,7 @@ def test_the_variance_matches_the_spread_of_repeated_confirmations(noise):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 4), st.floats(-0.3, 0.3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_verdict_agrees_with_the_interval_and_the_p_value(seed, count, lift):
     rng = generator(seed)
     sft = crossed(rng, 30, 3, (0.2, 0.05, 0.2))

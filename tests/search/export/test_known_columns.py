@@ -22,6 +22,7 @@ from qtarget.search.study.trial import TrialSpec, trial_folder
 from qtarget.search.study.winner_file import load_winner
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
 CONSOLE = Console(quiet=True)
 COLUMNS = {"weight_column": "count", "reference_logprob_column": "known"}
 ANCHOR = {"gamma": {"label_penalty": {}}, "residual": {"student": {}}, "training": {"learning_rate": 0.01}}
