@@ -57,6 +57,8 @@ def _find(text: str, kind: str) -> Answer | None:
 def _marked(text: str, kind: str) -> Answer | None:
     """The answer behind a box, `####` or a phrase."""
     answer = boxed(text) or hashed(text)
+    if answer is not None and not answer.text and answer.end:  # taken back: what is concluded afterwards counts
+        return _marked(text[answer.end :], kind) or answer
     for final in (True, False):
         answer = answer if answer is not None else phrased(text, final=final, choice=kind == "choice")
     return answer

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..reading.words import is_denied
+from .doubt import is_rejected, is_supposed, is_term, takes_back
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,11 @@ class Answer:
     rule: str
     closed: bool = True
     """The answer's end is seen, so that a completion cut off later would not change it."""
+    end: int = 0
+    """Where what follows a box or `####` starts."""
 
 
+_FENCED = re.compile(r"\A\s*```\w*\n((?:(?!```).)*)\n\s*```\s*\Z", re.S)
 _DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ('"', '"'), ("\u201c", "\u201d"), ("「", "」"))
 
 
@@ -30,7 +34,7 @@ def clean(text: str) -> str:
     previous = None
     while previous != text:
         previous = text
-        text = text.strip().strip("*`").strip()
+        text = _FENCED.sub(r"\1", text).strip().strip("*`").strip()
         text = text.removesuffix(".") if not text.endswith("..") else text
         text = text.removesuffix("。")
         text = _unwrap(text)
@@ -57,7 +61,8 @@ def tagged(text: str) -> Answer | None:
     start = last(_TAG_OPENS, text[: end.start()] if end else text)
     if start is None:
         return None
-    return Answer(text[start.end() : end.start() if end else len(text)].strip(), "tag", closed=end is not None)
+    inner = text[start.end() : end.start() if end else len(text)].strip()
+    return Answer("" if end and takes_back(text[end.end() :]) else inner, "tag", closed=end is not None)
 
 
 _BRACES = re.compile(r"(?:\\|\x08|(?<![A-Za-z]))(?:boxed|fbox|framebox)\s*\{|\\[{}\\]|[{}]")
@@ -94,8 +99,10 @@ def boxed(text: str) -> Answer | None:
         if not _JOINED.fullmatch(text[box[1] : parts[0][0]][:80]):
             break
         parts.insert(0, box)
+    before, after = text[: parts[0][0]][-80:], text[parts[-1][1] :]
+    doubtful = is_term(before, after[:80]) or is_rejected(after) or takes_back(after)
     contents = list(dict.fromkeys(part[2] for part in parts))  # the same box twice is one
-    return Answer(", ".join(contents), "boxed")
+    return Answer("" if doubtful else ", ".join(contents), "boxed", end=parts[-1][1])
 
 
 def _unclosed_box(text: str) -> Answer | None:
@@ -122,7 +129,8 @@ def hashed(text: str) -> Answer | None:
         goes_on = re.search(r"[\d\\$]|\([A-J]\)", following)
         is_prose = goes_on and len(line.split()) > 1 and not re.search(r"\d|^\(?[A-J][).:]", line)
         if not is_prose and not _HEADING.match(line):
-            return Answer(clean(line), "hash", closed=bool(newline))
+            doubtful = takes_back(text[start + 4 :])
+            return Answer("" if doubtful else clean(line), "hash", bool(newline), len(text) - len(following))
         end = start
     return None
 
@@ -204,7 +212,8 @@ def phrased(text: str, *, final: bool, choice: bool) -> Answer | None:
 def _last_noun(text: str, noun: re.Pattern[str], final: bool) -> tuple[int, re.Match[str]] | None:
     for found in reversed(list(noun.finditer(text))):
         tail = _tail(text, found)
-        if tail is None or _NO_ANSWER_BEFORE.search(text, max(0, found.start() - 24), found.start()):
+        before = text[max(0, found.start() - 60) : found.start()]
+        if tail is None or _NO_ANSWER_BEFORE.search(before) or is_supposed(before):
             continue
         if not final or _FINAL.search(text[max(0, found.start() - 20) : found.start()] + tail[0]):
             return tail.end(), tail
@@ -255,13 +264,6 @@ _FILLER = re.compile(
     r"\s*[,:]?)+\s*(?=\S)",
     re.I,
 )
-RETRACTED = re.compile(
-    r"\b(?:wait[,.!\s—-]|scratch\s+that|correction:|on\s+second\s+thought|(?:i|we)\s+(?:was|were|am)\s+wrong|(?:i|we)\s+made\s+"
-    r"an?\s+(?:\w+\s+)?(?:mistake|error)|actually,?\s+(?:no|it|that|the|i)\b|no,\s+(?:wait|that|it)\b|"
-    r"(?:that|this|it|which|answer)(?:['’]s|\s+is|\s+was|\s+seems|\s+must\s+be|\s+can(?:no|['’])t\s+be)\s+(?:wrong|incorrect|"
-    r"not\s+(?:right|correct)|right\b(?<=n['’]t be right)|an?\s+(?:mistake|error)))",
-    re.I,
-)
 
 
 def sentence(rest: str, rule: str) -> Answer:
@@ -269,19 +271,21 @@ def sentence(rest: str, rule: str) -> Answer:
     body = re.sub(r"^\s*[=~-]{3,}\s*\n", "", rest.lstrip(" \t\r\n:：*_#>")).lstrip()
     if filler := _FILLER.match(body):
         body = body[filler.end() :].lstrip(" \t\r\n*_")
-    answer, end = _first(body, rule)
-    return replace(answer, text="") if RETRACTED.search(body[end : end + 400]) else answer
+    answer, cut, end = _first(body, rule)
+    withdrawn = takes_back(body[:cut]) or is_rejected(body[cut:end]) or takes_back(body[end:])
+    return replace(answer, text="") if withdrawn else answer
 
 
-def _first(body: str, rule: str) -> tuple[Answer, int]:
+def _first(body: str, rule: str) -> tuple[Answer, int, int]:
+    """The answer, where its reasons start, and where the sentence ends."""
     for opening, closing in _OPENERS.items():
         end = body.find(closing, len(opening)) if body.startswith(opening) else -1
         if end >= 0 and _SENTENCE_END.match(body[end + len(closing) :].lstrip(" *_") or "\n"):
-            return Answer(clean(body[len(opening) : end]), rule), end
+            return Answer(clean(body[len(opening) : end]), rule), end, end
     stop = _SENTENCE_END.search(body)
     end = stop.start() if stop else len(body)
     cuts = _REASON.search(body, 1, end), _CONTRAST.search(body, 0, end)
     cut = min((each.start() for each in cuts if each), default=end)
     is_question = stop is not None and stop[0] in "?？"
     text = "" if is_question else clean(body[:cut])
-    return Answer(text, rule, closed=stop is not None or cut < end), end
+    return Answer(text, rule, closed=stop is not None or cut < end), cut, end

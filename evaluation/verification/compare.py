@@ -66,7 +66,7 @@ def math(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement | 
         return _decide(option_letter(answer.text) == option_letter(gold), answer)
     words = words_of(expected)
     if words is not None:
-        return _decide(words == words_of(found), answer)
+        return _decide(words == words_of(found, spoken=True), answer)
     if _BASED.fullmatch(expected) or _BASED.fullmatch(found):
         return _decide(_same_digits(expected, found), answer)
     numbers = read_number(gold), read_number(answer.text)

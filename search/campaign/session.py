@@ -22,6 +22,7 @@ from ..store.study import joined_config, searched
 from ..study.config import StudyConfig
 from ..study.config_file import find_study, load_study
 from ..study.events import Listener
+from ..study.files import require_writable
 from ..terminal.progress import ProgressDisplay
 from ..terminal.status import show_front
 from ..terminal.tables import confirmation_sentence, confirmation_table, trials_table, winner_sentence
@@ -146,7 +147,11 @@ def _report(config: StudyConfig, console: Console, *, in_time: bool) -> None:
 
 
 def listeners(config: StudyConfig, console: Console) -> list[Listener]:
-    """Progress on the terminal, and MLflow unless it is switched off."""
+    """Progress on the terminal, and MLflow unless it is switched off.
+
+    Raises UserError where the study's folder cannot be written.
+    """
+    require_writable(config.study_folder, "folder")
     found: list[Listener] = [ProgressDisplay(console)]
     if config.tracking.uri != "none":
         experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {config.data.title}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import NoReturn
@@ -31,6 +32,8 @@ for verb in (
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(cache, name="cache")
+OF_THE_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+"""What is wrong with a file's place, and not with the program."""
 
 
 def main() -> NoReturn:
@@ -42,7 +45,18 @@ def main() -> NoReturn:
         except UserError as error:
             print(f"qtarget: {redact(str(error))}", file=sys.stderr)
             raise SystemExit(2) from None
+        except OSError as error:
+            if error.errno not in OF_THE_PLACE or error.filename is None:
+                raise
+            print(f"qtarget: {_place(error)}", file=sys.stderr)
+            raise SystemExit(2) from None
         except KeyboardInterrupt:
             print("qtarget: interrupted; the same command goes on where it stopped", file=sys.stderr)
             raise SystemExit(130) from None
     raise SystemExit(0)
+
+
+def _place(error: OSError) -> str:
+    """What may not be read or written, why, and what to do about it."""
+    named = redact(str(error.filename))
+    return f"{named} must be open to this user, but: {error.strerror}; mend its rights, or name another place"

@@ -40,6 +40,7 @@ def check(config: StudyConfig) -> dict[str, Any]:
     _, retention = scoring.retention(untrained, None, lambda done, total: False)
     return {
         "inputs": engine.describe(),
+        "learnt": engine.learnt(),
         "warnings": engine.warnings(),
         "fingerprints": engine.fingerprints(),
         "worst_steps": steps,

@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 
 from ...evaluation.problems.load import Problem, load_problems
-from ...evaluation.problems.mismatches import warnings
+from ...evaluation.problems.mismatches import all_differences, warnings
 from ...evaluation.problems.splits import training_hashes
 from ...evaluation.scoring.evaluate import Evaluation, evaluate
 from ...spaces.identity import derive_seed
@@ -104,7 +104,10 @@ class Training:
 
     def _warnings(self) -> list[str]:
         winner = self.winner
-        return warnings(self.data, (), winner.training, winner.evaluation)
+        problems = (*self.problems["search"], *self.problems["report"])
+        resident = self.resident
+        found = all_differences(self.data, problems, winner.evaluation, resident.tokenizer, resident.end_tokens)
+        return warnings(self.data, (), winner.training, found)
 
     def _problems(self) -> dict[str, tuple[Problem, ...]]:
         settings, base = self.winner.evaluation, self.winner.base_folder

@@ -12,6 +12,7 @@ from ...spaces import presets
 from ..loop.budget import is_confirmed
 from ..study.config import StudyConfig
 from ..study.config_file import find_study
+from .learnt import show_learnt
 from .progress import ask_and_show
 from .reach import reached_storage, reached_tracking
 from .tables import show_bias
@@ -54,9 +55,12 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     verdicts = ", ".join(f"{count} {name}" for name, count in facts["verdicts"].items() if count)
     error = f" (first error: {facts['first_error']})" if facts["first_error"] else ""
     console.print(f"verdicts   of the untrained model: {verdicts}{error}", soft_wrap=True, markup=False)
-    for line in facts["warnings"]:
+    show_learnt(facts["learnt"], console)
+    shown = [each["said"] for each in facts["learnt"]["differences"]]
+    doubts = list(dict.fromkeys([*shown, *facts["warnings"]]))
+    for line in doubts[len(shown) :]:
         console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
-    verdict = f"{len(facts['warnings'])} thing(s) to look at, above." if facts["warnings"] else "All is well."
+    verdict = f"{len(doubts)} thing(s) to look at, above." if doubts else "All is well."
     after = f", its confirmation {spoken_time(facts['confirmation_seconds'])}" if facts["confirmation_seconds"] else ""
     console.print(
         f"The study takes {spoken_time(facts['estimate_seconds'])} at most, if every step is a worst case{after}. "

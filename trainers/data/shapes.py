@@ -29,6 +29,8 @@ Span = tuple[int, int]
 Read = Callable[[Row], "Turn"]
 
 KWARGS_COLUMN = "chat_template_kwargs"
+PICTURES = frozenset({"image", "images", "video", "videos", "audio", "audios"})
+"""Columns of data that is not text alone."""
 RESERVED = frozenset({
     "conversation", "messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
     "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
@@ -127,7 +129,7 @@ class _Shape:
 
     def messages(self, row: Row, default: str = "messages") -> Turn:
         column = self.settings.messages_column or default
-        value = self._cell(row, column, "messages_column")
+        value = _parsed(self._cell(row, column, "messages_column"), row.place, column)
         if not self.settings.chat:
             raise refused(
                 column, "used with `data.chat: true`", row.place, "chat: false",
@@ -186,6 +188,9 @@ class _Shape:
         for number in learnt:
             if empty(messages[number]):
                 self.notes.count(EMPTY, row.place)
+        for column in sorted(PICTURES & row.values.keys()):
+            if row.values[column]:
+                self.notes.count(f"a column `{column}` is not read: models of language alone see text", row.place)
         tools = _tools(row, self.settings.tools_column or "tools")
         answers = tuple(message_weight(messages[number]) for number in learnt)
         known = replace(self._known(row), answers=answers)

@@ -6,6 +6,7 @@ text for templates that read nothing else, and a message with the place for what
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -13,8 +14,9 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import UserError
+from ..models.tokens import special_ids
 from .known import Known
-from .messages import Message, lacking, unwritten
+from .messages import Message, dropped, lacking, unwritten
 from .notes import Notes
 from .shapes import RESERVED, Conversation, Span
 
@@ -25,6 +27,7 @@ TEMPLATE_FIELD = "model.chat_template"
 NOW = "strftime_now"
 """The function that transformers gives to templates which print a date."""
 PROBE = "a probe of the template"
+STRUCTURE = "which becomes a token of the chat template: it may end or begin a turn"
 
 
 def require_chat_template(tokenizer: PreTrainedTokenizerBase, field: str = TEMPLATE_FIELD) -> None:
@@ -94,6 +97,7 @@ class ChatTemplate:
         for number, (prompt, text) in zip(conversation.learnt, borders, strict=True):
             for key in unwritten(conversation.messages[number], text[len(prompt) :]):
                 notes.count(f"the key `{key}` of an answer is not in what its chat template writes", conversation.place)
+        self._note_messages(conversation, borders[-1][0], notes)
         whole = borders[-1][1]
         together = all(whole.startswith(text) for _, text in borders)
         if together:
@@ -103,6 +107,27 @@ class ChatTemplate:
             self._turn(conversation, [each], replace(conversation.known, answers=(weight,)))
             for each, weight in zip(borders, conversation.known.answers, strict=True)
         ]
+
+    def _note_messages(self, conversation: Conversation, prompt: str, notes: Notes) -> None:
+        """Say what a model never sees of the messages before the last answer, and which text turns into structure."""
+        for message in conversation.messages[: conversation.learnt[-1]]:
+            for key in dropped(message, prompt):
+                whose = f"the key `{key}` of a message of role `{message['role']}`"
+                notes.count(f"{whose} is not in what the chat template writes", conversation.place)
+        for message in conversation.messages:
+            for token in self.own_tokens:
+                if token in message["content"]:
+                    notes.count(f"the text of a message holds {token!r}, {STRUCTURE}", conversation.place)
+
+    @cached_property
+    def own_tokens(self) -> tuple[str, ...]:
+        """Special tokens that the template writes around any message."""
+        special = [str(self.tokenizer.convert_ids_to_tokens(token)) for token in special_ids(self.tokenizer)]
+        try:
+            text = self.render([{"role": "user", "content": PROBE}], asking=True, place=PROBE)
+        except UserError:  # it wants more than a question; then nothing is known of it
+            text = ""
+        return tuple(sorted(token for token in special if token in text))
 
     def _turn(self, conversation: Conversation, borders: Sequence[tuple[str, str]], known: Known) -> RenderedTurn:
         text = borders[-1][1]
@@ -156,7 +181,9 @@ class ChatTemplate:
 
     def _shows(self, content: Any) -> bool:
         try:
-            return PROBE in self._rendered([{"role": "user", "content": content}], False, None, self.variables)
+            text = self._rendered([{"role": "user", "content": content}], False, None, self.variables)
+            before, found, _ = text.partition(PROBE)
+            return bool(found) and re.search(r"""['"]text['"]\s*:\s*['"]$""", before) is None  # as code is no reading
         except Exception:  # a template may want more than one message; then plain text is what it reads
             return isinstance(content, str)
 

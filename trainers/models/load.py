@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...spaces.errors import UserError
-from ..paths import local_path
+from ..paths import local_path, refuse_pointer
 from ..settings import LoraSettings, ModelSettings
 from .lora import attach_lora
 from .tokens import add_tokens, give_rows
@@ -164,6 +164,8 @@ def _source(settings: ModelSettings, base: Path, field: str) -> _Source:
     path, gguf = settings.path, settings.gguf_file
     if local is not None:
         path = str(local)
+        for file in sorted(local.iterdir()) if local.is_dir() else [local]:
+            refuse_pointer(file, f"{settings.path}/{file.name}" if local.is_dir() else settings.path, f"{field}.path")
         if local.is_file() and local.suffix != ".gguf":
             raise UserError(
                 f"`path` must be a folder, a GGUF file or a hub id, but {local} is another file; give the folder "

@@ -14,6 +14,8 @@ from qtarget.evaluation.generation.completions import Request, Sampling, cut_at
 from qtarget.spaces.errors import UserError
 from qtarget.trainers.models.transformers_versions import cache_argument
 
+pytestmark = pytest.mark.slow
+
 GREEDY = Sampling(max_new_tokens=40, end_tokens=frozenset({2}), batch_size=8)
 DRAWN = replace(GREEDY, temperature=1.0)
 

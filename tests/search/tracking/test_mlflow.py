@@ -23,6 +23,8 @@ from qtarget.search.tracking.mlflow import MlflowTracking
 from qtarget.search.tracking.names import fitting_name, flatten
 from qtarget.search.tracking.spool import open_spool, orphans
 
+pytestmark = pytest.mark.slow
+
 EVENTS = [
     StudyStarted("night", "folder", 2, 0, {"model": {"path": "m"}, "teacher": None}),
     TrialStarted(0, "sft", {"target": {"gamma": {"kind": "constant"}}}, "folder/0", 1, 4),

@@ -146,6 +146,17 @@ def test_a_template_that_shortens_earlier_answers_makes_each_a_demonstration(tmp
     assert [each.place for each in found] == ["line 1 of data.jsonl"] * 2
 
 
+def test_a_template_that_cuts_text_does_not_get_parts_to_print_as_code(tmp_path: Path, tokenizer: Any) -> None:
+    for cut in ("{{ m.content[:2] }}", "{{ m.content | truncate(12, true, '') }}"):
+        with pytest.raises(UserError, match="must render every answer whole"):
+            load(
+                tmp_path,
+                tokenizer,
+                [messages(ASK, {**SAY, "content": "a" * 40})],
+                TURNS.replace("{{ m.content }}", cut) + END,
+            )
+
+
 def test_a_template_that_reads_only_parts_gets_parts(tmp_path: Path, tokenizer: Any) -> None:
     parts = TURNS.replace("{{ m.content }}", "{% for p in m.content %}{{ p.text }}{% endfor %}") + END
     (example,) = load(tmp_path, tokenizer, [messages(ASK, SAY)], parts)

@@ -14,6 +14,8 @@ import torch
 
 from qtarget.trainers.loss import tail_softmax
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def errors() -> dict[str, Any]:

@@ -19,6 +19,8 @@ from qtarget.trainers.teachers.format import CacheError, CacheKey
 from qtarget.trainers.teachers.sources import CachedModel
 from qtarget.trainers.teachers.store import cache_folder, read_manifest
 
+pytestmark = pytest.mark.slow
+
 REBUILD = "qtarget cache build STUDY.yaml"
 
 
