@@ -163,8 +163,7 @@ def test_spaces_imports_torch_only_inside_functions() -> None:
     ],
 )
 def test_a_planted_import_is_found(module: str, source: str, rule) -> None:  # type: ignore[no-untyped-def]
-    imports = imports_by_module()
-    imports[module] = imported(source, module)
+    imports = imports_by_module() | {module: imported(source, module)}
     assert any(module in line for line in rule(imports)), f"{rule.__name__} does not see {source!r} in {module}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..loop.confirm import candidates, conclude, confirmation_config
 from ..loop.seen import note_seen
 from ..loop.summary import Summary, stopped_sentence
 from ..loop.supervisor import join_study, run_study
-from ..store.history import load_history
+from ..store.history import TrialRecord, load_history
 from ..store.study import joined_config, searched
 from ..study.config import StudyConfig
 from ..study.config_file import find_study, load_study
@@ -75,7 +76,10 @@ def join_and_show(
 
 
 def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str, Any]:
-    records = load_history(config)
+    records = _records(config, summary.counts)
+    if not records:
+        console.print("Stopped before the study began; nothing is lost. The same command starts it.")
+        return summary.as_dict()
     console.print(trials_table(records, f"Study {config.study}"))
     show_front(records, console)
     console.print(winner_sentence(summary.winner, summary.sft), soft_wrap=True)
@@ -85,11 +89,21 @@ def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str
     return summary.as_dict()
 
 
+def _records(config: StudyConfig, counts: Mapping[str, int]) -> list[TrialRecord]:
+    """All slots; none where a stop came before the study was created, which has no `counts` then."""
+    try:
+        return load_history(config)
+    except UserError:
+        if counts:
+            raise
+        return []
+
+
 def _confirm_if_due(config: StudyConfig, found: dict[str, Any], console: Console, budget: Budget) -> dict[str, Any]:
     """Confirm what a search has found, if its budget lets it; else say that there was no time."""
     if not budget.reserve or found["ended"] == "signal":
         return found
-    records = load_history(config)
+    records = _records(config, found["counts"])
     cost = confirmation_cost(config, records)
     if cost is None:  # plain SFT and another design are the least to compare
         return found

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FIELD = "data"
 OWN = ("name", "split", "messages_column", "prompt_column", "completion_column", "text_column")
 """Settings that a source of a mixture may have for itself."""
-SHARED = ("tools_column", "critical_column", "chat", "learn")
+SHARED = ("tools_column", "critical_column", "weight_column", "reference_logprob_column", "chat", "learn")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Source:
     text_column: str | None
     tools_column: str | None
     critical_column: str | None
+    weight_column: str | None
+    reference_logprob_column: str | None
     chat: bool
     learn: str
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...spaces.errors import UserError
-from ..paths import local_path, refuse_pointer
+from ..paths import local_path, refuse_unreadable
 from ..settings import LoraSettings, ModelSettings
 from .lora import attach_lora
 from .tokens import add_tokens, give_rows
@@ -166,7 +166,9 @@ def source_of(settings: ModelSettings, base: Path, field: str) -> ModelSource:
     if local is not None:
         path = str(local)
         for file in sorted(local.iterdir()) if local.is_dir() else [local]:
-            refuse_pointer(file, f"{settings.path}/{file.name}" if local.is_dir() else settings.path, f"{field}.path")
+            refuse_unreadable(
+                file, f"{settings.path}/{file.name}" if local.is_dir() else settings.path, f"{field}.path"
+            )
         if local.is_file() and local.suffix != ".gguf":
             raise UserError(
                 f"`path` must be a folder, a GGUF file or a hub id, but {local} is another file; give the folder "
