@@ -198,8 +198,8 @@ def dropped(message: Message, text: str) -> list[str]:
     there, content = _Within(text), message["content"]
     if message["role"] == "assistant":
         content = content.rpartition("</think>")[2]
-    forms = (content, *(json.dumps(content, ensure_ascii=each)[1:-1] for each in (False, True)))
-    found = [] if any(map(there, forms)) else ["content"]
+    quoted = (json.dumps(content, ensure_ascii=each)[1:-1] for each in (False, True))  # as some templates write it
+    found = [] if there(content) or any(map(there, quoted)) else ["content"]
     for key, call in _called(message):
         if not all(any(map(there, forms)) for _, forms in _pieces(call)):
             found.append(key)

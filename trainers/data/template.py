@@ -119,6 +119,11 @@ class ChatTemplate:
                 if token in message["content"]:
                     notes.count(f"the text of a message holds {token!r}, {STRUCTURE}", conversation.place)
 
+    def unread(self) -> list[str]:
+        """Variables that every conversation gets and the template never names."""
+        source = str(self.tokenizer.chat_template or "")
+        return [name for name in self.variables if re.search(rf"\b{re.escape(name)}\b", source) is None]
+
     @cached_property
     def own_tokens(self) -> tuple[str, ...]:
         """Special tokens that the template writes around any message."""
