@@ -1,11 +1,12 @@
 """Which kind of target wins when? Every published objective in five tiny worlds that differ in one thing each.
 
-    OMP_NUM_THREADS=1 python benchmarks/what_to_expect.py runs/what-to-expect [--seeds 0 1 2] [--figure FILE.png]
+    OMP_NUM_THREADS=1 python benchmarks/what_to_expect.py runs/what-to-expect [--seeds 0 1 2] [--docs docs]
 
 `noisy` is a smaller quickstart: 20 % of the demonstrations' digits are wrong, their format is new, the base can add,
 the teacher is stopped at 10 %. Each other world changes one of these. A seed is a world of its own: base, teacher,
 demonstrations, data order. All objectives have their published knobs, the same steps and the same learning rate.
-Results are appended to `results.jsonl`, one line a training; a second call does what is missing.
+Results are appended to `results.jsonl`, one line a training; a second call does what is missing. `--docs` writes the
+table into `what-to-expect.md` of that folder, and draws `what-to-expect.png`.
 """
 
 from __future__ import annotations
@@ -43,12 +44,16 @@ WORLDS: dict[str, dict[str, Any]] = {
     "strong teacher": NOISY | {"teacher_score": 0.8, "teacher_steps": 400},
 }
 """Settings of each world."""
+BUT_FOR_THE_TEACHER = {"strong teacher": "noisy"}
+"""Worlds of the same base and demonstrations: what asks no teacher is the same training in both."""
 STEPS, LEARNING_RATE, BATCH, SCORED = 60, 1e-3, 24, 128
 GROUPS = {
     "distilled": "#0072b2", "anchored to the base": "#009e73", "trusts what it believes": "#d55e00",
     "label first": "#444444",
 }  # fmt: skip
 """Kinds of objectives and their colours, in the figure's order from below."""
+MARKS = ("<!-- results -->\n", "<!-- end of results -->")
+"""Lines of the page between which the table stands."""
 BEFORE = ("base", "teacher")
 """What is scored without training."""
 
@@ -132,7 +137,9 @@ class Results:
         if whole != text:
             path.write_text(whole, "utf-8")
         rows = [json.loads(line) for line in whole.splitlines()]
-        self.scores = {(row["world"], row["seed"], row["name"]): row["score"] for row in rows}
+        self.scores: dict[tuple[Any, ...], float | None] = {
+            (row["world"], row["seed"], row["name"]): row["score"] for row in rows
+        }
 
     def add(self, world: str, seed: int, name: str, score: float | None, seconds: float) -> None:
         row = {"world": world, "seed": seed, "name": name, "score": score, "seconds": round(seconds, 2)}
@@ -161,6 +168,7 @@ def run(
     wanted = [*BEFORE, *(names or presets.names())]
     for seed in seeds:
         for world, changes in worlds.items():
+            _take_over(results, world, seed, wanted)
             missing = [name for name in wanted if (world, seed, name) not in results.scores]
             if not missing:
                 continue
@@ -171,6 +179,16 @@ def run(
                 results.add(world, seed, name, score, time.perf_counter() - started)
             print(f"{world}, seed {seed}: {len(missing)} done", flush=True)
     return results
+
+
+def _take_over(results: Results, world: str, seed: int, names: Iterable[str]) -> None:
+    """Copy what another world has trained already, bit for bit."""
+    for name in names:
+        known = (BUT_FOR_THE_TEACHER.get(world), seed, name)
+        if known not in results.scores or (world, seed, name) in results.scores or name == "teacher":
+            continue
+        if name == "base" or "teacher" not in presets.get(name).needs:
+            results.add(world, seed, name, results.scores[known], 0.0)
 
 
 def _score(place: Place, name: str, steps: int) -> float | None:
@@ -203,6 +221,16 @@ def table(results: Results, worlds: Sequence[str]) -> str:
         cells = [f"{100 * results.mean(world, name):.0f}" for world in worlds]
         lines.append(f"| `{name}` | {kind} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def write_page(results: Results, worlds: Sequence[str], folder: Path) -> None:
+    """Put table and figure into the documentation."""
+    page, (begin, end) = folder / "what-to-expect.md", MARKS
+    head, rest = page.read_text("utf-8").split(begin)
+    seeds = ", ".join(f"{world} {len({s for w, s, _ in results.scores if w == world})}" for world in worlds)
+    said = f"Seeds done: {seeds}.\n\n{table(results, worlds)}\n"
+    page.write_text(f"{head}{begin}{said}{end}{rest.split(end)[1]}", "utf-8")
+    draw(results, worlds, folder / "what-to-expect.png")
 
 
 def draw(results: Results, worlds: Sequence[str], path: Path) -> None:
@@ -245,13 +273,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--worlds", nargs="+", choices=list(WORLDS), default=list(WORLDS))
     parser.add_argument("--presets", nargs="+", choices=presets.names())
-    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--docs", type=Path, help="folder with what-to-expect.md, whose table and figure are renewed")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     results = run(given.out, given.seeds, given.presets, {name: WORLDS[name] for name in given.worlds})
     print(table(results, given.worlds))
-    if given.figure:
-        draw(results, given.worlds, given.figure)
+    if given.docs:
+        write_page(results, given.worlds, given.docs)
     return 0
 
 

@@ -60,7 +60,7 @@ def _settings(data: dict[str, Any]) -> SimpleNamespace:
     path = data["path"]
     if isinstance(path, list):
         path = [SimpleNamespace(**entry) if isinstance(entry, dict) else entry for entry in path]
-    return SimpleNamespace(**{**dict.fromkeys(("weight_column", "reference_logprob_column")), **data, "path": path})
+    return SimpleNamespace(**{**data, "path": path})
 
 
 def _columns(example: Any) -> dict[str, list[Any]]:

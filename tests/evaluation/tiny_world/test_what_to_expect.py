@@ -58,9 +58,23 @@ def test_a_call_does_what_is_missing_and_shows_what_is_there(
     assert again.scores.keys() == results.scores.keys()
     assert [key for key in again.scores if again.scores[key] != results.scores[key]] == [("known format", 0, NAMES[-1])]
     assert all(json.loads(line) for line in path.read_text().splitlines())
-    assert "| `target_sft` | distilled |" in script.table(again, list(worlds))
-    script.draw(again, list(worlds), tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes()[1:4] == b"PNG"
+    page = tmp_path / "what-to-expect.md"
+    page.write_text("before\n" + "an old table\n".join(script.MARKS) + "\nafter\n")
+    script.write_page(again, list(worlds), tmp_path)
+    assert "| `target_sft` | distilled |" in page.read_text() and "old" not in page.read_text()
+    assert page.read_text().startswith("before\n") and page.read_text().endswith("\nafter\n")
+    assert (tmp_path / "what-to-expect.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_what_asks_no_teacher_is_not_trained_again_where_the_teacher_alone_differs(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter(range(100))
+    monkeypatch.setattr(script, "_score", lambda *_: next(scores) / 100)
+    monkeypatch.setattr(script.Place, "build", lambda *_: None)
+    found = script.run(tmp_path, [0], NAMES, {name: {} for name in ("noisy", "clean", "strong teacher")}).scores
+    same = {name for name in ("base", "teacher", *NAMES) if found["noisy", 0, name] == found["strong teacher", 0, name]}
+    assert same == {"base", "sft", "cft", "asft_k3"} and len(set(found.values())) == 14
 
 
 def test_a_familiar_format_changes_the_base_alone(tmp_path: Path) -> None:
