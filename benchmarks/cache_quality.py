@@ -97,7 +97,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     tokenizer = load_tokenizer(settings, base)
     data = load_demonstrations(DataSettings(path=str(text), max_examples=options.examples), tokenizer, base)
     print(data.summary())
-    pad, model = pad_token_id(tokenizer), load_model(settings, base, "fp32")
+    model = load_model(settings, base, "fp32")
+    pad = pad_token_id(tokenizer, len(tokenizer))
     teacher = FrozenModel(copy.deepcopy(model))
     caches: dict[str, TeacherCache] = {}
     for name in options.kinds:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import yaml
-from target_data import base_folder, collate, demonstrations, load_model, load_tokenizer
+from target_data import base_folder, collate, demonstrations
 from target_loss import IGNORE_INDEX
+from target_model import load_model, load_tokenizer
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel

@@ -1,15 +1,18 @@
 """What decides a training run: model, data and optimisation. Free of torch, so that any process may read it."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..spaces.settings import GrownSettings, Settings
 
 
-class ModelSettings(Settings):
+class ModelSettings(GrownSettings):
     """Where a causal language model comes from."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"add_tokens", "unused_tensors"})
 
     path: str
     """Hub id, local folder, or a GGUF file (then the tokenizer comes from the same file)."""
@@ -21,15 +24,51 @@ class ModelSettings(Settings):
     """File with a Jinja chat template that replaces the tokenizer's own."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository carries. Only for models you have read."""
+    add_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts to make one token each. What the model has no row for gets one, at the mean of the rows it has."""
+    unused_tensors: tuple[str, ...] = ()
+    """Regular expressions for names of tensors that the files hold and the model leaves unread, such as
+    `vision_tower\\..*`. Any other such tensor is refused."""
+
+    @field_validator("unused_tensors")
+    @classmethod
+    def _patterns(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for each in given:
+            _pattern("unused_tensors", each)
+        return given
 
 
-class LoraSettings(Settings):
+class LoraSettings(GrownSettings):
     """Low-rank adapters (needs the `lora` extra); the reference is then the same model with adapters off."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"modules_to_save"})
 
     rank: Annotated[int, Field(ge=1)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    target_modules: tuple[str, ...] | str = "all-linear"
+    """What is adapted: `all-linear` (all linear layers but the head), a list of names (`q_proj`, or longer ends of
+    full names), or a regular expression that whole names must match (`.*layers\\.[0-7]\\..*q_proj`)."""
+    modules_to_save: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Modules trained in full beside the adapters: names as above. `[embed_tokens, lm_head]` for added tokens."""
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _names_or_a_pattern(cls, given: Any) -> Any:
+        names = list(given) if isinstance(given, list | tuple) else [given]
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise ValueError("`target_modules` must be `all-linear`, a list of names or a regular expression")
+        if not isinstance(given, str) or given == "all-linear":
+            return given
+        _pattern("target_modules", given)
+        return (given,) if re.fullmatch(r"\w+", given) else given
+
+
+def _pattern(key: str, given: str) -> None:
+    try:
+        re.compile(given)
+    except re.error as error:
+        raise ValueError(f"`{key}` must be a regular expression, but {given!r} is none ({error})") from None
 
 
 class SourceSettings(Settings):

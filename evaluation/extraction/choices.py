@@ -16,7 +16,7 @@ _OPTION_WORD = (
 _CLOSING = r"[)\]}\"'»」]*"
 _LEADING = re.compile(
     rf"(?:(?:so|thus|therefore|hence|then|is|it\s+is|it['’]s|la|el|the|die)\b[\s,]*)*(?:{_OPTION_WORD}\s*:?\s*)?"
-    rf"(?P<open>[(\[{{\"'«「]*)\s*(?P<letter>[A-Za-z])\s*(?P<close>{_CLOSING})(?=$|[\s.:,;/&*=!?]|[^\x00-\u024f])",
+    rf"(?P<open>[(\[{{\"'«「]*)\s*(?P<letter>[A-Za-z])\s*(?P<close>{_CLOSING})(?=$|[\s.:,;/&*!?]|[^\x00-\u024f])",
     re.I,
 )
 _SECOND = re.compile(
@@ -48,7 +48,7 @@ _REFUTED = re.compile(
 )
 _STATED = re.compile(r"\s+(?:is|was|are|seems|looks|can|could|may|might|would|should|has|does)\b", re.I)
 _PRAISED = re.compile(r"\b(?:correct|right|best|answer|true|most\s+\w+|consistent|fits)\b", re.I)
-_BUT = re.compile(r"\s*[,;]?\s*(?:but|or)\b", re.I)
+_BUT = re.compile(r"\s*[,;]?\s*(?:but|or|vs|versus)\b", re.I)
 _NOT_OPENING = re.compile(r"\s*(?:not|neither|none|both|all)\b", re.I)
 
 
@@ -65,7 +65,7 @@ def option_letter(text: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", typeset(text)).replace("\\{", "").replace("\\}", "")
+    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", typeset(text[:2_000])).replace("\\{", "").replace("\\}", "")
     return text.strip().strip("*_`$ ").strip()
 
 
@@ -130,6 +130,11 @@ _AFFIRMED = re.compile(
     r"(?:correct|right|best|true|most\s+\w+)",
     re.I,
 )
+_LEFT_OVER = re.compile(
+    r"(?:wrong|incorrect|false|out|excluded|eliminated)\b[^.]*\b(?:so|therefore|thus|hence|leav\w+)[\s,]*(?:it\s+is\s+)?"
+    r"[(\[]?([A-J])[)\]]?[.!]?\s*$",
+    re.I,
+)
 _CONCLUDED = re.compile(
     r"(?:\b(?:is|be|choose|select|pick|with|therefore|thus|so|hence)\b|['’]s|->|=>|→|⇒|:)[\s,]*[(\[\"']*([A-J])[)\]\"']*[.!]?\s*$"
 )
@@ -156,8 +161,11 @@ def named_option(text: str) -> tuple[str, bool] | None:
     return named
 
 
+_BECAUSE = re.compile(r"\s*,?\s*\b(?:because|since|as)\b", re.I)
+
+
 def _stands_alone(lines: list[str], opened: re.Match[str], others: set[str]) -> bool:
-    rest = lines[0][opened.end() :]
+    rest = _BECAUSE.split(lines[0][opened.end() :], maxsplit=1)[0]
     following = _OPENS_LINE.match(lines[1]) if len(lines) > 1 else None
     if following is not None or _STATEMENT.match(rest) or _AGAINST.search(re.split(r",\s*not\s", rest)[0]):
         return False
@@ -165,6 +173,8 @@ def _stands_alone(lines: list[str], opened: re.Match[str], others: set[str]) -> 
 
 
 def _named_last(line: str) -> tuple[str, bool] | None:
+    if left := _LEFT_OVER.search(line):
+        return left[1], False
     affirmed = {letter.upper() for letter in _AFFIRMED.findall(line)}
     if len(affirmed) == 1:
         return affirmed.pop(), False

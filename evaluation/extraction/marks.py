@@ -145,7 +145,7 @@ _OPTION_NOUN = re.compile(
     re.I,
 )
 _CHOSEN = re.compile(
-    r"(?:^|\n)\W*(?:choose|select|pick|mark)\b|\b(?:I|we)(?:\s+would|\s+will|['’]d|['’]ll)?\s+(?:choose|select|pick|go\s+with)\b|(?:[故应應]|因此)?[选選][择擇]?(?=\s*[(（]?[A-J])",
+    r"(?:^|\n)[^\w\n]{0,9}(?:choose|select|pick|mark)\b|\b(?:I|we)(?:\s+would|\s+will|['’]d|['’]ll)?\s+(?:choose|select|pick|go\s+with)\b|(?:[故应應]|因此)?[选選][择擇]?(?=\s*[(（]?[A-J])",
     re.I,
 )
 _IS = (

@@ -24,6 +24,7 @@ _OPERATOR_BEFORE = re.compile(
 _OPERATOR_AFTER = re.compile(
     r"\s*(?:[-+*^=<>±_]|!(?!\s*$)|/(?!\s*[A-Za-z]{2})|\\(?!text|%|\$|\^)[A-Za-z]+)(?!\d*-?(?:year|day|hour|minute|month|week|page|mile)s?\b)|[({\[]"
 )
+_INDEX_BEFORE = re.compile(r"[\^_]\s*\{?\s*$")
 _LIST_BEFORE = re.compile(
     r"\d[^\s,;]{0,20}\s*(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*\W?$"
 )
@@ -49,6 +50,8 @@ def last_value(text: str, *, formulas: bool) -> Answer | None:
     if role := _ROLE.match(text):
         text = text[role.end() :]
     whole = without_emphasis(text).strip()
+    if whole.endswith("!") and _WORD.match(whole):
+        whole = whole.rstrip("!")  # prose, and no factorial
     if _is_bare(whole) or (formulas and _is_word(whole)):
         return Answer(clean(whole), "whole", closed=False)
     tail = text[-_TAIL:]
@@ -67,6 +70,8 @@ def last_value(text: str, *, formulas: bool) -> Answer | None:
 def _is_bare(whole: str) -> bool:
     """One line with something numeric or mathematical and no prose around it."""
     words = _WORD.findall(re.sub(r"\\(?:text|mathrm)\{[^{}]*\}", "", whole[:400]))
+    if {"is", "are", "equals", "gives", "makes"} & set(words):
+        return False
     return bool(whole) and "\n" not in whole and len(words) <= 1 and bool(re.search(r"[\d\\^=]|[^\x00-\x7f]", whole))
 
 
@@ -121,7 +126,7 @@ def _last_formula(line: str) -> tuple[Answer, int] | None:
 def _last_number(line: str) -> tuple[Answer, int] | None:
     """The last number, with the sum it comes from or the list it ends, and where it stands counted from the end."""
     text = typeset(line)
-    found = list(VALUE.finditer(text))
+    found = [match for match in VALUE.finditer(text) if not _INDEX_BEFORE.search(text, 0, match.start())]
     if not found:
         return None
     number = found[-1]
@@ -137,11 +142,11 @@ def _last_number(line: str) -> tuple[Answer, int] | None:
     if listed is None and (is_denied(clause) or not leaves_value(clause, after)):
         return None
     start = number.start()
-    summed = _SUM_BEFORE.search(before)
+    summed = _SUM_BEFORE.search(before[-300:])
     if listed is not None:
         start = max(0, start - 60) + listed.start() if len(before) > 60 else listed.start()
     elif summed is not None and summed[0].strip(" =$\\"):
-        start = summed.start()
+        start = max(0, len(before) - 300) + summed.start()
     end = re.search(r"[.!?;]?\s*$|[.!?;](?=\s)", after)
     answer = text[start : number.end()] + (after[: end.start()] if end else after)
     return Answer(answer.strip(), "last number", closed=False), -len(after)

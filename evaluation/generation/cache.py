@@ -32,7 +32,8 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transform
 
     def reset(self) -> None:
         """Let go of the memory."""
-        self._buffers = None
+        self._buffers = self.keys = self.values = None
+        self.is_initialized = False  # transformers before 5.24 would fill the tensors with zeros and keep them
         super().reset()
 
     def _grow(self, key_states: Tensor, value_states: Tensor, columns: int) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import date
 from functools import lru_cache
 from typing import Any
 
 from ...spaces.errors import UserError
 from ...trainers.data.template import ChatTemplate
+from ...trainers.models import tokens
+from ...trainers.models.tokens import around, without
 from ..problems.load import Problem
-
-_ANSWER = "the answer"
 
 
 def render(tokenizer: Any, problem: Problem) -> str:
@@ -35,24 +34,23 @@ def chat_template(tokenizer: Any, source: str, day: date) -> ChatTemplate:
 
 
 def encode(tokenizer: Any, text: str, *, chat: bool) -> tuple[int, ...]:
-    """Token ids of a rendered prompt. A chat template writes its special tokens itself; plain text gets the usual."""
-    ids = tuple(tokenizer(text, add_special_tokens=not chat)["input_ids"])
+    """Token ids of a rendered prompt. A chat template writes its special tokens itself; plain text gets the usual ones
+    before it, and none behind it: the answer goes on from there."""
+    ids = tokenizer(text, add_special_tokens=not chat)["input_ids"]
+    ids = tuple(ids if chat else without(ids, around(tokenizer)[1]))
     if not ids:
         raise UserError("A prompt must have at least one token, but got an empty one; write a template with text in it")
     return ids
 
 
 def end_tokens(model: Any, tokenizer: Any, *, chat: bool = False) -> frozenset[int]:
-    """Ids that end a completion: the model's and the tokenizer's end of sequence, and the chat template's end of turn.
+    """Ids that end a completion, as for training (`trainers/models/tokens.py`).
 
-    A base model's end of sequence often is not what its chat template writes after an answer; without the latter a
-    model fine-tuned through the template would never be seen to stop.
+    Raises UserError for `chat` without a chat template.
     """
-    declared = getattr(model.generation_config, "eos_token_id", None)
-    ids = set(declared if isinstance(declared, Iterable) else [declared]) | {tokenizer.eos_token_id}
     if chat:
-        ids.add(_end_of_turn(tokenizer))
-    return frozenset(int(token) for token in ids if token is not None)
+        require_chat_template(tokenizer)
+    return tokens.end_tokens(model, tokenizer, chat=chat)
 
 
 def require_chat_template(tokenizer: Any) -> None:
@@ -62,15 +60,3 @@ def require_chat_template(tokenizer: Any) -> None:
             "A task with `chat: true` needs a tokenizer with a chat template, but the tokenizer has none; "
             "set the model's `chat_template` to a Jinja file, or the task's `chat: false`"
         )
-
-
-def _end_of_turn(tokenizer: Any) -> int | None:
-    """The special token that the chat template writes right after an assistant's message, if there is one."""
-    require_chat_template(tokenizer)
-    turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": _ANSWER}]
-    template = chat_template(tokenizer, str(tokenizer.chat_template), date.today())
-    text = template.render(turns, asking=False, place="a question with its answer")
-    _, found, rest = text.rpartition(_ANSWER)
-    ids = tokenizer(rest.lstrip(), add_special_tokens=False)["input_ids"] if found else []
-    special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", ()))
-    return ids[0] if ids and ids[0] in special else None

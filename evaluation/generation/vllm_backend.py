@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...spaces.errors import UserError
+from ...trainers.models.merging import adapted_alone
 from .batched import out_of_memory
 from .completions import Completion, Request, Sampling, finished
 
@@ -148,6 +150,8 @@ def _describe(model: Any, tokenizer: Any, folder: Path) -> None:
     """Configuration and tokenizer of `model` without adapters: what vLLM builds its own model from."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = deepcopy(base.config)
+    if _unties(model):
+        config.tie_word_embeddings = config.get_text_config(decoder=True).tie_word_embeddings = False
     config.architectures = [type(base).__name__]
     config.dtype = _dtype(model)
     config.save_pretrained(folder)
@@ -228,8 +232,12 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     The values of adapted parameters are copies; the model is left as it was.
     """
     adapted = hasattr(model, "merge_adapter")
+    if _unties(model):  # its own name is not among the parameters, and merging would change what it is tied to
+        head = model.get_base_model().get_output_embeddings()
+        name = next(name for name, module in model.get_base_model().named_modules() if module is head)
+        yield f"{name}.weight", head.weight.detach().clone()
     if adapted:
-        model.merge_adapter()
+        _merge(model)
     try:
         for name, parameter in model.named_parameters():
             if adapted and (model.prefix in name or "original_module" in name):
@@ -240,3 +248,14 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     finally:
         if adapted:
             model.unmerge_adapter()
+
+
+def _unties(model: Any) -> bool:
+    """Whether `model` with its adapters has two tensors where its base has one."""
+    return hasattr(model, "merge_adapter") and adapted_alone(model)
+
+
+def _merge(model: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings")  # seen to by `merged_weights`
+        model.merge_adapter()

@@ -13,7 +13,7 @@ from fractions import Fraction
 from .arithmetic import comes_to
 from .shapes import SUM_OF_NAMES, is_name, relation
 from .typography import typeset
-from .words import canonical_unit, leaves_value, same_unit
+from .words import canonical_unit, is_denied, leaves_value, same_unit
 
 DEFAULT_TOLERANCE = 1e-6
 """Relative; for golds that are no integers. Integers are compared exactly."""
@@ -70,8 +70,10 @@ def read_number(text: str) -> Number | None:
         return None
     *left, last = sides.parts
     found = _phrase(last)
-    if found is None and left and all(is_name(part) for part in sides.parts[1:]):
-        return _phrase(sides.parts[0])  # 5 = x
+    if found is None and left:  # 5 = x, 64 = 8^2
+        first = _phrase(sides.parts[0])
+        others = sides.parts[1:]
+        return first if first and all(is_name(part) or comes_to(part, first.value) for part in others) else None
     if found is None:
         return None
     sums = [is_name(part) or comes_to(part, found.value) for part in left]
@@ -109,6 +111,9 @@ def _phrase(text: str) -> Number | None:
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
     text = re.sub(r"^\(([^()]*)\)$|^\{([^{}]*)\}$", lambda m: m[1] or m[2] or "", text)
     text = re.sub(r"^(?:\\approx\s*)?([-+]?)\s*", r"\1", text)
+    remark = _REMARK.search(text)
+    if remark and VALUE.search(text[: remark.start()]) and not is_denied(remark[0]):
+        text = text[: remark.start()]
     found = VALUE.search(text)
     if found is None:
         return None
@@ -127,6 +132,7 @@ def _sign_word(before: str) -> tuple[bool, str]:
     return (False, before) if match is None else (True, before[: match.start()])
 
 
+_REMARK = re.compile(r"(?<=[\w})%])\s+\((?!\s*(?:of|out|to|mod|base|per|each|times|[-+*/^=<>x±\\]))[^()]*\)\s*[.!]?$")
 _UNIT_WORD = (
     r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:\\Omega|(?:\\mu\s*)?[A-Za-z]+)"
     r"(?:\s*\^\s*\{?\s*-?\d\s*\}?|\s+(?:squared|cubed)\b)?"
@@ -165,7 +171,7 @@ _PRODUCT = re.compile(
     r"[A-Za-z]{2,3}(?![^\W\d_])|\s+(?!(?:in|of|at|on|by|to|as|is|so|we|he|it|an|am|pm|up|us)\b)[A-Za-z]{2}(?![^\W\d_])"
 )
 _ORDINAL = re.compile(r"(?:st|nd|rd|th|am|pm|AM|PM)\b")
-_VARIABLE = re.compile(r"(?<![^\W\d_'-])(?![aI]\b)[A-Za-z](?![^\W\d_]|')")
+_VARIABLE = re.compile(r"(?<![^\W\d_])(?<!['’-])(?![aI]\b)[A-Za-z](?![^\W\d_]|')")
 _DASH = re.compile(r"(?<![^\W\d_])-|-(?![^\W\d_])")
 
 

@@ -12,12 +12,12 @@ _STYLED = re.compile("[\uff01-\uff5e\u3000\U0001d400-\U0001d7ff]")
 _DIGIT = re.compile(r"[^\W\d_a-zA-Z]|\d", re.ASCII)
 _SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>")
 _EMPHASIS = (
-    re.compile(r"(?<![0-9A-Za-z*\\])\*\*\*(?=[^\s*])([^\n]+?)(?<=[^\s*])\*\*\*(?![0-9*])"),
-    re.compile(r"(?<![0-9A-Za-z*\\])\*\*(?=[^\s*])([^\n]+?)(?<=[^\s*])\*\*(?![0-9*])"),
-    re.compile(r"(?<![\w\\])__(?=[^\s_])([^\n]+?)(?<=[^\s_])__(?!\w)"),
+    re.compile(r"(?<![0-9A-Za-z*\\])\*\*\*(?=[^\s*])([^\n]{1,500}?)(?<=[^\s*])\*\*\*(?![0-9*])"),
+    re.compile(r"(?<![0-9A-Za-z*\\])\*\*(?=[^\s*])([^\n]{1,500}?)(?<=[^\s*])\*\*(?![0-9*])"),
+    re.compile(r"(?<![\w\\])__(?=[^\s_])([^\n]{1,500}?)(?<=[^\s_])__(?!\w)"),
     re.compile(r"(?<![\w*\\])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])"),
     re.compile(r"(?<![\w\\)}])_(?=[^\s_{])([^_\n]+?)(?<=[^\s_])_(?!\w)"),
-    re.compile(r"`+([^`\n]+)`+"),
+    re.compile(r"(?<!`)`{1,3}([^`\n]{1,500})`{1,3}(?!`)"),
 )
 
 
@@ -168,13 +168,13 @@ def typeset(text: str) -> str:
     text = _VANISHING.sub("", _SPACING.sub(" ", text))
     for pattern, replacement in _SYNONYMS:
         text = pattern.sub(replacement, text)
-    text = re.sub(r"^\s*(?:=|\\(?:Rightarrow|implies|to)(?![A-Za-z]))\s*", "", text.replace("{}", ""))
+    text = re.sub(r"^\s*(?:=|\\(?:Rightarrow|implies|to|approx)(?![A-Za-z]))\s*", "", text.replace("{}", ""))
     return " ".join(_FRACTION.sub(_fraction, text).split())
 
 
 FORMULA = re.compile(
-    r"\$\$([^$]+)\$\$|(?<![\\$])\$(?=[^\s$])((?:[^$\n\\]|\\.)*?)(?<=[^\s\\])\$(?!\d)"
-    r"|\\\(((?:[^\\]|\\[^)])+)\\\)|\\\[((?:[^\\]|\\[^\]])+)\\\]"
+    r"\$\$([^$]{1,2000})\$\$|(?<![\\$])\$(?=[^\s$])((?:[^$\n\\]|\\.){0,2000}?)(?<=[^\s\\])\$(?!\d)"
+    r"|\\\(((?:[^\\]|\\[^)]){1,2000}?)\\\)|\\\[((?:[^\\]|\\[^\]]){1,2000}?)\\\]"
 )
 """A formula between its delimiters; the dollars of "$5 and $6" are none."""
 

@@ -34,7 +34,8 @@ _BEFORE = re.compile(
     r"barely|hardly|twice|thrice|double|triple|quadruple|half|times|plus|modulo|mod|per|divided\s+by|multiplied\s+by|"
     r"raised\s+to|(?:least|most|maximum|minimum|multiple|factor|power|square|cube|half|third|quarter|fifth|tenth|inverse"
     r"|reciprocal|negative|opposite|factorial|logarithm|sine|cosine|tangent|percent\w*|roots?|fraction)\s+of|roots?|"
-    r"sqrt|cbrt|sinh?|cosh?|tanh?|cot|sec|csc|arc\w+|log|ln|lg|exp|abs|base|step|option|choice|equation|mehr\s+als|"
+    r"sqrt|cbrt|sinh?|cosh?|tanh?|cot|sec|csc|arc\w+|log|ln|lg|exp|abs|base|step|option|choice|equation|lines?|page|section|"
+    r"chapter|figure|table|lemma|theorem|problem|question|mehr\s+als|"
     r"weniger\s+als|mindestens|höchstens|más\s+de|menos\s+de|al\s+menos|plus\s+de|moins\s+de|au\s+moins|mais\s+de|"
     r"больше|меньше|более|менее)|大于|小于|超过|不到|至少|至多|多于|少于)\s*(?:(?:the|an?|of|number|value)\s*|\()?$"
     rf"|(?:^|[\s(-]){_COUNTED}[\s-]*$",

@@ -103,7 +103,7 @@ class _Run:
             batch_size=settings.batch_size,
         )
         self._prompts = [_prompt(tokenizer, problem) for problem in problems]
-        _check_lengths(model, self._prompts, settings.max_new_tokens)
+        _check_fit(model, tokenizer, self._prompts, settings.max_new_tokens)
 
     def identity(self) -> str:
         """What items must share to be of one evaluation: all that decides a completion besides model and problem."""
@@ -240,13 +240,24 @@ def _check_problems(problems: Sequence[Problem], block: int) -> None:
 
 
 def longest_prompt(model: Any, tokenizer: Any, problems: Sequence[Problem], new_tokens: int) -> int:
-    """Tokens of the longest prompt. Raises UserError when it leaves no room for `new_tokens`."""
+    """Tokens of the longest prompt. Raises UserError when it leaves no room for `new_tokens`, or the model lacks one of
+    its tokens."""
     prompts = [_prompt(tokenizer, problem) for problem in problems]
-    _check_lengths(model, prompts, new_tokens)
+    _check_fit(model, tokenizer, prompts, new_tokens)
     return max(len(prompt.ids) for prompt in prompts)
 
 
-def _check_lengths(model: Any, prompts: Sequence[_Prompt], new_tokens: int) -> None:
+def _check_fit(model: Any, tokenizer: Any, prompts: Sequence[_Prompt], new_tokens: int) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest, prompt = max(((max(prompt.ids), prompt) for prompt in prompts), key=lambda pair: pair[0])
+    if largest >= rows:
+        token = tokenizer.convert_ids_to_tokens(largest)
+        raise UserError(
+            f"Every token of a prompt must have a row in the model, but {prompt.text[-80:]!r} uses {token!r}, id "
+            f"{largest}, of {rows} rows; add it to the model (`model.add_tokens: [{token!r}]`), or take a tokenizer "
+            "that belongs to it",
+            field="model.add_tokens",
+        )
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     lengths = [len(prompt.ids) for prompt in prompts]
     if limit is not None and max(lengths) + new_tokens > limit:

@@ -55,10 +55,11 @@ def divergence(model: Any, base: Logits, windows: Sequence[Sequence[int]], *, ba
     model with its adapters off. The direction charges the model for what the base would have said and it no longer
     does.
 
-    Raises UserError for no windows.
+    Raises UserError for no windows, and for tokens that the model has no row for.
     """
     if not windows:
         raise UserError("Retention needs general text of at least two tokens, but got none; give texts to measure on")
+    windows = _fitting(model, windows)
     found = []
     with evaluation_mode(model), torch.no_grad():
         for ids, mask in _batches(windows, batch_size, model.get_input_embeddings().weight.device):
@@ -73,6 +74,22 @@ def divergence(model: Any, base: Logits, windows: Sequence[Sequence[int]], *, ba
     kl, nll, base_nll = (sums.sum(axis=0) / counts.sum()).tolist()
     error = _ratio_error(sums[:, 0], counts)
     return Divergence(kl=kl, standard_error=error, nll=nll, base_nll=base_nll, tokens=int(counts.sum()))
+
+
+def _fitting(model: Any, windows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """The windows, cut where they are longer than the model has positions."""
+    rows, largest = model.get_input_embeddings().weight.shape[0], max(map(max, windows))
+    if largest >= rows:
+        raise UserError(
+            f"Every token of the retention text must have a row in the model, but it uses id {largest} of {rows} rows; "
+            "add the token (`model.add_tokens`), or give another text",
+            field="evaluation.retention.text",
+        )
+    room = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or max(
+        map(len, windows)
+    )
+    cut = [window[start : start + room] for window in windows for start in range(0, len(window), room)]
+    return [window for window in cut if len(window) > 1]
 
 
 def _ratio_error(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> float | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
 import typer
 
 from ...spaces.errors import UserError
+from ..launchers.home import homely
 from ..study.secrets import redact
 from ..terminal.output import unbreakable_output
 from .cache import cache
@@ -34,6 +36,7 @@ app.add_typer(cache, name="cache")
 def main() -> NoReturn:
     """Entry point: exit 0 done, 1 failed, 2 usage or configuration, 130 interrupted."""
     with unbreakable_output():
+        os.environ.update(homely(os.environ))
         try:
             app(standalone_mode=True)
         except UserError as error:

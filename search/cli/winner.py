@@ -9,10 +9,19 @@ import typer
 
 from .options import AsJson, StudyFile, console_for, print_json
 
+
+def _above_zero(value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise typer.BadParameter(f"must be a number above 0, but got {value:g}")
+    return value
+
+
 Winner = Annotated[Path, typer.Argument(help="winner.yaml, or the folder of an export.", metavar="WINNER.yaml")]
 Out = Annotated[Path, typer.Option(help="Folder of checkpoints and the finished model; the same one resumes.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the file's.")]
-Epochs = Annotated[float | None, typer.Option(min=0, help="Passes over the demonstrations, instead of steps.")]
+Epochs = Annotated[
+    float | None, typer.Option(callback=_above_zero, help="Passes over the demonstrations, instead of steps.")
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Data order and new adapters, instead of the file's.")]
 Lora = Annotated[int | None, typer.Option(min=0, help="Rank of LoRA adapters; 0 trains all weights.")]
 Micro = Annotated[int | None, typer.Option(min=1, help="Sequences of a forward pass, instead of the file's.")]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from ...spaces.errors import UserError
@@ -17,6 +18,7 @@ from ..launchers.helper import ask
 from ..loop.signals import StopSignals
 from ..store.storage import sqlite_url
 from ..study.config_file import TRACKING_VARIABLE
+from ..study.faults import refusal
 from ..study.files import read_json, write_json
 from ..study.secrets import filled, redact
 from ..study.winner_file import WinnerFile, load_winner
@@ -97,10 +99,11 @@ def launcher(ranks: int, launch: Path | None, machine_rank: int = 0) -> list[str
 
 
 def _changed(winner: WinnerFile, changes: Mapping[str, Any]) -> WinnerFile:
+    read = {**winner.model_dump(), **changes}
     try:
-        return WinnerFile.model_validate({**winner.model_dump(), **changes})
-    except ValueError as error:
-        raise UserError(f"the options of `qtarget train` must fit together, but {error}") from None
+        return WinnerFile.model_validate(read)
+    except ValidationError as error:
+        raise refusal(error, "the options of `qtarget train`", read, WinnerFile) from None
 
 
 class _Listener:

@@ -16,6 +16,8 @@ from ...evaluation.problems.untouched import untouched_problems
 from ...evaluation.settings import EvaluationSettings
 from ...spaces import TargetSpec
 from ...spaces.identity import content_id
+from ...trainers.data.demonstrations import Demonstrations
+from ...trainers.data.fit import Ends, check_ends
 from ...trainers.data.load import load_demonstrations, read_turns
 from ...trainers.data.style import Style
 from ...trainers.loop.resident import ResidentModel, needs_frozen_copy
@@ -46,6 +48,9 @@ class Engine:
         self.tokenizer = self.resident.tokenizer
         with PartialState().main_process_first():  # of several ranks one prepares the data, the others find it
             self.data = load_demonstrations(config.data, self.tokenizer, base, day=config.date)
+            self.ends = meet(self.resident, self.data, config.data, config.evaluation)
+            lora = config.training.lora
+            self.adapters = None if lora is None else self.resident.described_adapters(lora)
             seen, style = training_hashes(training_prompts(config.data, base)), self.data.style
             self.splits = load_problems(searched_settings(config), base, config.search.seed, seen, style)
             self.scoring = Scoring(config, self.resident, self.splits.search, seen, style)
@@ -96,7 +101,8 @@ class Engine:
     def warnings(self) -> list[str]:
         """What is worth a look before a night is spent, a sentence each."""
         config = self._config
-        return warnings(self.data, self.splits.notes, config.training, config.evaluation)
+        found = warnings(self.data, self.splits.notes, config.training, config.evaluation)
+        return [*found, *self.ends.notes, *(self.adapters[1] if self.adapters else [])]
 
     def describe(self) -> dict[str, str]:
         """What was found, in a line each, for people."""
@@ -107,7 +113,22 @@ class Engine:
             f"{left_out} left out because the demonstrations contain them",
             "date": f"{self.data.style.day}, for chat templates that print one",
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "ends": self.ends.line,
+            **({} if self.adapters is None else {"adapters": self.adapters[0]}),
         }
+
+
+def meet(
+    resident: ResidentModel, data: Demonstrations, settings: DataSettings, evaluation: EvaluationSettings | None
+) -> Ends:
+    """Let the model meet what it is trained and scored on; where answers end.
+
+    Raises UserError for demonstrations that the model cannot read, and where nothing ends an answer.
+    """
+    chat = settings.chat or (evaluation is not None and any(task.chat for task in evaluation.tasks))
+    resident.meet(data, chat=chat and bool(resident.tokenizer.chat_template))
+    stop = None if evaluation is None else evaluation.stop
+    return check_ends(data, resident.end_tokens, resident.tokenizer, chat=settings.chat, stop=stop)
 
 
 def searched_settings(config: StudyConfig) -> EvaluationSettings:

@@ -30,7 +30,7 @@ from ..study.files import write_atomic, write_json
 from ..study.winner_file import WinnerFile, against_search, load_winner
 from .channel import Channel
 from .helper import Silent
-from .inputs import problems_fingerprint, training_prompts
+from .inputs import meet, problems_fingerprint, training_prompts
 
 RESULT_FILE = "result.json"
 DATE_FILE = "date.txt"
@@ -58,6 +58,7 @@ class Training:
             sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and PartialState().num_processes > 1,
         )
         self.data = load_demonstrations(winner.data, self.resident.tokenizer, base, day=self._day())
+        meet(self.resident, self.data, winner.data, winner.evaluation)
         self.problems = self._problems()
         self.cached: dict[str, Source] = {} if live else self._caches()
         self.notes = against_search(winner, self._fingerprints(), "a full run")

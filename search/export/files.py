@@ -29,7 +29,7 @@ from .reading import FOLDER as READING
 from .reading import reading_files
 
 STACK = ("torch", "transformers", "accelerate", "datasets", "optuna", "peft", "trl")
-COPIED = {"data.py": "target_data.py", "trl.py": "train_trl.py"}
+COPIED = {"data.py": "target_data.py", "model.py": "target_model.py", "trl.py": "train_trl.py"}
 SFT_FILE = "sft.yaml"
 ONE_GPU = {
     "compute_environment": "LOCAL_MACHINE",
@@ -76,9 +76,11 @@ def write_files(
         seed=spec["seed"],
         split_seed=config.search.seed,
         date=config.date,
-        base=os.path.relpath(config.base_folder, folder.absolute()),
+        base=str(config.base_folder),
     )
-    provenance = {**provenance_of(config, winner, sft, spec), "inputs": inputs_of(content)}
+    beside = os.path.relpath(config.base_folder, folder.absolute())
+    places = {"base": content.base, "beside": beside, "inputs": inputs_of(content)}
+    provenance = provenance_of(config, winner, sft, spec) | places
     content = content.model_copy(update={"provenance": provenance})
     note = winner_sentence(winner.best_search, sft)
     write_atomic(folder / FILE, render(content, f"{winner.title}: the target of study {config.study}.", note))
@@ -126,7 +128,6 @@ def provenance_of(
         "preset": preset_of(winner.target),
         "seed": spec["seed"],
         "fingerprints": spec["fingerprints"],
-        "base": str(config.base_folder),
         "score": None if record is None else record.score,
         "standard_error": None if record is None else record.standard_error,
         "sft_score": None if sft is None else sft.score,

@@ -62,7 +62,9 @@ def _asks_for_the_old(field: str, value: Any) -> bool:
 
 def decisive(stored: Mapping[str, Any], new: StudyConfig) -> list[Change]:
     """Fields that decide trials and differ."""
-    free_too = () if new.candidates else (KEPT_FOR_LATER,)
+    free_too = set() if new.candidates else {KEPT_FOR_LATER}
+    if new.date is None:  # the study's own is meant
+        free_too.add("date")
     return [change for change in compare(stored, new) if not change.free and change.field not in free_too]
 
 

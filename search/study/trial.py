@@ -31,8 +31,10 @@ LATER: dict[str, tuple[Any, ...]] = {
     "chat_template_kwargs": (None, {}),
     "gold_is": (None,),
     "error_column": (None,),
+    "weight_column": (None,),
+    "reference_logprob_column": (None,),
 }
-"""Fields of data and tasks that came later, with the values that change nothing: no part of an identity then."""
+"""Settings that came later, with the values that change nothing: no part of an identity then."""
 
 
 class Rung(Settings):
@@ -73,7 +75,7 @@ class TrialSpec(Settings):
         data = self.model_dump(mode="json", exclude={"target", "rungs"})
         for section, names in UNDECISIVE.items():
             data[section] = {key: value for key, value in data[section].items() if key not in names}
-        data |= {section: _without_unset(data[section]) for section in ("data", "evaluation")}
+        data |= {section: _without_unset(data[section]) for section in ("data", "evaluation", "training", "model")}
         return content_id({**data, "target": target.model_dump(mode="json")})
 
 

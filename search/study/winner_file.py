@@ -44,7 +44,8 @@ class WinnerFile(Settings):
     base: str = "."
     """Folder that relative paths start from, itself relative to this file's."""
     provenance: dict[str, Any] = Field(default_factory=dict)
-    """Where it comes from; `fingerprints` and `inputs` are what the search used, `base` where that lay."""
+    """Where it comes from; `fingerprints` and `inputs` are what the search used, `base` is where that lay, and `beside`
+    where it lay as seen from this file's folder."""
 
     @property
     def base_folder(self) -> Path:
@@ -67,18 +68,22 @@ def load_winner(path: Path) -> WinnerFile:
 
 
 def _base(winner: WinnerFile, folder: Path) -> Path:
-    """Where the winner's inputs lie: as seen from its file, where they were, or around a file that was moved along."""
-    first = (folder / expanded(winner.base, "base")).resolve()
-    then = Path(winner.provenance.get("base", first))
-    places = [first, then, *folder.parents[:3]]
+    """Where the winner's inputs lie: as seen from its file, where they were, or around a file that was moved along.
+
+    A `base` that was edited is what it says.
+    """
+    first, known = (folder / expanded(winner.base, "base")).resolve(), winner.provenance
+    places = [first, *folder.parents[:3]]
+    if winner.base == known.get("base") and "beside" in known:
+        places.insert(0, (folder / known["beside"]).resolve())
     paths = (*winner.data.paths, winner.model.path)
-    return next((each for each in places if any(lies_in(each, path) for path in paths)), then)
+    return next((each for each in places if any(lies_in(each, path) for path in paths)), first)
 
 
 def inputs_of(winner: WinnerFile) -> dict[str, Any]:
     """What is read, and how, by the name of its fingerprint: what an edited winner.yaml may mean to change."""
-    plain = winner.model_dump(mode="json", include={"model", "teacher", "data", "evaluation", "split_seed"})
-    precision, data = winner.training.precision, plain["data"]
+    plain = winner.model_dump(mode="json", include={"model", "teacher", "data", "date", "evaluation", "split_seed"})
+    precision, data = winner.training.precision, [plain["data"], plain["date"]]
     return {
         "model": [plain["model"], precision],
         "teacher": [plain["teacher"], precision, winner.cache and [winner.cache.model_dump(mode="json"), data]],

@@ -6,6 +6,8 @@ they are (`search/export/reading.py`): they import each other, paths and errors 
 batches.py         which demonstrations each optimiser step sees, and how they are cut into forward passes
 demonstrations.py  tokenised demonstrations: what a fine-tune learns from, after templates, masks and length limits
 files.py           which rows a `path` names: a file, files by pattern, a folder's split, a hub data set
+fit.py             do demonstrations fit a model: a row for every token, a position for every input, an end that
+                   generation knows?
 formats.py         rows of one file as it is now: JSON lines, JSON, CSV and Parquet, compressed or not
 load.py            from settings to demonstrations: the files below, one after the other
 messages.py        the messages of a conversation, checked: roles, text, calls of tools, which of them are learnt

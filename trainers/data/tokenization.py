@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..models.tokens import around, end_of_sequence, without
 from .demonstrations import Demonstration
 from .notes import Notes
 from .shapes import PlainText, Span, Turn
@@ -39,7 +40,8 @@ def _rendered(template: ChatTemplate, turn: Turn, notes: Notes) -> list[Rendered
 
 def _plain(tokenizer: PreTrainedTokenizerBase, turn: PlainText, notes: Notes) -> RenderedTurn:
     """Plain text ends with the end-of-sequence token; a whole text may have both ends of a sequence already."""
-    begin, end = (str(token or "") for token in (tokenizer.bos_token, tokenizer.eos_token))
+    last = end_of_sequence(tokenizer)
+    begin, end = str(tokenizer.bos_token or ""), "" if last is None else str(tokenizer.convert_ids_to_tokens(last))
     if begin and turn.prompt.startswith(begin) and tokenizer(begin)["input_ids"][:2] == [tokenizer.bos_token_id] * 2:
         notes.count(f"a prompt begins with {begin}, which the tokenizer writes too: it is learnt twice", turn.place)
     completion = turn.completion
@@ -90,7 +92,12 @@ class _Encoder:
             texts, add_special_tokens=special, return_offsets_mapping=self.offsets, return_attention_mask=False
         )
         offsets = encoded["offset_mapping"] if self.offsets else [None] * len(texts)
-        return [_Encoding(list(ids), spans) for ids, spans in zip(encoded["input_ids"], offsets, strict=True)]
+        tail = around(self.tokenizer)[1] if special else []
+        found = [without(ids, tail) for ids in encoded["input_ids"]]
+        return [
+            _Encoding(ids, None if spans is None else spans[: len(ids)])
+            for ids, spans in zip(found, offsets, strict=True)
+        ]
 
     def _demonstration(self, item: RenderedTurn, whole: _Encoding, upto: dict[int, _Encoding]) -> Demonstration:
         """`upto`: tokens of the text up to each border."""

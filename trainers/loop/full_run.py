@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from ..data.demonstrations import Demonstrations
 from ..data.packing import pack, prepare_packing
 from ..models.head import base_model
 from ..models.load import load_model
+from ..models.merging import merged, say_tied, tied
 from ..models.ranks import is_sharded, whole
+from ..models.tokens import settle
 from ..models.transformers_versions import recompute_activations
 from ..run_settings import RunSettings
 from ..settings import ModelSettings, TrainingSettings
@@ -164,13 +166,21 @@ class FullRun:
         if self.main:
             partial = folder.with_name(f"{folder.name}.part")
             shutil.rmtree(partial, ignore_errors=True)
-            write_model(plain, self.resident.tokenizer, partial, self.run.shard_gigabytes)
+            write_model(plain, self._tokenizer(plain), partial, self.run.shard_gigabytes)
             if self.training.lora is not None:
                 adapted: Any = model
-                adapted.save_pretrained(partial / "adapter")
+                added = bool(self.settings.add_tokens)  # rows that the base of the adapter's folder lacks
+                adapted.save_pretrained(partial / "adapter", save_embedding_layers=added)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         PartialState().wait_for_everyone()
+
+    def _tokenizer(self, model: Any) -> PreTrainedTokenizerBase:
+        """The tokenizer to save with `model`, whose own configuration then ends answers where the training did."""
+        resident = self.resident
+        tokenizer = settle(model, resident.tokenizer, resident.end_tokens, chat=resident.chat)
+        assert isinstance(tokenizer, PreTrainedTokenizerBase)
+        return tokenizer
 
     @torch.no_grad()
     def _copy(self, model: nn.Module) -> Any:
@@ -187,11 +197,12 @@ class FullRun:
                 trained = whole(parameter.detach())
                 if self.main:
                     into[name].copy_(trained)
-        return copied if copied is None or self.training.lora is None else copied.merge_and_unload()
+        return copied if copied is None or self.training.lora is None else merged(copied)
 
 
 def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, shard_gigabytes: float) -> None:
     """Safetensors in shards, configuration and tokenizer."""
+    say_tied(model, tied(model))
     model.save_pretrained(folder, max_shard_size=f"{round(shard_gigabytes * 1000)}MB")
     tokenizer.save_pretrained(folder)
 
@@ -201,11 +212,11 @@ def claim(folder: Path, identity: Mapping[str, Any], *, write: bool) -> None:
     path = folder / RUN_FILE
     if path.exists():
         held = json.loads(path.read_text("utf-8"))
-        differing = sorted(key for key in identity.keys() | held.keys() if identity.get(key) != held.get(key))
+        differing = list(differences(held, dict(identity)))
         if differing:
             raise UserError(
                 f"`--out` must hold this run or none, but {folder} holds one with other {', '.join(differing)}; "
-                f"give another folder, or remove it (a run goes on only with the {differing[0]} it started with)"
+                "give the same again to go on with it, or another folder"
             )
     elif write:
         folder.mkdir(parents=True, exist_ok=True)
@@ -213,6 +224,21 @@ def claim(folder: Path, identity: Mapping[str, Any], *, write: bool) -> None:
         partial.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
         partial.replace(path)
     PartialState().wait_for_everyone()
+
+
+def differences(held: Any, wanted: Any, path: str = "") -> Iterator[str]:
+    """`key (value there, value now)` for each dotted key whose values differ."""
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        for key in sorted(held.keys() | wanted.keys()):
+            yield from differences(held.get(key), wanted.get(key), f"{path}.{key}".lstrip("."))
+    elif held != wanted:
+        yield f"{path} ({_short(held)} there, {_short(wanted)} now)"
+
+
+def _short(value: Any) -> str:
+    """A value in few characters: of a content hash its beginning tells enough."""
+    text = json.dumps(value) if not isinstance(value, str) else value
+    return text if len(text) <= 40 else f"{text[:12]}..."
 
 
 def models_folder(folder: Path) -> Path:

@@ -13,16 +13,19 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from ...spaces.errors import UserError
+from ..data.demonstrations import Demonstrations
+from ..data.fit import check_fit
 from ..models.load import (
     Precision,
-    attach_lora,
     check_vocabulary,
     load_model,
     load_tokenizer,
     model_fingerprint,
     pad_token_id,
 )
+from ..models.lora import attach_lora, check_added, describe_adapters, detached
 from ..models.ranks import gathered, local, shard
+from ..models.tokens import end_tokens
 from ..settings import LoraSettings, ModelSettings
 from ..teachers.sources import FrozenModel
 
@@ -50,10 +53,12 @@ class ResidentModel:
         Raises UserError as the loaders do.
         """
         self.device = device or PartialState().device  # that of this rank
-        self._sharded = sharded
+        self._sharded, self._added = sharded, settings.add_tokens
         self.tokenizer = load_tokenizer(settings, base)
-        self.pad_token_id = pad_token_id(self.tokenizer)
         self._model: Any = self._load(settings, base, precision)
+        self.pad_token_id = pad_token_id(self.tokenizer, self._model.get_input_embeddings().weight.shape[0])
+        self.chat = bool(self.tokenizer.chat_template)
+        """Whether answers end as the chat template ends them (`meet`)."""
         self.fingerprint = model_fingerprint(self._model)
         """Content of the base weights."""
         self._adapted: nn.Module | None = None
@@ -73,6 +78,27 @@ class ResidentModel:
         known = max(self.tokenizer.get_vocab().values()) + 1
         return known if known < rows else None
 
+    def meet(self, data: Demonstrations, *, chat: bool) -> None:
+        """Learn what will be trained on; from here on the model itself says where answers end.
+
+        `chat`: whether demonstrations or problems go through the chat template. Raises UserError, with the row, for
+        a demonstration that model or teacher cannot read.
+        """
+        check_fit(data, self._model, self.tokenizer)
+        if self.teacher is not None:
+            check_fit(data, self.teacher.model, self.tokenizer, field="teacher")
+        self.chat = chat
+        self._model.generation_config.eos_token_id = sorted(self.end_tokens) or None
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        return end_tokens(self._model, self.tokenizer, chat=self.chat)
+
+    def described_adapters(self, lora: LoraSettings) -> tuple[str, list[str]]:
+        """What `lora` adapts, in a line for people, and what is worth a look. Ends the life of the last model."""
+        return describe_adapters(self.fresh(lora), lora)
+
     def fresh(self, lora: LoraSettings | None = None, *, seed: int = 0) -> nn.Module:
         """The base with its original weights, with new adapters when `lora` is given. Ends the life of the last one."""
         self._detach_adapters()
@@ -80,6 +106,7 @@ class ResidentModel:
             self._restore()
         if lora is not None:
             self._adapted = attach_lora(self._model, lora, seed)
+            check_added(self._adapted, self._added)
             return self._adapted
         self._keep_original()
         self._changed = True
@@ -120,8 +147,7 @@ class ResidentModel:
 
     def _detach_adapters(self) -> None:
         if self._adapted is not None:
-            adapted: Any = self._adapted
-            self._model = adapted.unload()
+            self._model = detached(self._adapted)
             self._adapted = None
 
     def _originals(self) -> dict[str, Tensor]:

@@ -75,12 +75,12 @@ def output_head(model: nn.Module) -> OutputHead:
     Raises UserError for a model whose logits are not of the form above: its loss would be silently wrong.
     """
     causal = base_model(model)
-    layer = causal.get_output_embeddings()
+    layer = _active(causal.get_output_embeddings())
     if not isinstance(layer, nn.Linear):
         raise UserError(
             f"the output head must be one linear layer, but {type(causal).__name__} has {type(layer).__name__}; "
-            "leave the head out of `lora.target_modules`, or use another model",
-            field="train.lora.target_modules",
+            "leave the head out of `lora.target_modules` (`modules_to_save` trains it in full), or use another model",
+            field="training.lora.target_modules",
         )
     head = OutputHead(layer.weight, layer.bias, _softcap(causal.config), _scale(causal))
     _check(model, causal, head)
@@ -97,6 +97,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def _active(layer: Any) -> Any:
+    """The layer itself, or the copy of it that peft trains (`modules_to_save`) unless adapters are off."""
+    copies = getattr(layer, "modules_to_save", None)
+    if copies is None:
+        return layer
+    return layer.original_module if layer.disable_adapters else copies[layer.active_adapters[0]]
 
 
 def _softcap(config: Any) -> float | None:

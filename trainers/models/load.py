@@ -12,10 +12,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...spaces.errors import UserError
-from ...spaces.identity import derive_seed
 from ..paths import local_path
 from ..settings import LoraSettings, ModelSettings
-from .transformers_versions import old_names_of_peft
+from .lora import attach_lora
+from .tokens import add_tokens, give_rows
+from .weights import check_finite, check_loaded
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -46,16 +47,12 @@ def load_tokenizer(settings: ModelSettings, base: Path, *, field: str = FIELD) -
 
     Relative paths start at `base`. Raises UserError when the model or the template cannot be read.
     """
-    source = _source(settings, base, field)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
-    except Exception as error:  # hub client, file formats and remote code raise their own classes
-        raise _unreadable("tokenizer", settings, error, field) from error
+    tokenizer = _plain_tokenizer(settings, base, field)
+    add_tokens(tokenizer, settings.add_tokens)
     if settings.chat_template is not None:
         template = local_path(settings.chat_template, base, suffixes=("",), field=f"{field}.chat_template")
         assert template is not None
         tokenizer.chat_template = _template(template, f"{field}.chat_template")
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
 
 
@@ -80,56 +77,46 @@ def load_model(
 ) -> nn.Module:
     """A causal language model with weights in `precision`, with fresh adapters when `lora` is given.
 
-    Raises UserError when it cannot be read, has no safetensors, or a needed extra is missing.
+    Raises UserError when it cannot be read, has no safetensors, lacks a weight, has one that is not finite or that it
+    cannot place, or when a needed extra is missing.
     """
     source = _source(settings, base, field)
     if source.gguf_file is not None:
         _require_gguf(field)
     weights = {"use_safetensors": True} if source.gguf_file is None else _dequantized()
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source.path, dtype=DTYPES[precision], **weights, **source.arguments
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.path,
+            dtype=DTYPES[precision],
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            **weights,
+            **source.arguments,
         )
     except Exception as error:
         raise _unreadable("model", settings, error, field) from error
+    model, info = loaded
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise UserError(
+            f"`path` must be a whole model, but {settings.path} holds adapters for another one; merge them into it "
+            "first (peft: `merge_and_unload`, then `save_pretrained`)",
+            field=f"{field}.path",
+        )
+    check_loaded(info, settings.path, settings.unused_tensors, field)
+    check_finite(model, settings.path, field)
     if source.gguf_file is not None:
         _drop_quantization(model)
+    if settings.add_tokens:
+        known = _plain_tokenizer(settings, base, field).get_vocab().values()
+        give_rows(model, set(known), set(load_tokenizer(settings, base, field=field).get_vocab().values()))
     placed: PreTrainedModel = model if device is None else model.to(device)
     return placed if lora is None else attach_lora(placed, lora, seed)
 
 
-def attach_lora(model: PreTrainedModel, lora: LoraSettings, seed: int) -> nn.Module:
-    """Fresh low-rank adapters on a frozen base; equal seeds give equal adapters, whatever was drawn before."""
-    try:
-        import peft
-    except ImportError as error:
-        raise UserError(
-            "`lora` needs the package peft, which is not installed; run `pip install qtarget[lora]`", field="train.lora"
-        ) from error
-    targets = lora.target_modules
-    options: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
-    options["target_modules"] = targets if isinstance(targets, str) else list(targets)
-    config = peft.LoraConfig(task_type="CAUSAL_LM", **options)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed("lora", seed))
-        try:
-            with old_names_of_peft():
-                adapted = peft.get_peft_model(model, config)
-        except ValueError as error:
-            raise UserError(
-                f"`target_modules` must name linear layers of the model, but got {targets} ({error}); "
-                "use `all-linear` or names from the model's own module list",
-                field="train.lora.target_modules",
-            ) from error
-    assert isinstance(adapted, nn.Module)
-    return adapted
-
-
-def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """A token to pad with on the right, where no position with a loss can see it."""
+def pad_token_id(tokenizer: PreTrainedTokenizerBase, rows: int) -> int:
+    """A token to pad with on the right, where no position with a loss can see it; one of the model's `rows`."""
     for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if isinstance(candidate, int):
+        if isinstance(candidate, int) and candidate < rows:
             return candidate
     return 0
 
@@ -154,10 +141,22 @@ def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
         shown = ", ".join(f"{token!r}: {ours.get(token)} / {theirs.get(token)}" for token in differing[:5])
         raise UserError(
             f"the teacher must have the vocabulary of the model, but {len(differing)} tokens differ in their ids "
-            f"(model / teacher: {shown}{', ...' if len(differing) > 5 else ''}); choose a teacher of the same family",
+            f"(model / teacher: {shown}{', ...' if len(differing) > 5 else ''}); choose a teacher "
+            "of the same family, with the same `add_tokens`",
             field="teacher.path",
         )
     return max(ours.values()) + 1
+
+
+def _plain_tokenizer(settings: ModelSettings, base: Path, field: str) -> PreTrainedTokenizerBase:
+    """As it lies in the model's folder."""
+    source = _source(settings, base, field)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
+    except Exception as error:  # hub client, file formats and remote code raise their own classes
+        raise _unreadable("tokenizer", settings, error, field) from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
 
 
 def _source(settings: ModelSettings, base: Path, field: str) -> _Source:

@@ -1,4 +1,4 @@
-"""Reads models and demonstrations of an exported design, as the search did: `target_data.py` beside `train_trl.py`.
+"""Reads demonstrations of an exported design, as the search did: `target_data.py` beside `train_trl.py`.
 
 Settings are plain dictionaries, as `winner.yaml` holds them. `target_reading/` reads the demonstrations.
 """
@@ -20,7 +20,6 @@ from datasets import Dataset
 from target_reading.load import load_demonstrations
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 IGNORE_INDEX = -100
 """Label of a token without a loss."""
@@ -33,52 +32,13 @@ def here(path: str) -> str:
 
 def base_folder(winner: dict[str, Any], folder: Path) -> Path:
     """Where the winner's inputs lie: as seen from its file's `folder`, or where they were when it was written."""
-    first = (folder / here(winner["base"])).resolve()
-    places = [first, Path((winner.get("provenance") or {}).get("base", first))]
+    places, known = [(folder / here(winner["base"])).resolve()], winner.get("provenance") or {}
+    if winner["base"] == known.get("base") and "beside" in known:  # unedited
+        places.insert(0, (folder / known["beside"]).resolve())
     data = winner["data"]["path"]
     sources = [each["path"] if isinstance(each, dict) else each for each in ([data] if isinstance(data, str) else data)]
     paths = (*sources, winner["model"]["path"])
-    return next((each for each in places if any((each / path).exists() for path in paths)), first)
-
-
-def source(settings: dict[str, Any], base: Path) -> tuple[str, dict[str, Any]]:
-    """Name and arguments for `from_pretrained`: a local folder, a GGUF file or a hub id."""
-    place = base / here(settings["path"])
-    options = {"gguf_file": settings.get("gguf_file"), "revision": settings.get("revision")}
-    if place.is_file():
-        place, options["gguf_file"] = place.parent, place.name
-    given = {key: value for key, value in options.items() if value is not None}
-    return str(place) if place.exists() else settings["path"], given | {
-        "trust_remote_code": bool(settings.get("trust_remote_code"))
-    }
-
-
-def load_model(settings: dict[str, Any], base: Path) -> Any:
-    """Weights in float32; `bf16: true` below computes in bfloat16 and keeps them."""
-    name, options = source(settings, base)
-    return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **options)
-
-
-def adapters(lora: dict[str, Any]) -> Any:
-    """Low-rank adapters as the search trained them."""
-    from peft import LoraConfig
-
-    targets = lora["target_modules"]
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora["rank"],
-        lora_alpha=lora["alpha"],
-        lora_dropout=lora["dropout"],
-        target_modules=targets if isinstance(targets, str) else list(targets),
-    )
-
-
-def load_tokenizer(settings: dict[str, Any], base: Path) -> Any:
-    name, options = source(settings, base)
-    tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    if settings.get("chat_template"):
-        tokenizer.chat_template = (base / here(settings["chat_template"])).read_text("utf-8")
-    return tokenizer
+    return next((each for each in places if any((each / path).exists() for path in paths)), places[-1])
 
 
 def demonstrations(data: dict[str, Any], tokenizer: Any, base: Path, day: str | None = None) -> Any:

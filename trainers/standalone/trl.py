@@ -22,7 +22,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from target_data import Order, adapters, base_folder, collate, demonstrations, load_model, load_tokenizer
+from target_data import Order, base_folder, collate, demonstrations
 from target_loss import (
     BATCH_SCOPE,
     DENOMINATOR,
@@ -36,6 +36,7 @@ from target_loss import (
     target_loss,
     trust,
 )
+from target_model import adapters, base_of, load_model, load_tokenizer, pad_token, save
 from torch import Tensor, nn
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
@@ -66,11 +67,6 @@ def head_of(model: Any, hidden: Tensor) -> Head:
         scale = float(getattr(config, name, None) or scale)
     cap = getattr(config, "final_logit_softcapping", None)
     return Head(hidden.flatten(0, 1), layer.weight, layer.bias, cap, scale)
-
-
-def base_of(model: Any) -> Any:
-    """The transformers model, its adapters still active when it carries any."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def states(model: Any, input_ids: Tensor) -> Head:
@@ -107,6 +103,7 @@ class TargetTrainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(**options)
         self.model_accepts_loss_kwargs = True  # the loss divides by `num_items_in_batch`
         add_up_in_float32(self.accelerator)
+        self.winner, self.base = winner, base
         self.training, self.seed, self.steps = winner["training"], winner["seed"], steps
         put_loss_inside(base_of(self.model))
         self.in_data = {"reference"} - NEEDS_ROWS if winner["data"].get("reference_logprob_column") else set()
@@ -267,8 +264,8 @@ def build(
         )
     micro_batch = max(size for size in range(1, training["micro_batch"] + 1) if share % size == 0)
     set_seed(winner["seed"] % 2**32)  # new adapters are drawn before the Trainer sets its seed
-    tokenizer = load_tokenizer(winner["model"], base)
-    pad = next(each for each in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if each is not None)
+    model, tokenizer = load_model(winner["model"], base), load_tokenizer(winner["model"], base)
+    pad = pad_token(model, tokenizer)
     arguments: dict[str, Any] = {
         "output_dir": str(out),
         "use_cpu": on_cpu,
@@ -293,12 +290,12 @@ def build(
         winner,
         base,
         steps,
-        model=load_model(winner["model"], base),
+        model=model,
         args=SFTConfig(**(arguments | options)),
         data_collator=lambda rows: collate(rows, pad),
         train_dataset=demonstrations(winner["data"], tokenizer, base, winner.get("date")),
         processing_class=tokenizer,
-        peft_config=adapters(lora) if lora else None,
+        peft_config=adapters(model, lora) if lora else None,
     )
 
 
@@ -314,9 +311,7 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=given.resume or None)
     if (sharded := _fsdp(trainer.accelerator)) is not None:  # as its checkpoints; without this no model is written
         sharded.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(str(given.out))
-    if trainer.accelerator.is_main_process:
-        trainer.processing_class.save_pretrained(str(given.out))
+    save(trainer, trainer.winner, trainer.base, given.out)
 
 
 if __name__ == "__main__":

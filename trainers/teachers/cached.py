@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.batches import collate
 from ..data.demonstrations import Demonstrations
+from ..data.fit import check_fit
 from ..models.head import output_head
 from ..models.load import Precision, check_vocabulary, load_model, load_tokenizer, pad_token_id
 from ..settings import CacheSettings, DataSettings, ModelSettings
@@ -91,10 +92,11 @@ class CachedModels:
         is not.
         """
         cache, teacher = self.open(model).cache, self._load(model, device)
-        if len(teacher.head.weight) != len(output_head(student).weight):
+        rows = [len(head.weight) for head in (teacher.head, output_head(student))]
+        if rows[0] != rows[1]:
             teacher.vocab = cache.manifest.key.vocab
         chosen = sorted({len(self.data) * number // examples for number in range(examples)})
-        pad = pad_token_id(self.tokenizer)
+        pad = pad_token_id(self.tokenizer, min(rows))
         batches = [
             collate([self.data[i] for i in part], part, pad).to(teacher.head.weight.device)
             for part in (chosen[start : start + BIAS_BATCH] for start in range(0, len(chosen), BIAS_BATCH))
@@ -107,12 +109,15 @@ class CachedModels:
     def _build(
         self, model: ModelSettings, rows: bool, device: torch.device | None, on_progress: Progress | None
     ) -> None:
-        teacher, pad = self._load(model, device), pad_token_id(self.tokenizer)
+        teacher = self._load(model, device)
+        pad = pad_token_id(self.tokenizer, len(teacher.head.weight))
         build(teacher, self.data, self._key(model, rows), self.root, pad_token_id=pad, on_progress=on_progress)
 
     def _load(self, model: ModelSettings, device: torch.device | None) -> FrozenModel:
         check_vocabulary(self.tokenizer, load_tokenizer(model, self.base, field="teacher"))
-        return FrozenModel(load_model(model, self.base, self.precision, device=device, field="teacher"))
+        teacher = load_model(model, self.base, self.precision, device=device, field="teacher")
+        check_fit(self.data, teacher, self.tokenizer, field="teacher")
+        return FrozenModel(teacher)
 
     def _key(self, model: ModelSettings, rows: bool) -> CacheKey:
         return cache_key(

@@ -1,5 +1,6 @@
 """Statistics against oracles written another way: scipy, enumeration, simulation."""
 
+import inspect
 import itertools
 import math
 
@@ -20,6 +21,9 @@ from qtarget.evaluation.statistics.stats import (
     standard_error,
     wilson,
 )
+
+SEED = "rng" if "rng" in inspect.signature(scipy_stats.bootstrap).parameters else "random_state"
+"""The name that scipy 1.15 changed; until that is the lowest version."""
 
 
 def binary(generator: np.random.Generator, problems: int, samples: int) -> np.ndarray:
@@ -108,7 +112,7 @@ class TestBootstrap:
     def test_it_agrees_with_scipys_percentile_interval(self):
         differences = np.random.default_rng(7).integers(-1, 2, 200).astype(float)
         expected = scipy_stats.bootstrap(
-            (differences,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(8)
+            (differences,), np.mean, method="percentile", n_resamples=20_000, **{SEED: np.random.default_rng(8)}
         ).confidence_interval
         found = bootstrap_interval(differences, np.random.default_rng(9), resamples=20_000)
         assert found == pytest.approx((expected.low, expected.high), abs=0.01)

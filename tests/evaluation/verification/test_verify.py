@@ -117,6 +117,13 @@ def test_a_batch_survives_a_hanging_item():
         "\\" * 100_000,
         "$" * 100_000,
         "a " * 50_000,
+        "`" * 60_000,
+        "```\n" * 15_000,
+        "**a " * 16_000,
+        "\\(" * 30_000,
+        "answer " * 9_000,
+        "\nQuestion: is the answer 7" * 2_500,
+        "A. x\n" * 12_000,
     ],
     ids=lambda text: ascii(text[:12]),
 )

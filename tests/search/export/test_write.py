@@ -119,8 +119,8 @@ def test_the_confirmed_design_is_exported_with_all_its_files(exported) -> None:
     assert found["check"]["loss"] < 1e-5 and found["check"]["gradient"] < 1e-5
     winner = load_winner(folder)
     assert winner.target == presets.get("target_sft") and winner.training.learning_rate == 0.02
-    written = """winner.yaml sft.yaml target_loss.py target_data.py target_reading train_trl.py one_gpu.yaml
-    fsdp_8gpu.yaml MODEL_CARD.md provenance.json check.json"""
+    written = """winner.yaml sft.yaml target_loss.py target_data.py target_model.py target_reading train_trl.py
+    one_gpu.yaml fsdp_8gpu.yaml MODEL_CARD.md provenance.json check.json"""
     assert set(written.split()) == set(found["files"])
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["confirmation"]["outcome"] == "better than SFT" and provenance["preset"] == "target_sft"

@@ -83,6 +83,39 @@ def test_adapters_are_merged_into_a_model_that_stands_alone(base, sums, make_mod
     assert (base / "lora" / "model" / "adapter" / "adapter_config.json").exists()
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Model has `tie_word_embeddings=True`", "ignore:`is_gradient_checkpointing`"
+)  # peft's, when it loads the adapter again
+def test_adapters_on_a_tied_embedding_leave_the_head_alone(base, sums, make_model):
+    peft = pytest.importorskip("peft")
+    model = make_model()
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(base / "base")
+    lora = LoraSettings(rank=4, alpha=8.0, target_modules=("embed_tokens", "q_proj"))
+    training = TRAINING.model_copy(update={"lora": lora, "learning_rate": 0.02, "steps": 20})
+    run = full_run(base, sums, "out", training=training, target="sft")
+    finish(run, make_model)
+    saved = base / "out" / "model"
+    plain, merged = (AutoModelForCausalLM.from_pretrained(each).eval() for each in (base / "base", saved))
+    beside = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base / "base"), saved / "adapter")
+    trained = {"plain": plain, "merged": merged, "beside": beside.eval(), "trained": run.trained.eval()}
+    losses = {name: answer_loss(each, sums) for name, each in trained.items()}
+    assert losses["merged"] == pytest.approx(losses["beside"], abs=1e-5) == losses["trained"]
+    assert losses["merged"] < losses["plain"] - 0.1
+    assert not merged.config.tie_word_embeddings
+
+
+def answer_loss(model, data) -> float:
+    """Nats per learnt token."""
+    found = []
+    for example in data:
+        with torch.no_grad():
+            logits = model(input_ids=example.inputs[None]).logits[0]
+        found.append(torch.nn.functional.cross_entropy(logits, example.labels, ignore_index=-100, reduction="sum"))
+    return float(sum(found)) / data.num_labels
+
+
 def test_activation_checkpointing_changes_no_weight(base, sums, make_model):
     for out, on in (("kept", False), ("recomputed", True)):
         finish(full_run(base, sums, out, RunSettings(activation_checkpointing=on)), make_model)
@@ -112,6 +145,17 @@ def test_another_run_in_the_same_folder_is_refused_by_name(base, sums, make_mode
     training = TRAINING.model_copy(update={"learning_rate": 1e-4}) if change == "training" else TRAINING
     with pytest.raises(UserError, match=f"holds one with other {change}"):
         full_run(base, data, "out", training=training, target="kd" if change == "target" else "target_sft")
+
+
+def test_the_key_that_differs_is_told_with_both_values(base, sums, make_model):
+    finish(full_run(base, sums, "out"), make_model, on_step=lambda report: True)
+    lora = LoraSettings(rank=2)
+    longer = TRAINING.model_copy(update={"steps": 11, "lora": lora})
+    with pytest.raises(
+        UserError, match=r"other training.lora \(null there, .*\), training.steps \(9 there, 11 now\); "
+    ) as told:
+        full_run(base, sums, "out", training=longer)
+    assert "data" not in str(told.value) and len(str(told.value)) < 400
 
 
 def test_what_only_changes_how_it_is_computed_may_change(base, sums, make_model):

@@ -42,7 +42,9 @@ def run(resident, data, preset, lora=None, reference=False):
 
 
 @pytest.mark.parametrize("reference", [False, True])
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+@pytest.mark.parametrize(
+    "lora", [None, LoraSettings(rank=2), LoraSettings(rank=2, modules_to_save=("lm_head", "norm"))]
+)
 def test_trials_start_alike_whatever_ran_before(folder, sums, lora, reference):
     resident = ResidentModel(ModelSettings(path="base"), folder, device=CPU, reference=reference)
     first = run(resident, sums, "sft", lora)

@@ -129,7 +129,7 @@ def test_a_missing_extra_is_named(tmp_path, make_model, monkeypatch, extra):
 def test_unknown_target_modules_are_refused(make_model):
     with pytest.raises(UserError, match="nonsense") as caught:
         attach_lora(make_model(), LoraSettings(target_modules=("nonsense",)), seed=0)
-    assert caught.value.field == "train.lora.target_modules"
+    assert caught.value.field == "training.lora.target_modules"
 
 
 def test_an_adapted_head_is_refused(make_model):
