@@ -43,7 +43,9 @@ def settings(noise: Sequence[float], arguments: argparse.Namespace) -> FinalsSet
     """A race as it is planned after plain SFT was trained three times in the search."""
     known = float(np.hypot(noise[0], CELL))
     detect = arguments.detect or min(0.5, WORTHWHILE * known)
-    return FinalsSettings(seeds=arguments.seeds, patience=arguments.patience, detect=detect, noise=known, noise_freedom=2)
+    return FinalsSettings(
+        seeds=arguments.seeds, patience=arguments.patience, detect=detect, noise=known, noise_freedom=2
+    )
 
 
 def raced(world: World, arguments: argparse.Namespace, name: str, **changes: object) -> tuple[Finals, float]:
@@ -106,7 +108,9 @@ def null(arguments: argparse.Namespace) -> None:
 
 def found(arguments: argparse.Namespace) -> None:
     """One design is truly better."""
-    print(f"One design ahead, runs differ by 3 points, {arguments.studies} studies: found better than plain SFT (and than")
+    print(
+        f"One design ahead, runs differ by 3 points, {arguments.studies} studies: found better than plain SFT (and than"
+    )
     print("the published objective), mean trainings of question 1, of all questions, and longer ones")
     for lead in (0.02, 0.04, 0.05, 0.08, 0.10):
         world = World((0.0, 0.0, lead, 0.0), NOISES["3"], CELL)
@@ -130,7 +134,9 @@ def found(arguments: argparse.Namespace) -> None:
 
 def length(arguments: argparse.Namespace) -> None:
     """A lead of 20 points that changes when training takes twice as long."""
-    print(f"A lead of 20 points at the search's length, {arguments.studies} studies: what is said of it at twice the steps")
+    print(
+        f"A lead of 20 points at the search's length, {arguments.studies} studies: said of it at twice the steps"
+    )
     for longer in (0.0, 0.05, 0.20, 0.40):
         world = World((0.0, 0.0, 0.2, 0.0), NOISES["3"], CELL, longer=(0.0, 0.0, longer, 0.0))
         races, _ = raced(world, arguments, f"length {longer}")
@@ -155,7 +161,9 @@ def tables(arguments: argparse.Namespace) -> None:
             claims.append({each.title for each in verdict.comparisons if each.outcome is Outcome.BETTER})
             trainings.append(verdict.trainings)
         what = np.array([bool(each) if lead == 0 else "second" in each for each in claims])
-        print(f"  {100 * lead:4.0f} points  {'any' if lead == 0 else 'found'} {share(what)}  {np.mean(trainings):.1f} trainings")
+        print(
+            f"  {100 * lead:4.0f} points  {'any' if lead == 0 else 'it'} {share(what)}  {np.mean(trainings):.1f} runs"
+        )
 
 
 def main() -> None:

@@ -183,10 +183,13 @@ class _Estimate:
     seed_error: float
 
 
-def _estimate(finals: Finals, weights: Array, seeds: Counts, tail: float, claimed: bool) -> _Estimate:
+def _estimate(
+    finals: Finals, weights: Array, seeds: Counts, tail: float, claimed: bool, looked: bool = True
+) -> _Estimate:
     """A contrast with an interval that leaves `tail` on either side; nothing is known of it with one run of each.
 
-    Between two looks a lead may seem certain that none of them has claimed: then its interval still begins at 0.
+    Between two looks a lead may seem certain that none of them has claimed: then its interval still begins at 0. Before
+    the first look nothing was spent, and every interval contains 0.
     """
     found = finals.lead(weights, seeds)
     known = bool((seeds > 1).any())
@@ -196,7 +199,7 @@ def _estimate(finals: Finals, weights: Array, seeds: Counts, tail: float, claime
     return _Estimate(
         effect,
         max(-bound, effect - half if claimed else min(0.0, effect - half)),
-        min(bound, effect + half),
+        min(bound, effect + half) if looked else max(0.0, min(bound, effect + half)),
         tail,
         float(found.error[0]),
         float(found.freedom[0]),
@@ -218,8 +221,10 @@ def _comparisons(
     for index in range(1, finals.line.candidates):
         seeds, rate = _at(finals, RACING, index), finals.error_rates[index]
         if seeds[0, index] and seeds[0, 0]:
-            tail = _tail(rate, most, int(min(seeds[0, index], seeds[0, 0])))
-            found.append((index, seeds, _estimate(finals, finals.contrast(index, 0), seeds, tail, bool(finals.better[0, index]))))
+            fewer = int(min(seeds[0, index], seeds[0, 0]))
+            tail, claimed, weights = _tail(rate, most, fewer), bool(finals.better[0, index]), finals.contrast(index, 0)
+            looked = fewer >= min(levels(rate, most))
+            found.append((index, seeds, _estimate(finals, weights, seeds, tail, claimed, looked)))
     errors = [max(each.error, 1e-12) for _, _, each in found]
     shrunken = shrink([each.effect for _, _, each in found], errors, centre=0.0).estimates if found else []
     return tuple(
@@ -264,7 +269,8 @@ def _rivalry(finals: Finals, titles: Sequence[str]) -> Rivalry | None:
     fewer = int(min(seeds[0, who], seeds[0, rival]))
     tail = _tail(finals.published_rate(who), finals.settings.seeds, fewer)
     settled = int(finals.against_published[0]) == CLAIMED
-    each = _estimate(finals, finals.contrast(who, rival), seeds, tail, settled)
+    looked = fewer >= min(levels(finals.published_rate(who), finals.settings.seeds))
+    each = _estimate(finals, finals.contrast(who, rival), seeds, tail, settled, looked)
     return Rivalry(titles[who], titles[rival], settled, each.effect, each.low, each.high, 1 - 2 * tail, fewer)
 
 
@@ -280,10 +286,20 @@ def _lasting(finals: Finals, titles: Sequence[str]) -> list[Lasting]:
         rate = float(finals.trend_rates()[0]) / 2
         tail = _tail(rate, finals.settings.longer_seeds, seeds, FIRST_LONG_LOOK)
         trend = TRENDS.get(int(finals.trend[0, place]), Trend.UNKNOWN)
-        change = _estimate(finals, finals.change(winner, rival), finals.seeds, tail, trend is Trend.GROWS)
+        looked = seeds >= min(FIRST_LONG_LOOK, finals.settings.longer_seeds)
+        change = _estimate(finals, finals.change(winner, rival), finals.seeds, tail, trend is Trend.GROWS, looked)
         shorter = float(finals.lead(finals.contrast(winner, rival)).effect[0])
         found.append(
-            Lasting(titles[rival], trend, shorter, shorter + change.effect, change.effect, change.low, change.high,
-                    1 - 2 * tail, seeds)  # fmt: skip
+            Lasting(
+                titles[rival],
+                trend,
+                shorter,
+                shorter + change.effect,
+                change.effect,
+                change.low,
+                change.high,
+                1 - 2 * tail,
+                seeds,
+            )
         )
     return found

@@ -14,7 +14,7 @@ from .leads import Array, Counts, Runs
 
 
 class Tables:
-    """The scores of one study: a table (P, seeds) a candidate, problems in one order, seeds in the order of training."""
+    """The scores of one study: a table (P, seeds) a candidate, problems in one order, seeds as they were trained."""
 
     def __init__(self, tables: Sequence[ArrayLike]) -> None:
         """`tables`: 2C of them; one without runs is (P, 0).

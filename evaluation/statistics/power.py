@@ -3,7 +3,7 @@
 Leads and noise are in units of the score; 0.04 is four points.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,9 @@ from .standing import CLAIMED, RACING, Line
 
 STUDIES = 600
 """Simulated races behind a stated probability: its standard error is at most 2 points."""
-SEEDS = (4, 6, 8, 10, 13, 17, 22)
-PATIENCE = (1.7, 2.4, 5.0, 12.0)
-"""Settings that are tried, the cheap ones first."""
+SEEDS = (4, 6, 8, 10, 13, 17, 23, 30, 40)
+PATIENCE = (1.6, 2.4, 5.0, 12.0)
+"""Limits of seeds and patiences that are tried, the cheap ones first."""
 WORTHWHILE = 1.25
 """Lead that is looked for where none is asked for, in standard deviations between runs."""
 LIKELY = 0.6
@@ -110,35 +110,51 @@ def cheapest(
     power: float | None = None,
     most_seeds: int | None = None,
     base: FinalsSettings | None = None,
-) -> tuple[FinalsSettings, Chance]:
-    """The setting with the fewest trainings, at and without a lead of `detect`, that finds it with probability `power`.
+) -> FinalsSettings:
+    """The race with the fewest trainings, at and without a lead of `detect`, that finds it with probability `power`.
 
-    Where none does, the one that finds it most often. Defaults: `WORTHWHILE` and `LIKELY`.
+    Where none does, the one that finds it most often. Where nothing is asked, the usual race, which looks for
+    `WORTHWHILE`; with a `power` alone it looks for that, and with a `detect` alone it is to be found with `LIKELY`.
     """
     lead = detect if detect is not None else min(0.5, WORTHWHILE * noise.total)
+    known = {
+        "detect": max(lead, 1e-4),
+        "noise": noise.total if noise.freedom else None,
+        "noise_freedom": noise.freedom or 1.0,
+    }
+    usual = (base or FinalsSettings()).model_copy(update=known)
+    if detect is None and power is None:
+        return usual.model_copy(update={"seeds": most_seeds or usual.seeds})
+    limits = [each for each in SEEDS if most_seeds is None or each < most_seeds]
+    limits += [] if most_seeds is None else [most_seeds]
+    ladders = [
+        [usual.model_copy(update={"seeds": seeds, "patience": patience}) for seeds in limits] for patience in PATIENCE
+    ]
     wanted = LIKELY if power is None else power
-    known = {"detect": max(lead, 1e-4), "noise": noise.total if noise.freedom else None,
-             "noise_freedom": noise.freedom or 1.0}  # fmt: skip
-    tried = list(_settings(base or FinalsSettings(), known, most_seeds))
-    found = [(each, chance(lead, noise, each, line, generator, STUDIES // 2)) for each in tried]
-    enough = [pair for pair in found if pair[1].found >= wanted]
+    enough = [found for ladder in ladders if (found := _first(ladder, lead, wanted, noise, line, generator))]
     if not enough:
-        best = max(found, key=lambda pair: pair[1].found)[0]
-    else:
-        idle = {id(each): chance(0.0, noise, each, line, generator, STUDIES // 2) for each, _ in enough}
-        best = min(enough, key=lambda pair: pair[1].race_trainings + idle[id(pair[0])].race_trainings)[0]
-    return best, chance(lead, noise, best, line, generator)
+        return ladders[-1][-1]
+    return min(enough, key=lambda each: _price(each, lead, noise, line, generator))
 
 
-def _settings(base: FinalsSettings, known: dict[str, float | None], most: int | None) -> Iterator[FinalsSettings]:
-    limits = [each for each in SEEDS if most is None or each < most] + ([most] if most is not None else [])
-    for seeds in limits:
-        for patience in PATIENCE:
-            yield base.model_copy(update={**known, "seeds": seeds, "patience": patience})
+def _first(
+    ladder: Sequence[FinalsSettings],
+    lead: float,
+    wanted: float,
+    noise: Noise,
+    line: Line,
+    generator: np.random.Generator,
+) -> FinalsSettings | None:
+    """The first race, each with more seeds than the one before, that finds a lead often enough; by bisection."""
+    low, high = 0, len(ladder)
+    while low < high:
+        middle = (low + high) // 2
+        found = chance(lead, noise, ladder[middle], line, generator, STUDIES // 2).found >= wanted
+        low, high = (low, middle) if found else (middle + 1, high)
+    return ladder[low] if low < len(ladder) else None
 
 
-def chances(
-    leads: Sequence[float], noise: Noise, settings: FinalsSettings, line: Line, generator: np.random.Generator
-) -> list[Chance]:
-    """`chance` of each lead."""
-    return [chance(lead, noise, settings, line, generator) for lead in leads]
+def _price(settings: FinalsSettings, lead: float, noise: Noise, line: Line, generator: np.random.Generator) -> float:
+    """Mean trainings of the first question with and without a lead, added up."""
+    both = (chance(each, noise, settings, line, generator, STUDIES // 2) for each in (lead, 0.0))
+    return sum(each.race_trainings for each in both)

@@ -25,6 +25,9 @@ from .standing import (
 
 FIRST_LONG_LOOK = 2
 """Seeds of the longer training before anything is said of it."""
+PUBLISHED_PATIENCE = 1.0
+TRAILING_FIRST = TRAILING
+G = 1.0
 LOST = 0.5
 """Share of a lead that may go before it no longer holds."""
 
@@ -85,9 +88,7 @@ def length(at: Standing, runs: Runs, open_: Flags) -> None:
     at.stage[done] = OVER
 
 
-def _look(
-    at: Standing, place: int, seeds: Counts, weights: Array, due: Flags, table: Mapping[int, float]
-) -> Flags:
+def _look(at: Standing, place: int, seeds: Counts, weights: Array, due: Flags, table: Mapping[int, float]) -> Flags:
     """Whether a look at a lead is significant; each number of seeds is looked at once."""
     due = due & (seeds > at.looked[:, place]) & np.isin(seeds, list(table))
     if not due.any():
@@ -106,13 +107,16 @@ def _spread(at: Standing, runs: Runs) -> Array:
     return np.asarray(np.where(total > 0, summed / np.maximum(total, 1e-9), np.nan))
 
 
-def _is_hopeless(at: Standing, effect: Array, ours: Counts, theirs: Counts, spread: Array) -> Flags:
+def _is_hopeless(
+    at: Standing, effect: Array, ours: Counts, theirs: Counts, spread: Array, patience: float | None = None
+) -> Flags:
     """Whether the data favour no lead over the one looked for by `patience` to one."""
+    patience = at.settings.patience if patience is None else patience
     variance = spread * (1 / np.maximum(ours, 1) + 1 / np.maximum(theirs, 1))
-    detect = at.settings.detect
+    detect = G * at.settings.detect
     with np.errstate(divide="ignore", invalid="ignore"):
         log_ratio = detect * (effect - detect / 2) / variance
-    return np.asarray((ours > 0) & (theirs > 0) & (log_ratio < -np.log(at.settings.patience)))
+    return np.asarray((ours > 0) & (theirs > 0) & (log_ratio < -np.log(patience)))
 
 
 def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
@@ -122,7 +126,9 @@ def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
     seen = open_[:, None] & at.racing & (seeds[:, :count] > 0) & (seeds[:, [0]] > 0)
     trails = _trails(at, effects, seen, spread)
     for index in range(1, count):
-        hopeless = seen[:, index] & _is_hopeless(at, effects[:, index], seeds[:, index], seeds[:, 0], spread)
+        patience = at.settings.patience ** (PUBLISHED_PATIENCE if index == at.line.published else 1.0)
+        hopeless = _is_hopeless(at, effects[:, index], seeds[:, index], seeds[:, 0], spread, patience)
+        hopeless &= seen[:, index]
         through = open_ & at.racing[:, index] & (seeds[:, index] >= most) & (seeds[:, 0] >= most)
         leaves = hopeless | trails[:, index] | through
         at.racing[leaves, index] = False
@@ -138,7 +144,7 @@ def _trails(at: Standing, effects: Array, seen: Flags, spread: Array) -> Flags:
     leading = np.where(designs, effects, -np.inf).argmax(axis=1)
     errors = np.sqrt(spread[:, None] * (1 / runs + 1 / runs[at.rows, leading][:, None]))
     gaps = effects[at.rows, leading][:, None] - effects
-    return np.asarray(designs & (gaps > TRAILING * errors))
+    return np.asarray(designs & (gaps > np.where(runs <= 1, TRAILING_FIRST, TRAILING) * errors))
 
 
 def _after_race(at: Standing, won: Flags) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 from ...spaces import presets
 from ...spaces.errors import UserError
 from ...spaces.identity import canonical_id
-from ..store.history import TrialRecord, best, plain_sft
+from ..store.history import TrialRecord, best, is_scored, plain_sft
 from ..study.config import Candidate, StudyConfig
 
 SFT = "sft"
@@ -44,25 +44,24 @@ def candidates(config: StudyConfig, records: Sequence[TrialRecord]) -> tuple[Can
     return tuple(found)
 
 
-def no_rival(config: StudyConfig, chosen: Iterable[Candidate]) -> str | None:
+def no_rival(chosen: Iterable[Candidate]) -> str | None:
     """Why nothing is said about published objectives, in a sentence; None where one is among the candidates."""
     if any(each.role == "published" for each in chosen):
         return None
-    known = [each.preset for each in config.baseline_settings() if each.preset != SFT]
-    if not known:
-        return "No published objective beside plain SFT is among the baselines: whether one would do is not asked."
-    return f"No trial of a published objective ({', '.join(known)}) is complete: whether one would do is not asked."
+    return (
+        "No published objective beside plain SFT had a complete trial in the search: whether one would do as well is "
+        "not asked (`baselines`)."
+    )
 
 
 def _best_sft(records: Iterable[TrialRecord]) -> TrialRecord | None:
     """The best complete trial with the gradient of plain SFT, whoever drew it."""
-    complete = (each for each in records if each.state == "complete" and each.target is not None)
-    return best(each for each in complete if each.target is not None and canonical_id(each.target) == _SFT)
+    return best(each for each in records if each.target is not None and canonical_id(each.target) == _SFT)
 
 
 def _others(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Complete trials of other gradients than plain SFT's, the best first."""
-    complete = [record for record in records if record.state == "complete" and record.target is not None]
+    complete = [record for record in records if is_scored(record) and record.target is not None]
     others = [record for record in complete if record.target is not None and canonical_id(record.target) != _SFT]
     return sorted(others, key=lambda record: (-(record.score or 0.0), record.number))
 
@@ -77,7 +76,7 @@ def _once(ranked: Sequence[TrialRecord]) -> list[tuple[TrialRecord, str | None]]
 
 def _candidate(record: TrialRecord, title: str, role: Literal["sft", "published", "design"]) -> Candidate:
     assert record.target is not None
-    return Candidate(title=title, target=record.target, training=dict(record.training), role=role)
+    return Candidate(title=title, target=record.target, training=dict(record.training), role=role, trial=record.number)
 
 
 def _title(preset: str, record: TrialRecord) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...evaluation.statistics.power import LIKELY, Chance, Noise, chances, cheapest
+from ...evaluation.statistics.power import LIKELY, Chance, Noise, chance, cheapest
 from ...evaluation.statistics.settings import FinalsSettings
 from ...evaluation.statistics.standing import Line
 from ...spaces.identity import derive_seed
@@ -34,16 +34,17 @@ ASSUMED_CELL = 0.16
 class Plan:
     """A confirmation before it is paid for."""
 
+    line: Line
     settings: FinalsSettings
     noise: Noise
-    chances: tuple[Chance, ...]
-    """Of `LEADS`, and last of the lead that is looked for."""
     asked: float | None
     """Probability that was asked for."""
+    seed: int
 
     @property
     def looked_for(self) -> Chance:
-        return self.chances[-1]
+        """What becomes of the lead that is looked for."""
+        return _chance(self, self.settings.detect)
 
     @property
     def cost(self) -> float:
@@ -52,7 +53,10 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        found = [asdict(each) for each in self.chances]
+        leads = (*LEADS, self.settings.detect)
+        found = [
+            {**asdict(each), "cost": each.cost(self.settings.longer)} for each in (_chance(self, x) for x in leads)
+        ]
         return {"settings": self.settings.model_dump(mode="json"), "noise": asdict(self.noise), "chances": found}
 
     def lines(self, seconds_each: float | None, workers: int = 1) -> Iterator[str]:
@@ -60,43 +64,51 @@ class Plan:
         noise, points = self.noise, 100 * self.noise.run
         runs = f"measured on {round(noise.freedom) + 1} runs of plain SFT" if noise.freedom else "assumed, not measured"
         yield f"noise      two runs of one design differ by a standard deviation of {points:.1f} points ({runs})"
-        parts = [f"{100 * each.lead:g} points with {each.found:.0%}{_price(each, self, seconds_each, workers)}"
-                 for each in self.chances[:-1]]  # fmt: skip
+        price = partial(_price, longer=self.settings.longer, seconds_each=seconds_each, workers=workers)
+        known = (_chance(self, lead) for lead in LEADS)
+        parts = [f"{100 * each.lead:g} points with {each.found:.0%}{price(each)}" for each in known]
         yield f"finds      a lead of {', '.join(parts)}"
         found = self.looked_for
         yield (
-            f"looks for  a lead of {100 * found.lead:.1f} points: found with {found.found:.0%}"
-            f"{_price(found, self, seconds_each, workers)}, at most {self.settings.seeds} seeds a candidate"
+            f"looks for  a lead of {100 * found.lead:.1f} points: found with {found.found:.0%}{price(found)}, "
+            f"at most {self.settings.seeds} seeds a candidate"
         )
         if self.asked is not None and found.found < self.asked - 0.02:
             yield (
-                f"           that is less than the {self.asked:.0%} asked for (`confirmation.power`): no race of "
-                f"{self.settings.seeds} seeds does better. Ask for a larger lead, keep more report problems"
-                f"{', or allow more seeds' if found.lead else ''}"
+                f"           that is less than the {self.asked:.0%} asked for, and no race of {self.settings.seeds} "
+                "seeds does better; ask for a larger lead (`confirmation.detect`), keep more problems "
+                "(`evaluation.report_problems`), or allow more seeds (`confirmation.seeds`)"
             )
 
 
-def _price(each: Chance, plan: Plan, seconds_each: float | None, workers: int) -> str:
-    cost = each.cost(plan.settings.longer)
+@lru_cache(maxsize=256)
+def _chance(plan: Plan, lead: float) -> Chance:
+    return chance(lead, plan.noise, plan.settings, plan.line, np.random.default_rng(plan.seed))
+
+
+def _price(each: Chance, longer: float | None, seconds_each: float | None, workers: int) -> str:
+    cost = each.cost(longer)
     if seconds_each is None:
         return f" for {cost:.0f} trainings"
     hours = cost * seconds_each / 3600 / workers
-    return f" for {cost:.0f} trainings ({hours:.1f} h)" if hours >= 1 else f" for {cost:.0f} trainings ({60 * hours:.0f} min)"
+    spoken = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+    return f" for {cost:.0f} trainings ({spoken})"
 
 
 def planned(config: StudyConfig, records: Sequence[TrialRecord], line: Line) -> Plan:
     """The cheapest race of the candidates of `line` that finds what the study asks for."""
-    return _planned(line, _rounded(study_noise(config, records)), config.confirmation, derive_seed("plan", config.study))
+    noise = _rounded(study_noise(config, records))
+    return _planned(line, noise, config.confirmation, derive_seed("plan", config.study))
 
 
 @lru_cache(maxsize=32)
 def _planned(line: Line, noise: Noise, asked: ConfirmationSettings, seed: int) -> Plan:
     base = FinalsSettings(longer=asked.longer, longer_seeds=asked.longer_seeds)
-    settings, found = cheapest(
-        line, noise, np.random.default_rng(seed), detect=asked.detect, power=asked.power, most_seeds=asked.seeds, base=base
+    generator = np.random.default_rng(seed)
+    settings = cheapest(
+        line, noise, generator, detect=asked.detect, power=asked.power, most_seeds=asked.seeds, base=base
     )
-    shown = chances(LEADS, noise, settings, line, np.random.default_rng(seed))
-    return Plan(settings, noise, (*shown, found), asked.power or (LIKELY if asked.detect else None))
+    return Plan(line, settings, noise, asked.power or (LIKELY if asked.detect else None), seed)
 
 
 def _rounded(noise: Noise) -> Noise:

@@ -51,7 +51,7 @@ def _scores(items: Path, changed: int) -> Scores:
 
 
 def replicate(candidate: Candidate, seed: int, longer: float | None, steps: int) -> Slot:
-    """The slot that trains a candidate with a fresh seed, at `longer` times the search's `steps` where that is given."""
+    """The slot that trains a candidate with a fresh seed, at `longer` times the search's `steps` where given."""
     facts: dict[str, Any] = {"title": candidate.title, "target": candidate.target.model_dump(mode="json")}
     training: dict[str, Any] = dict(candidate.training)
     if longer is not None:
@@ -64,7 +64,7 @@ class Race:
     """How the race of a confirmation stands by its finished runs."""
 
     def __init__(self, config: StudyConfig, records: Sequence[TrialRecord]) -> None:
-        """Raises UserError when the race waits for a run of plain SFT that has failed."""
+        """Raises UserError when plain SFT cannot be trained here any more, so that there is nothing to compare with."""
         assert config.race is not None
         self._config, self._candidates = config, config.candidates
         runs = {key: record for record in records if (key := self._key(record)) is not None}
@@ -80,8 +80,8 @@ class Race:
                 return False
             if lacks[0] == 0:
                 raise UserError(
-                    f"a confirmation needs all its runs of plain SFT, but that of seed {lacks[1]} has failed; "
-                    "`qtarget status` says why: mend that, and run the failed trial again"
+                    f"a confirmation needs all its runs of plain SFT, but that of seed {lacks[1]} cannot be trained: "
+                    "it ran out of memory, diverged or took too long; allow it more (`limits`), and confirm again"
                 )
             give_up(self.finals, lacks[0])
         return True
@@ -129,8 +129,8 @@ class Race:
 
 
 def _is_lost(record: TrialRecord) -> bool:
-    """Whether a run will give no score any more."""
-    return record.state in ("failed", "infeasible", "pruned")
+    """Whether a run gives no score for reasons of its own; one that failed by an accident is run again."""
+    return record.state == "infeasible"
 
 
 def wanted(config: StudyConfig, records: Sequence[TrialRecord], count: int) -> list[Slot]:
@@ -139,6 +139,15 @@ def wanted(config: StudyConfig, records: Sequence[TrialRecord], count: int) -> l
 
 
 def verdict_of(config: StudyConfig, records: Sequence[TrialRecord]) -> Confirmation:
-    """What the race of a confirmation has come to."""
-    generator = np.random.default_rng(derive_seed("confirmation", config.study))
-    return Race(config, records).verdict(generator)
+    """What the race of a confirmation has come to, or what a race that was cut can say.
+
+    Raises UserError while runs that it asks for have failed, and before plain SFT and another candidate were trained.
+    """
+    race = Race(config, records)
+    failed = [record.number for record in records if record.state == "failed"]
+    if failed and not race.is_over:
+        raise UserError(f"a confirmation needs all its trials, but {failed} are not complete; run it again")
+    found = race.verdict(np.random.default_rng(derive_seed("confirmation", config.study)))
+    if not found.comparisons:
+        raise UserError("a confirmation needs plain SFT and another candidate, but not both are trained yet; run it on")
+    return found

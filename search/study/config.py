@@ -145,6 +145,8 @@ class Candidate(Settings):
     training: dict[str, float] = Field(default_factory=dict)
     role: Literal["sft", "published", "design"] = "design"
     """Plain SFT, the best published objective, or what the search found."""
+    trial: int | None = None
+    """Number of its best trial in the search."""
 
 
 class ConfirmedSearch(Settings):

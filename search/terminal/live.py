@@ -27,7 +27,8 @@ from ..study.config_file import find_study
 from ..study.files import read_json
 from .output import lost_output
 from .progress import STATE_STYLE
-from .tables import confirmation_sentence, duration, score_text, winner_sentence
+from .tables import duration, score_text, winner_sentence
+from .verdict import confirmation_sentence
 
 TAIL_BYTES = 8192
 """Read from the end of metrics.jsonl: a few dozen steps."""

@@ -76,7 +76,12 @@ def test_simulated_runs_have_the_noise_of_their_world() -> None:
 
 @pytest.mark.parametrize(
     "tables",
-    [[np.zeros((1, 2)), np.zeros((1, 2))], [np.zeros((5, 2)), np.zeros((4, 2))], [np.full((5, 2), np.nan)] * 2, [[1.0]]],
+    [
+        [np.zeros((1, 2)), np.zeros((1, 2))],
+        [np.zeros((5, 2)), np.zeros((4, 2))],
+        [np.full((5, 2), np.nan)] * 2,
+        [[1.0]],
+    ],
 )
 def test_tables_must_match(tables: list[np.ndarray]) -> None:
     with pytest.raises(ValueError, match="of the same problems"):
