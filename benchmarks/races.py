@@ -134,9 +134,7 @@ def found(arguments: argparse.Namespace) -> None:
 
 def length(arguments: argparse.Namespace) -> None:
     """A lead of 20 points that changes when training takes twice as long."""
-    print(
-        f"A lead of 20 points at the search's length, {arguments.studies} studies: said of it at twice the steps"
-    )
+    print(f"A lead of 20 points at the search's length, {arguments.studies} studies: said of it at twice the steps")
     for longer in (0.0, 0.05, 0.20, 0.40):
         world = World((0.0, 0.0, 0.2, 0.0), NOISES["3"], CELL, longer=(0.0, 0.0, longer, 0.0))
         races, _ = raced(world, arguments, f"length {longer}")

@@ -131,9 +131,11 @@ class Confirmation:
         return asdict(self)
 
 
-def conclude(finals: Finals, tables: Tables, titles: Sequence[str], generator: np.random.Generator) -> Confirmation:
-    """What the race of one study has come to. Generator: for the bootstrap intervals only."""
-    comparisons = _comparisons(finals, tables, titles, generator)
+def conclude(
+    finals: Finals, tables: Tables, titles: Sequence[str], generator: np.random.Generator, *, resamples: int = 10_000
+) -> Confirmation:
+    """What the race of one study has come to. Generator and `resamples` serve the bootstrap intervals only."""
+    comparisons = _comparisons(finals, tables, titles, generator, resamples)
     better = [each for each in comparisons if each.outcome is Outcome.BETTER]
     all_worse = all(each.outcome is Outcome.WORSE for each in comparisons)
     winner = int(finals.winner[0])
@@ -215,7 +217,7 @@ def _tail(error_rate: float, last: int, seeds: int, first: int | None = None) ->
 
 
 def _comparisons(
-    finals: Finals, tables: Tables, titles: Sequence[str], generator: np.random.Generator
+    finals: Finals, tables: Tables, titles: Sequence[str], generator: np.random.Generator, resamples: int
 ) -> tuple[Comparison, ...]:
     found, most = [], finals.settings.seeds
     for index in range(1, finals.line.candidates):
@@ -243,7 +245,9 @@ def _comparisons(
             shrunken=float(expected),
             seed_error=each.seed_error,
             bootstrap=bootstrap_interval(
-                tables.rows(index, int(seeds[0, index])) - tables.rows(0, int(seeds[0, 0])), generator
+                tables.rows(index, int(seeds[0, index])) - tables.rows(0, int(seeds[0, 0])),
+                generator,
+                resamples=resamples,
             ),
             seeds=int(seeds[0, index]),
         )

@@ -49,7 +49,7 @@ class Tables:
 
     def problem(self, weights: Array, seeds: Counts) -> Array:
         wanted = np.flatnonzero(weights[0])
-        total = sum(weights[0, index] * self.rows(index, int(seeds[0, index])) for index in wanted)
+        total = sum(weights[0, index] * self.rows(int(index), int(seeds[0, index])) for index in wanted)
         return np.array([np.var(total, ddof=1) / self.problems])
 
     def cell(self, seeds: Counts) -> Array:
@@ -127,7 +127,7 @@ class Simulated:
 
     @staticmethod
     def _first(sums: Array, seeds: Counts) -> Array:
-        return np.take_along_axis(sums, seeds[..., None], axis=2)[..., 0]
+        return np.asarray(np.take_along_axis(sums, seeds[..., None], axis=2)[..., 0])
 
     def problem(self, weights: Array, seeds: Counts) -> Array:
         return (weights**2 * self.cell(seeds) / np.maximum(seeds, 1)).sum(axis=1) + self._lasting(weights)

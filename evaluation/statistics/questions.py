@@ -25,9 +25,6 @@ from .standing import (
 
 FIRST_LONG_LOOK = 2
 """Seeds of the longer training before anything is said of it."""
-PUBLISHED_PATIENCE = 1.0
-TRAILING_FIRST = TRAILING
-G = 1.0
 LOST = 0.5
 """Share of a lead that may go before it no longer holds."""
 
@@ -41,7 +38,7 @@ def race(at: Standing, runs: Runs, open_: Flags) -> None:
         table = levels(at.error_rates[index], at.settings.seeds)
         claimed[:, index] = _look(at, index, seeds[:, index], at.contrast(index, 0), due, table)
         at.note(RACING, index, CLAIMED, claimed[:, index])
-    effects, won = runs.means[:, :count] - runs.means[:, [0]], claimed.any(axis=1)
+    effects, won = runs.means[:, :count] - runs.means[:, [0]], np.asarray(claimed.any(axis=1))
     at.better |= claimed
     at.winner[won] = np.where(claimed, effects, -np.inf).argmax(axis=1)[won]
     _drop(at, runs, effects, open_ & ~won)
@@ -113,7 +110,7 @@ def _is_hopeless(
     """Whether the data favour no lead over the one looked for by `patience` to one."""
     patience = at.settings.patience if patience is None else patience
     variance = spread * (1 / np.maximum(ours, 1) + 1 / np.maximum(theirs, 1))
-    detect = G * at.settings.detect
+    detect = at.settings.detect
     with np.errstate(divide="ignore", invalid="ignore"):
         log_ratio = detect * (effect - detect / 2) / variance
     return np.asarray((ours > 0) & (theirs > 0) & (log_ratio < -np.log(patience)))
@@ -126,7 +123,7 @@ def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
     seen = open_[:, None] & at.racing & (seeds[:, :count] > 0) & (seeds[:, [0]] > 0)
     trails = _trails(at, effects, seen, spread)
     for index in range(1, count):
-        patience = at.settings.patience ** (PUBLISHED_PATIENCE if index == at.line.published else 1.0)
+        patience = 1.0 if index == at.line.published else at.settings.patience
         hopeless = _is_hopeless(at, effects[:, index], seeds[:, index], seeds[:, 0], spread, patience)
         hopeless &= seen[:, index]
         through = open_ & at.racing[:, index] & (seeds[:, index] >= most) & (seeds[:, 0] >= most)
@@ -144,7 +141,7 @@ def _trails(at: Standing, effects: Array, seen: Flags, spread: Array) -> Flags:
     leading = np.where(designs, effects, -np.inf).argmax(axis=1)
     errors = np.sqrt(spread[:, None] * (1 / runs + 1 / runs[at.rows, leading][:, None]))
     gaps = effects[at.rows, leading][:, None] - effects
-    return np.asarray(designs & (gaps > np.where(runs <= 1, TRAILING_FIRST, TRAILING) * errors))
+    return np.asarray(designs & (gaps > TRAILING * errors))
 
 
 def _after_race(at: Standing, won: Flags) -> None:

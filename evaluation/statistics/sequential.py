@@ -56,7 +56,7 @@ def levels(error_rate: float, last: int, first: int = FIRST_LOOK) -> Mapping[int
 
 def _grid(bound: float, look: int) -> NDArray[np.float64]:
     """Sums over `look` seeds that have not crossed a boundary given for the standardised sum."""
-    return np.linspace(-_FARTHEST, bound, _POINTS) * np.sqrt(look)
+    return np.asarray(np.linspace(-_FARTHEST, bound, _POINTS) * np.sqrt(look))
 
 
 def _weights(states: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -67,7 +67,7 @@ def _weights(states: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _normal(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.exp(-(differences**2) / 2) / np.sqrt(2 * np.pi)
+    return np.asarray(np.exp(-(differences**2) / 2) / np.sqrt(2 * np.pi))
 
 
 def _bound(part: float, states: NDArray[np.float64], masses: NDArray[np.float64], look: int) -> float:

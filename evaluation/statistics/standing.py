@@ -13,7 +13,7 @@ Flags = NDArray[np.bool_]
 
 DESIGN_SHARE = 2.0
 PUBLISHED_PART = 2 / 3
-TRAILING = 0.9
+TRAILING = 1.15
 """Standard errors behind the leading design at which another leaves."""
 RACING, PUBLISHED, LENGTH, OVER = range(4)
 """Stages: the question that is open."""

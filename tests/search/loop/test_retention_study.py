@@ -18,7 +18,8 @@ from small_study import small_config, write_small_study
 
 from qtarget.evaluation.scoring.retention_measure import RetentionMeasure
 from qtarget.evaluation.statistics.confirmation import confirm
-from qtarget.search.loop.confirm import candidates, winner_within
+from qtarget.search.confirmation.candidates import candidates
+from qtarget.search.loop.confirm import winner_within
 from qtarget.search.loop.supervisor import run_study
 from qtarget.search.store.history import TrialRecord, best, front, load_history, plain_sft
 from qtarget.search.study.config_file import load_study, parse_study
