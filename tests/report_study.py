@@ -22,6 +22,8 @@ HOSTILE = (
     "</pre><script>alert(1)</script>\x1b[31mred\x1b[0m \u202egnp.exe <img src=x onerror=alert(2)> | a `b` {{ 7*7 }}"
 )
 PROBLEMS = 16
+SHORT = {"seeds": 4, "longer_seeds": 2}
+"""A confirmation of few trainings."""
 
 
 def write_answers(file: Path, share: float, problems: int = PROBLEMS, prefix: str = "search") -> None:
@@ -53,7 +55,7 @@ def write_answers(file: Path, share: float, problems: int = PROBLEMS, prefix: st
 def searched(root: Path, script: dict[str, Any] | None = None, **changes: Any) -> StudyConfig:
     """A finished search of four trials."""
     evaluation = {**small_config()["evaluation"], "report_problems": 16}
-    settings = {"tracking": {"uri": "none"}, "evaluation": evaluation, **changes}
+    settings = {"tracking": {"uri": "none"}, "evaluation": evaluation, "confirmation": SHORT, **changes}
     config = parse_study(small_config(**settings) | {"base": str(root)})
     search(config, script)
     return config
