@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 LOCKED := --constraint lock.txt
 pytest = OMP_NUM_THREADS=1 $(1) -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: quickstart test test-latest test-lowest lint types wheel docs lock clean
+.PHONY: quickstart test test-quick test-latest test-lowest lint types wheel docs lock clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/qtarget quickstart
 
 test: $(VENV)/.installed-dev
 	$(call pytest,$(BIN)/python)
+
+# What one runs while working: no servers, no browser, no whole studies, and yet every room.
+test-quick: $(VENV)/.installed-dev
+	$(call pytest,$(BIN)/python) -m 'not slow'
 
 # The newest of everything that pyproject.toml admits, looked up at each call.
 test-latest:

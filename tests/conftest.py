@@ -1,4 +1,7 @@
-"""Deprecations: errors where the versions are locked, lines at the end where the newest or oldest ones run."""
+"""Deprecations: errors where the versions are locked, lines at the end where the newest or oldest ones run.
+
+No example of hypothesis has a time limit of its own: a busy machine must not fail a test.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 OPTION = "--count-deprecations"
 CATEGORIES = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)

@@ -172,6 +172,58 @@ def test_type_checking_imports_do_not_count() -> None:
     assert imported(source, "qtarget.spaces.x") == {"typing", "typing.TYPE_CHECKING", "json"}
 
 
+def is_slow(node: ast.Module | ast.FunctionDef) -> bool:
+    """Whether `pytest.mark.slow` stands at the module's head, or over the test."""
+    marks = node.decorator_list if isinstance(node, ast.FunctionDef) else [
+        each.value for each in node.body if isinstance(each, ast.Assign) and "pytestmark" in ast.dump(each.targets[0])
+    ]  # fmt: skip
+    return any(getattr(each, "attr", "") == "slow" for mark in marks for each in ast.walk(mark))
+
+
+def quick_tests(source: str) -> list[ast.FunctionDef]:
+    """The tests of a file that `make test-quick` runs."""
+    tree = ast.parse(source)
+    tests = [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef) and each.name.startswith("test_")]
+    return [] if is_slow(tree) else [test for test in tests if not is_slow(test)]
+
+
+QUICK_FILES = {
+    path: source
+    for path in sorted((ROOT / "tests").rglob("test_*.py"))
+    if quick_tests(source := path.read_text("utf-8"))
+}
+
+
+def test_quick_tests_touch_every_room() -> None:
+    names = {name for path, source in QUICK_FILES.items() for name in imported(source, f"tests.{path.stem}")}
+    touched = {room_of(name) for name in names}
+    assert [(folder.parent.name, folder.name) for folder in folders()
+            if (folder.parent.name, folder.name) not in touched] == []  # fmt: skip
+
+
+def test_quick_tests_need_no_service() -> None:
+    services = {"mariadb", "postgres", "ray", "selenium"}
+    assert {
+        f"{path.name}: {name}"
+        for path, source in QUICK_FILES.items()
+        for name in services & imported(source, f"tests.{path.stem}")
+    } == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "quick"),
+    [
+        ("import pytest\npytestmark = pytest.mark.slow\ndef test_a(): ...", []),
+        ("import pytest\npytestmark = [pytest.mark.timeout(9), pytest.mark.slow]\ndef test_a(): ...", []),
+        ("import pytest\n@pytest.mark.slow\ndef test_a(): ...\ndef test_b(): ...", ["test_b"]),
+        ("class TestC:\n    @pytest.mark.slow\n    def test_a(self): ...\n    def test_b(self): ...", ["test_b"]),
+        ("def helper(): ...", []),
+    ],
+)
+def test_a_slow_test_is_not_taken_for_a_quick_one(source: str, quick: list[str]) -> None:
+    assert [test.name for test in quick_tests(source)] == quick
+
+
 def test_every_package_on_disk_is_in_the_wheel() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
     found = [path.parent for floor in FLOORS for path in (ROOT / floor).rglob("__init__.py")]

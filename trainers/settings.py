@@ -57,7 +57,8 @@ class LoraSettings(GrownSettings):
     def _names_or_a_pattern(cls, given: Any) -> Any:
         names = list(given) if isinstance(given, list | tuple) else [given]
         if not names or not all(isinstance(name, str) and name for name in names):
-            raise ValueError("`target_modules` must be `all-linear`, a list of names or a regular expression")
+            rule = "`target_modules` must be `all-linear`, a list of names or a regular expression"
+            raise ValueError(f"{rule}, but got {given!r}")
         if not isinstance(given, str) or given == "all-linear":
             return given
         _pattern("target_modules", given)

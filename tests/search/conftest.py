@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,35 @@ def scripted_study(tmp_path: Path) -> Callable[..., StudyConfig]:
         return config
 
     return build
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The time of day that deadlines are held against: it stands still, and a test sets `shown`.
+
+    So a deadline comes with an event, however busy the machine is.
+    """
+
+    class Clock(datetime):
+        shown = datetime.now(UTC)
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return cls.shown.astimezone(tz)
+
+    for module in ("loop.budget", "campaign.budget", "campaign.run"):
+        monkeypatch.setattr(f"qtarget.search.{module}.datetime", Clock)
+    return Clock
+
+
+@pytest.fixture
+def trials_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, float] | float], None]:
+    """Sets the seconds that each attempt at a trial is said to take, for all trials or by number (others: none)."""
+
+    def take(seconds: dict[int, float] | float) -> None:
+        def spent(task: Any) -> float:
+            return task.earlier + (seconds.get(task.claim.number, 0.0) if isinstance(seconds, dict) else seconds)
+
+        monkeypatch.setattr("qtarget.search.loop.task.Task.seconds", property(spent))
+
+    return take

@@ -127,7 +127,7 @@ def test_a_race_that_was_cut_says_what_is_open() -> None:
 
 
 @given(st.integers(0, 10_000), st.floats(-0.3, 0.3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_verdict_agrees_with_its_intervals(seed: int, lift: float) -> None:
     found = race_of(tables_of(generator(seed), (0.0, lift, lift / 2, -lift)))
     for each in found.comparisons:

@@ -135,7 +135,7 @@ class TestBootstrap:
 
 class TestSignFlip:
     @given(hnp.arrays(np.int64, st.integers(1, 10), elements=st.integers(-4, 4)), st.sampled_from([1, 3, 4, 16]))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_it_equals_enumeration(self, units, denominator):
         differences = units / denominator
         signs = np.array(list(itertools.product([-1, 1], repeat=len(units))))
@@ -161,7 +161,7 @@ class TestSignFlip:
 
 class TestHolm:
     @given(hnp.arrays(np.float64, st.integers(1, 6), elements=st.floats(0, 1)))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_it_is_the_closure_of_bonferroni(self, p_values):
         """Holm rejects exactly what every intersection's Bonferroni test rejects (closed testing)."""
         count = len(p_values)

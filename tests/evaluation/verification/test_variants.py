@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from qtarget.evaluation import Verdict, verify
 
-FEW = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import re
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -167,22 +166,21 @@ def test_a_pair_that_cannot_work_does_not_stop_the_others(tmp_path: Path, quiet:
     assert [each["finished"] for each in found["studies"]] == [0, 2]
 
 
-def with_trials(tmp_path: Path, seconds: float) -> StudyConfig:
-    """A study of two finished trials that took so many seconds each, and keeps problems for a confirmation."""
+def with_trials(tmp_path: Path) -> StudyConfig:
+    """A study of two finished trials, which keeps problems for a confirmation."""
     evaluation = small_config()["evaluation"] | {"report_problems": 16}
     path = write_campaign(tmp_path, {"data": {"a": {}, "b": {}}}, evaluation=evaluation)
     config = load_campaign([path]).studies[0]
     config.study_folder.mkdir(parents=True)
-    (config.study_folder / "script.json").write_text(json.dumps({"seconds": seconds}))
     assert run_study(config, launch=scripted, trials=2).state == "finished"
     return config
 
 
-def test_time_for_confirmations_is_kept_back_once_it_fits(tmp_path: Path) -> None:
-    config = with_trials(tmp_path, 0.3)
+def test_time_for_confirmations_is_kept_back_once_it_fits(tmp_path: Path, clock, trials_take) -> None:
+    trials_take(0.3)
+    config = with_trials(tmp_path)
     other = load_campaign([tmp_path / "campaign.yaml"]).studies[1]
-    now = datetime.now().astimezone()
-    late, soon = now + timedelta(hours=1), now + timedelta(seconds=4)
+    late, soon = clock.shown + timedelta(hours=1), clock.shown + timedelta(seconds=4)
     budget = SharedBudget([config, other], late, None, 1)
     assert budget.for_search(other) == Limits(late, None), "the other's turn comes first: what it will need is unknown"
     budget.all_begun = True
@@ -221,12 +219,13 @@ def test_a_campaign_says_what_did_not_fit_and_confirms_once(tmp_path: Path) -> N
     assert "confirmation ─" not in console.export_text(), "what is confirmed is not confirmed again"
 
 
-def test_hours_are_shared_and_a_confirmation_has_its_part(tmp_path: Path) -> None:
-    config = with_trials(tmp_path, 0.3)
+def test_hours_are_shared_and_a_confirmation_has_its_part(tmp_path: Path, trials_take) -> None:
+    trials_take(0.3)
+    config = with_trials(tmp_path)
     other = load_campaign([tmp_path / "campaign.yaml"]).studies[1]
     used = sum(record.seconds or 0.0 for record in load_history(config)) / 3600
     cost = confirmation_cost(config, load_history(config))
-    assert cost is not None and used > 0.6 / 3600
+    assert cost is not None and used == pytest.approx(0.6 / 3600)
     budget = SharedBudget([config, other], None, 1.0, 1)
     budget.all_begun = True
     kept = 1.0 - cost.engine_seconds / 3600

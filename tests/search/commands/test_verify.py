@@ -14,7 +14,7 @@ ROWS = [
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "qtarget", "verify", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=250)
 
 
 def stored(folder: Path) -> str:

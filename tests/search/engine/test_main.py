@@ -37,7 +37,7 @@ def test_stray_output_does_not_reach_the_pipe_and_the_end_of_commands_ends_the_e
         engine.stdin.write('{"type": "run", "n": 7}\n{"type": "stop"}\n')
         engine.stdin.flush()
         assert json.loads(engine.stdout.readline()) == {"type": "step", "got": 7, "stopped": True}
-        rest, log = engine.communicate(timeout=60)
+        rest, log = engine.communicate(timeout=250)
     assert rest == "" and log.count("stray") == 3
     assert engine.returncode == 0
 

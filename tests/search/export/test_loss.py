@@ -78,7 +78,7 @@ def test_every_family_and_modifier(parts: tuple[str, str, str]) -> None:
     check(spec_of(*parts))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(specs())
 def test_any_design_of_the_space_at_any_moment(spec: TargetSpec) -> None:
     check(spec, ANY_MOMENT)

@@ -37,7 +37,7 @@ def start(script: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("status", [0, 1, 2])
 def test_the_script_ends_as_qtarget_does(script: Path, status: int) -> None:
-    assert start(script, str(status), "with a space").wait(20) == status
+    assert start(script, str(status), "with a space").wait(200) == status
     assert (script.parent / "said").read_text() == f"{status} with a space\n"
 
 
@@ -46,4 +46,4 @@ def test_a_signal_is_handed_on_and_what_is_kept_is_no_failure(script: Path) -> N
         while not (script.parent / "ready").exists():
             assert job.poll() is None
         job.send_signal(signal.SIGTERM)
-        assert job.wait(20) == 0
+        assert job.wait(200) == 0

@@ -122,7 +122,7 @@ def scripted_ranks(folder: Path, *scripts: dict[str, Any]) -> EngineRanks:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 200
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -6,9 +6,10 @@ import io
 import json
 import os
 import signal
-import threading
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -17,9 +18,11 @@ from rich.console import Console
 from scripted_study import Recorder, scripted
 from small_study import small_config
 
+from qtarget.search.loop import worker
 from qtarget.search.loop.supervisor import join_study, run_study
 from qtarget.search.loop.worker import StudyFailedError
 from qtarget.search.store import disk
+from qtarget.search.store.disk import Disk
 from qtarget.search.store.history import load_history
 from qtarget.search.terminal.status import show_status
 from qtarget.spaces.errors import UserError
@@ -35,6 +38,19 @@ def limits(**changes: Any) -> dict[str, Any]:
 
 def states(config) -> list[str]:
     return [record.state for record in load_history(config)]
+
+
+class Interrupt(Recorder):
+    """Ctrl-C at the first step of a trial."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def on_event(self, event: Any) -> None:
+        super().on_event(event)
+        if type(event).__name__ == "StepDone" and event.number == self._number:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_study_finishes_exactly_its_slots_and_tells_the_story(scripted_study, recorder: Recorder) -> None:
@@ -138,14 +154,26 @@ def test_a_bug_stops_the_study_with_its_traceback_and_loses_nothing(scripted_stu
     assert run_study(config, launch=scripted).state == "finished"
 
 
-def test_a_hang_is_noticed(scripted_study) -> None:
-    config = scripted_study({"0": ["hang", "finish"]}, search=search(trials=1), limits=limits(silence_minutes=0.01))
-    run_study(config, launch=scripted)
-    assert states(config) == ["complete"]
+def test_a_hang_is_noticed(scripted_study, monkeypatch) -> None:
+    config = scripted_study({"0": ["hang", "finish"]}, search=search(trials=1), limits=limits(silence_minutes=10))
+    slept = [0.0]
+
+    class Nap(Recorder):
+        """Eleven minutes pass after the last sign before the hang."""
+
+        def on_event(self, event: Any) -> None:
+            super().on_event(event)
+            if len(self.of("StepDone")) == 1:
+                slept[0] = 660.0
+
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + slept[0]))
+    run_study(config, [Nap()], launch=scripted)
+    assert states(config) == ["complete"] and [link["why"] for link in load_history(config)[0].chain] == ["crash"]
 
 
-def test_a_trial_past_its_time_is_infeasible(scripted_study) -> None:
-    config = scripted_study({"0": ["wait"]}, search=search(trials=2), limits=limits(trial_minutes=0.01))
+def test_a_trial_past_its_time_is_infeasible(scripted_study, trials_take) -> None:
+    config = scripted_study({"0": ["wait"]}, search=search(trials=2), limits=limits(trial_minutes=10))
+    trials_take({0: 601.0, 1: 599.0})
     run_study(config, launch=scripted)
     first, second = load_history(config)
     assert (first.state, first.failure["kind"], second.state) == ("infeasible", "timeout", "complete")
@@ -197,14 +225,7 @@ def test_a_changed_configuration_is_refused_before_any_engine_starts(scripted_st
 
 def test_ctrl_c_puts_the_trial_back_and_the_next_start_goes_on(scripted_study, recorder: Recorder) -> None:
     config = scripted_study({"1": ["wait", "finish"]})
-
-    class Interrupt(Recorder):
-        def on_event(self, event: Any) -> None:
-            super().on_event(event)
-            if type(event).__name__ == "StepDone" and event.number == 1:
-                os.kill(os.getpid(), signal.SIGINT)
-
-    interrupted = Interrupt()
+    interrupted = Interrupt(1)
     summary = run_study(config, [interrupted], launch=scripted)
     assert summary.state == "stopped"
     assert states(config) == ["complete", "waiting", "waiting", "waiting"]
@@ -214,13 +235,19 @@ def test_ctrl_c_puts_the_trial_back_and_the_next_start_goes_on(scripted_study, r
     assert (first.number, first.attempt, first.title) == (1, 2, "dft")
 
 
-def test_a_deadline_stops_running_trials_and_keeps_them(scripted_study) -> None:
+def test_a_deadline_stops_running_trials_and_keeps_them(scripted_study, clock) -> None:
     config = scripted_study({"2": ["wait", "finish"]})
-    until = datetime.now(UTC) + timedelta(seconds=4)
-    summary = run_study(config, until=until, launch=scripted)
-    assert summary.state == "stopped"
-    assert abs((datetime.now(UTC) - until).total_seconds()) < 5
-    assert states(config)[2:] == ["waiting", "waiting"]
+    until = clock.shown + timedelta(hours=8)
+
+    class Morning(Recorder):
+        def on_event(self, event: Any) -> None:
+            if type(event).__name__ == "StepDone" and event.number == 2:
+                clock.shown = until
+
+    summary = run_study(config, [Morning()], until=until, launch=scripted)
+    assert (summary.state, summary.ended) == ("stopped", "deadline")
+    assert states(config) == ["complete", "complete", "waiting", "waiting"]
+    assert load_history(config)[2].attempts == 1
 
 
 def test_a_full_disk_makes_the_study_wait_not_fail(scripted_study, monkeypatch) -> None:
@@ -231,21 +258,32 @@ def test_a_full_disk_makes_the_study_wait_not_fail(scripted_study, monkeypatch) 
     assert record.state == "complete" and [link["why"] for link in record.chain] == ["disk full"]
 
 
-def test_no_trial_starts_without_room(scripted_study, recorder: Recorder) -> None:
+def test_no_trial_starts_without_room(scripted_study, recorder: Recorder, clock, monkeypatch) -> None:
     config = scripted_study(limits=limits(disk_gigabytes=1e9))
-    summary = run_study(config, [recorder], until=datetime.now(UTC) + timedelta(seconds=2), launch=scripted)
-    assert summary.state == "stopped" and summary.counts["waiting"] == 4
+    until = clock.shown + timedelta(hours=8)
+    found = []
+
+    def asked(self: Disk, last_full: float) -> bool:
+        found.append(has_room(self, last_full))
+        if len(found) == 2:
+            clock.shown = until
+        return found[-1]
+
+    has_room = Disk.has_room
+    monkeypatch.setattr(Disk, "has_room", asked)
+    summary = run_study(config, [recorder], until=until, launch=scripted)
+    assert summary.state == "stopped" and summary.counts["waiting"] == 4 and found == [False, False]
     assert not recorder.of("TrialStarted")
 
 
-def test_engine_hours_are_counted_over_all_trials(scripted_study) -> None:
-    config = scripted_study({"seconds": 0.5}, search=search(trials=12, pruner="none"))
-    first = run_study(config, hours=1.2 / 3600, launch=scripted)
-    assert first.state == "stopped" and 1 <= first.counts["complete"] <= 3
-    again = run_study(config, hours=1.2 / 3600, launch=scripted)
+def test_engine_hours_are_counted_over_all_trials(scripted_study, trials_take) -> None:
+    config = scripted_study({"2": ["wait"]}, search=search(trials=12, pruner="none"))
+    trials_take(3600.0)
+    first = run_study(config, hours=2.5, launch=scripted)
+    assert first.state == "stopped" and (first.counts["complete"], first.counts["waiting"]) == (2, 10)
+    again = run_study(config, hours=2.5, launch=scripted)
     assert again.counts == first.counts
-    spent = sum(record.seconds or 0.0 for record in load_history(config))
-    assert 1.0 < spent < 4.0
+    assert sum(record.seconds or 0.0 for record in load_history(config)) == 3 * 3600.0
 
 
 def test_several_workers_do_each_slot_once(scripted_study, recorder: Recorder) -> None:
@@ -262,10 +300,7 @@ def test_another_process_joins_by_url_and_name(scripted_study, recorder: Recorde
     config = scripted_study({"0": ["wait", "finish"]}, search=search(trials=3, pruner="none"))
     with pytest.raises(UserError, match="none named 'small'"):
         join_study(f"sqlite:///{config.study_folder}/study.db", "small", launch=scripted)
-    stopper = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
-    stopper.start()
-    assert run_study(config, launch=scripted).state == "stopped"
-    stopper.join()
+    assert run_study(config, [Interrupt(0)], launch=scripted).state == "stopped"
     joined = join_study(f"sqlite:///{config.study_folder}/study.db", "small", [recorder], launch=scripted)
     assert joined.state == "finished" and joined.counts["complete"] == 3
     assert Path(joined.folder) == config.study_folder

@@ -68,7 +68,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
             "training.lora",
             {"target_modules": 5},
             "training.lora.target_modules",
-            ["must be a valid list or 'all-linear'"],
+            ["must be `all-linear`, a list of names or a regular expression, but got 5"],
         ),
         (
             "evaluation.tasks.0.choices_column",

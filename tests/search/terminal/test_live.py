@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -58,13 +57,14 @@ def test_a_running_trial_is_seen_in_its_folder(halfway: StudyConfig) -> None:
 
 
 def test_what_is_left_is_reckoned_from_what_was_measured(halfway: StudyConfig) -> None:
+    begun = datetime.now().astimezone()
     found = snapshot(halfway)
+    passed = datetime.now().astimezone() - begun
     finished = [record.seconds for record in load_history(halfway) if record.finished]
     assert found.left == 2 and found.spent_seconds == pytest.approx(sum(finished))
     assert found.left_seconds == pytest.approx(sum(finished) / len(finished) * (1 + 2 / 8))
     assert found.expected_end is not None
-    ahead = (found.expected_end - datetime.now().astimezone()).total_seconds()
-    assert ahead == pytest.approx(found.left_seconds, abs=2)
+    assert timedelta() <= found.expected_end - begun - timedelta(seconds=found.left_seconds) <= passed
 
 
 def test_a_frame_has_progress_best_and_faults(halfway: StudyConfig) -> None:
@@ -93,9 +93,8 @@ def test_it_follows_a_study_that_runs_elsewhere_to_its_end(tmp_path: Path) -> No
     other = threading.Thread(target=run_study, args=(config,), kwargs={"launch": scripted})
     console = Console(file=io.StringIO(), width=140, force_terminal=True)
     other.start()
-    begun = time.monotonic()
     facts = follow(config.study_folder, console, every=0.05)
     other.join()
-    assert facts["spent_seconds"] > 0 and time.monotonic() - begun < 60
+    assert facts["spent_seconds"] > 0
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "7 of 7 trials finished" in shown and "1 running" in shown

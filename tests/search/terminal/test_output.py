@@ -47,7 +47,7 @@ def test_a_line_that_cannot_be_printed_does_not_end_the_night(tmp_path: Path) ->
         assert process.stdout is not None
         assert "complete" in process.stdout.readline().decode("ascii")
         process.stdout.close()
-        assert process.wait(120) == 0
+        assert process.wait(250) == 0
     config = load_study(study)
     assert [record.state for record in load_history(config)] == ["complete"] * 4
     written = (config.study_folder / FILE).read_text("utf-8")
@@ -100,7 +100,7 @@ def test_a_result_that_has_no_room_is_a_failure_and_a_reader_that_leaves_is_none
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
-        assert (process.wait(60), process.stderr.read()) == (0, b"")
+        assert (process.wait(250), process.stderr.read()) == (0, b"")
 
 
 def test_a_listener_that_fails_is_named_once_and_the_others_hear_on(scripted_study, recorder, caplog) -> None:

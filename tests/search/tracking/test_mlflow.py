@@ -104,7 +104,7 @@ def test_an_outage_loses_nothing_and_does_not_raise(tmp_path: Path, uri: str, ca
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{free.getsockname()[1]}"
-    tracking = deliver(dead, tmp_path, EVENTS[:5], drain_seconds=20)
+    tracking = deliver(dead, tmp_path, EVENTS[:5], drain_seconds=200)
     assert tracking.failure is not None
     assert "sent at the next start" in caplog.text
     deliver(uri, tmp_path, EVENTS[5:])
@@ -188,7 +188,7 @@ def test_passwords_do_not_reach_the_store(tmp_path: Path, uri: str, caplog: pyte
     reason = "crash: cannot reach postgresql://me:secret@host/db"
     deliver(uri, tmp_path, [*EVENTS[:2], TrialEnded(0, "failed", None, reason)])
     assert runs(uri)["0"].data.tags["qtarget.reason"] == "crash: cannot reach postgresql://me:***@host/db"
-    dead = MlflowTracking("http://me:secret@127.0.0.1:9", "pair", "night", tmp_path / "dead", drain_seconds=20)
+    dead = MlflowTracking("http://me:secret@127.0.0.1:9", "pair", "night", tmp_path / "dead", drain_seconds=200)
     dead.on_event(EVENTS[0])
     dead.close()
     assert dead.failure is not None and "secret" not in dead.failure and "secret" not in caplog.text

@@ -125,7 +125,7 @@ def test_hybrid_distillation_with_a_detached_share_is_target_sft_at_full_teacher
 
 
 @seed(derive_seed("test", "pairs") % 2**32)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(specs(), specs(), st.sampled_from(["gamma", "residual", "contrast", "weight", "denominator"]))
 def test_two_designs_share_an_id_exactly_when_they_train_alike(a: TargetSpec, b: TargetSpec, part: str) -> None:
     if part == "weight" and b.weight.kind == "anchored":
@@ -142,7 +142,7 @@ def test_many_designs_share_ids_exactly_with_their_gradients() -> None:
     drawn: list[TargetSpec] = []
 
     @seed(derive_seed("test", "many") % 2**32)
-    @settings(max_examples=400, deadline=None, phases=[Phase.generate], database=None)
+    @settings(max_examples=400, phases=[Phase.generate], database=None)
     @given(specs())
     def collect(spec: TargetSpec) -> None:
         drawn.append(spec)
@@ -161,7 +161,7 @@ def test_many_designs_share_ids_exactly_with_their_gradients() -> None:
 
 
 @seed(derive_seed("test", "canonical") % 2**32)
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(specs())
 def test_canonical_form_is_settled_and_keeps_the_gradient(spec: TargetSpec) -> None:
     form = canonical(spec)

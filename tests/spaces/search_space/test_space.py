@@ -51,7 +51,7 @@ IN_COMPACT = ("sft", "dft", "beyond_log", "kd", "hybrid_kd", "target_sft")
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**63 - 1))
 def test_parameters_and_points_are_exact_inverses(space: SearchSpace, seed: int) -> None:
     point = space.sample(seed)

@@ -52,7 +52,7 @@ def rows(draw: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("learn", ["last", "all"])
 @seed(derive_seed("any row") % 2**32)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=rows())
 def test_a_row_is_learnt_or_refused_with_its_place(tokenizer: Any, learn: Any, rows: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +68,7 @@ def test_a_row_is_learnt_or_refused_with_its_place(tokenizer: Any, learn: Any, r
 
 
 @seed(derive_seed("any text") % 2**32)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=5))
 def test_text_comes_through_every_format_character_for_character(texts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:

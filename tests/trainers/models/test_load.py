@@ -221,9 +221,9 @@ def write_gguf(model, path):
     writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([*map(chr, range(65, 64 + config.vocab_size)), "AB"])
+    writer.add_token_list([*map(chr, range(65, 63 + config.vocab_size)), "AB", "BA"])
     writer.add_token_types([1] * config.vocab_size)
-    writer.add_token_merges(["A B"])
+    writer.add_token_merges(["A B", "B A"])  # older transformers read a list of one as its item
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
