@@ -1,6 +1,6 @@
 """How often does a confirmation announce a winner that is none, how often does it find one, and for how many trainings?
 
-    python benchmarks/races.py [--studies 400] [--seeds 17] [--patience 2.4] [--part null|found|both|length|tables]
+    python benchmarks/races.py [--studies 400] [--seeds 23] [--patience 1.7] [--part null|found|both|length|tables]
 
 Simulated studies of four candidates: plain SFT, the best published objective and two designs. Runs differ by a standard
 deviation of 1.5, 3 or 6 points, or unequally (10 in one or more candidates, half a point in the others), and by what
@@ -168,8 +168,8 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=400)
-    parser.add_argument("--seeds", type=int, default=17)
-    parser.add_argument("--patience", type=float, default=2.4)
+    parser.add_argument("--seeds", type=int, default=FinalsSettings().seeds)
+    parser.add_argument("--patience", type=float, default=FinalsSettings().patience)
     parser.add_argument("--detect", type=float, default=None)
     parser.add_argument("--part", choices=["null", "found", "length", "tables"], default=None)
     arguments = parser.parse_args()

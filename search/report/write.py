@@ -84,7 +84,7 @@ def describe(data: StudyData, shown: Any, path: str) -> dict[str, Any]:
         "missing": missing,
         "confirmed": data.verdict,
         "decisive": decisive(data.verdict) if data.verdict is not None else None,
-        "answers": answers(data.verdict)[1:] if data.verdict is not None else [],
+        "sentences": answers(data.verdict)[1:] if data.verdict is not None else [],
         "forgotten": _forgotten(data.verdict or {}),
         "limit": (data.verdict or {}).get("limit"),
         "published": _published(data, sheets),
