@@ -98,7 +98,7 @@ def _comparison(verdict: Mapping[str, Any] | None, title: str) -> Mapping[str, A
 
 
 def _training(config: StudyConfig, searched: Mapping[str, Any]) -> TrainingSettings:
-    return TrainingSettings.model_validate({**config.training.model_dump(), **searched})
+    return config.training.with_knobs(searched)
 
 
 def spec_of(config: StudyConfig, winner: Winner) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from ...spaces import TargetSpec
 from ...spaces.errors import UserError
 from ...spaces.identity import derive_seed
 from ...spaces.search_space import Point
-from ...trainers.settings import TrainingSettings
 from ..store.prior import EarlierDesign, Prior
 from ..store.queue import Claim
 from ..store.sampling import Chooser
@@ -74,7 +73,7 @@ def _open_slot(config: StudyConfig, repeats: Sequence[Slot], index: int) -> Slot
 
 def _slot(config: StudyConfig, baseline: BaselineSettings) -> Slot:
     target = baseline.target()
-    training = {name: getattr(config.training, name) for name in config.space.training_knobs} | baseline.training
+    training = {name: config.training.knob(name) for name in config.space.training_knobs} | baseline.training
     parameters = config.space.parameters(Point(target, training))
     attributes = {
         "baseline": baseline.preset,
@@ -109,7 +108,7 @@ class Planner:
         config = self._config
         spec = TrialSpec(
             target=target,
-            training=TrainingSettings.model_validate({**config.training.model_dump(), **training}),
+            training=config.training.with_knobs(training),
             model=config.model,
             teacher=config.teacher if "teacher" in target.needs else None,
             data=config.data,

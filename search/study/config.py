@@ -13,6 +13,7 @@ from ...evaluation.settings import EvaluationSettings
 from ...evaluation.statistics.settings import FinalsSettings
 from ...spaces import SearchSpace, TargetSpec, presets
 from ...spaces.errors import UserError
+from ...spaces.ranges import Range
 from ...spaces.settings import Settings
 from ...trainers.paths import expanded
 from ...trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
@@ -21,6 +22,10 @@ from .training_knobs import check_names, check_searched
 
 PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft")
 """Baselines of a study that names none, as far as its inputs allow."""
+
+
+ADAPTERS_FACTOR = 10.0
+"""Adapters want learning rates about so many times as high as full fine-tuning."""
 
 
 class EngineSettings(Settings):
@@ -251,6 +256,12 @@ class StudyConfig(Settings):
     @classmethod
     def _space_fits_inputs(cls, space: SearchSpace, info: ValidationInfo) -> SearchSpace:
         inputs = _inputs(info.data)
+        training = info.data.get("training")
+        if "training" not in space.model_fields_set and training is not None and training.lora is not None:
+            rate = space.training["learning_rate"]
+            assert isinstance(rate, Range)
+            wider = Range(low=ADAPTERS_FACTOR * rate.low, high=ADAPTERS_FACTOR * rate.high, log=True)
+            space = space.model_copy(update={"training": {"learning_rate": wider}})
         if space.needs <= inputs:
             return space
         refused = UserError(
