@@ -11,7 +11,7 @@ from ..reading.shapes import is_name
 from ..reading.typography import FORMULA, formula_in, typeset, without_emphasis
 from ..reading.words import is_denied, leaves_value
 from .doubt import takes_back
-from .marks import Answer, clean
+from .sentences import Answer, clean
 
 _TAIL = 4_096  # characters in which the last value is looked for
 _MAX_LIST = 50
