@@ -8,7 +8,7 @@ from typing import Any
 
 from ...spaces import TargetSpec
 from ...spaces.errors import UserError
-from ...spaces.identity import derive_seed
+from ...spaces.identity import canonical_id, derive_seed
 from ...spaces.search_space import Point
 from ...trainers.settings import TrainingSettings
 from ..store.prior import EarlierDesign, Prior
@@ -37,7 +37,24 @@ def first_slots(config: StudyConfig, prior: Prior | None = None) -> list[Slot]:
         seeds = range(config.confirmation.seeds)
         return [_replicate(candidate, seed) for seed in seeds for candidate in config.candidates]
     earlier = prior.designs if prior is not None else ()
-    return [*(_slot(config, baseline) for baseline in config.baseline_settings()), *map(_earlier_slot, earlier)]
+    first = [*(_slot(config, baseline) for baseline in config.baseline_settings()), *map(_earlier_slot, earlier)]
+    return [*first, *_starts(config, (config.search.trials - len(first)) // 2)]
+
+
+def _starts(config: StudyConfig, most: int) -> list[Slot]:
+    """Published points that the families of a named space start from, of those that no baseline is; at most `most`.
+
+    They leave the sampler half of the trials: the rest of a family is found from where its authors stand.
+    """
+    known = {canonical_id(baseline.target()) for baseline in config.baseline_settings()}
+    training = {name: getattr(config.training, name) for name in config.space.training_knobs}
+    slots = []
+    for name, target in config.space.starts(config.inputs).items():
+        parameters = config.space.parameters(Point(target, training))
+        if parameters is not None and canonical_id(target) not in known:
+            facts = {"title": name, "target": target.model_dump(mode="json"), "training": training}
+            slots.append(Slot(parameters, facts))
+    return slots[: max(0, most)]
 
 
 def _slot(config: StudyConfig, baseline: BaselineSettings) -> Slot:

@@ -37,6 +37,8 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     }
     for name, line in facts["inputs"].items():
         console.print(f"{name:<10} {line}", soft_wrap=True, markup=False)
+    for line in facts["fast_paths"]:
+        console.print(f"fast path  {line}", soft_wrap=True, markup=False)
     size = config.space.size()
     console.print(
         f"space      {size.dimensions} dimensions, {size.combinations} combination(s) of families, "
