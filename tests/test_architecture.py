@@ -16,8 +16,10 @@ ROOMS = {
     "spaces": "errors settings numerics ranges rows temperature gamma residual contrast spec target curves presets "
     "figure identity search_space",
     "trainers": "paths settings run_settings models data loss teachers loop standalone",
-    "evaluation": "settings facts reading extraction verification problems generation statistics scoring tiny_world",
-    "search": "study store launchers engine tracking loop terminal compare report export campaign commands cli",
+    "evaluation": "settings facts reading extraction verification problems generation statistics scoring tiny_world "
+    "survey",
+    "search": "study store confirmation launchers engine tracking loop terminal compare report export campaign init "
+    "python commands cli",
 }
 """Rooms, and the files that lie on a floor itself, from the bottom up: each may import those before it."""
 SMALLEST, LARGEST = 3, 14

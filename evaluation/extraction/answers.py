@@ -22,7 +22,8 @@ from itertools import islice
 
 from ..reading.typography import fold, without_emphasis, without_special_tokens
 from .choices import named_option
-from .marks import Answer, boxed, clean, hashed, last, phrased, tagged
+from .marks import boxed, hashed, last, phrased, tagged
+from .sentences import Answer, clean
 from .unmarked import last_value
 
 __all__ = ["MAX_COMPLETION", "Answer", "clean", "explicit_answer", "extract_answer", "final_part", "opens_reasoning"]

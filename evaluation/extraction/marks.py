@@ -7,47 +7,11 @@ mark with nothing behind it is no answer. All scans are linear in the text's len
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..reading.words import is_denied
 from .doubt import is_rejected, is_supposed, is_term, takes_back
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A final answer as written."""
-
-    text: str
-    rule: str
-    closed: bool = True
-    """The answer's end is seen, so that a completion cut off later would not change it."""
-    end: int = 0
-    """Where what follows a box or `####` starts."""
-
-
-_FENCED = re.compile(r"\A\s*```\w*\n((?:(?!```).)*)\n\s*```\s*\Z", re.S)
-_DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ('"', '"'), ("\u201c", "\u201d"), ("「", "」"))
-
-
-def clean(text: str) -> str:
-    """Without white space, markdown emphasis, delimiters, quotes and the full stop around an answer."""
-    previous = None
-    while previous != text:
-        previous = text
-        text = _FENCED.sub(r"\1", text).strip().strip("*`").strip()
-        text = text.removesuffix(".") if not text.endswith("..") else text
-        text = text.removesuffix("。")
-        text = _unwrap(text)
-    return text
-
-
-def _unwrap(text: str) -> str:
-    for opening, closing in _DELIMITERS:
-        inner = text[len(opening) : -len(closing)]
-        if text.startswith(opening) and text.endswith(closing) and inner and opening not in inner:
-            return inner
-    return text
-
+from .sentences import Answer, clean, sentence
 
 # --- tags, boxes, hashes ---------------------------------------------------------------------------------------------
 
@@ -165,6 +129,7 @@ _IS = (
 _NO_GAP = r"(?!(?<![^\W\d_])(?:because|since|but|and|so|if|when|while|whereas|weil|porque|car|ohne)(?![^\W\d_]))"
 _ADJECTIVES = r"(?:\s+(?:final\w*|correct\w*|choice|option|value|\([^()\n]{1,20}\)|to\s+the\s+\w+)){0,2}"
 _SPEAKS_OF_IT = (
+    r"(?!\s*an?\s+(?:\w+\s+)?(?:integer|number|fraction|decimal|letter|option)\b\s*(?:[.!,\n]|$))"
     r"(?!\s*(?:correct|right|clear|obvious|verified|consistent|reasonable|valid|unique|as\s+above)\b\s*(?:[.!,\n]|$))"
 )
 _TAIL = re.compile(
@@ -185,7 +150,8 @@ _IS_THE_ANSWER = re.compile(
 )
 _INTRODUCTION = re.compile(r"^\W*(?:of|among|from|given|based|after|in|so|thus|therefore|hence)\b[^,]*,\s*", re.I)
 _PRONOUN = re.compile(
-    r"\W*(?:(?:so|thus|and|hence|therefore),?\s+)?(?:it|that|this|which|what|here|there|these|below)\W*", re.I
+    r"\W*(?:(?:so|thus|and|hence|therefore),?\s+)?(?:(?:i|we)\s+(?:hope|think|believe|guess)\s+(?:that\s+)?)?(?:it|that|this|which|what|here|there|these|below)\W*",
+    re.I,
 )
 _HEDGED = re.compile(r"n['’]t|not|could|might|may\b|\bcan\s+be", re.I)
 
@@ -210,6 +176,8 @@ def phrased(text: str, *, final: bool, choice: bool) -> Answer | None:
 
 
 def _last_noun(text: str, noun: re.Pattern[str], final: bool) -> tuple[int, re.Match[str]] | None:
+    if noun is _NOUN and (cut_off := _CUT_OFF.search(text, max(0, len(text) - 160))):
+        return len(text), cut_off  # a mark with nothing behind it
     for found in reversed(list(noun.finditer(text))):
         tail = _tail(text, found)
         before = text[max(0, found.start() - 60) : found.start()]
@@ -220,6 +188,10 @@ def _last_noun(text: str, noun: re.Pattern[str], final: bool) -> tuple[int, re.M
     return None
 
 
+_CUT_OFF = re.compile(
+    r"(?:[.!?]\s+|\n)(?:(?:so|thus|therefore|hence),?\s+)?the\s+(?:(?:final|correct)\s+)?answer(?:\s+to\b[^.!?:=\n]{0,100})?\s*$",
+    re.I,
+)
 _NO_ANSWER_BEFORE = re.compile(r"\b(?:wrong|incorrect|false|worst|bad|least\s+\w+)\s*$", re.I)
 
 
@@ -244,48 +216,3 @@ def _quoted(rest: str, rule: str) -> Answer:
     assert match is not None  # the second form matches everything
     closed = match.end() < len(rest)
     return Answer(clean(match[1] if match[1] is not None else match[2]), rule, closed)
-
-
-# --- sentences -------------------------------------------------------------------------------------------------------
-
-_OPENERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
-_SENTENCE_END = re.compile(
-    r"(?<!approx)(?<!\bca)(?<!\bcf)(?<!\bNo)(?<!\bRs)(?<=[a-z]{2})[.!?](?=\s+[\d])|[.!?](?=\s+[A-Z(\\$*]|[\s*$)\"']*$|[\s*$)\"']*\n)|(?<=[\d)}\]$%*\"'])[.!?](?=\s)|[。！？।]|\n"
-)
-_REASON = re.compile(
-    r"[,;]?\s+(?:because|since|as(?!\s+(?:long|many|much|far|well)\b)|which|due\s+to|given\s+that|where|weil|da|porque|"
-    r"parce\s+que|car|потому|так\s+как)\b|[,;]\s*so\b|[,，]?\s*因为",
-    re.I,
-)
-_CONTRAST = re.compile(r"(?<=[\w)}$%])[,;]?\s+(?:rather\s+than|instead\s+of|as\s+opposed\s+to|(?:and\s+)?not)\s", re.I)
-_FILLER = re.compile(
-    r"(?:[,\s]*\b(?:therefore|thus|then|hence|so|simply|just|exactly|precisely|equal\s+to|equals|given\s+by|indeed|also|"
-    r"clearly|now|obviously|finally|as\s+follows|(?:obtained|calculated|found|given)\s+(?:as|to\s+be)|the\s+(?:number|value|letter)|donc|por\s+lo\s+tanto|portanto|quindi)\b"
-    r"\s*[,:]?)+\s*(?=\S)",
-    re.I,
-)
-
-
-def sentence(rest: str, rule: str) -> Answer:
-    """The first formula or sentence of `rest`, without its reasons; empty when what follows takes it back."""
-    body = re.sub(r"^\s*[=~-]{3,}\s*\n", "", rest.lstrip(" \t\r\n:：*_#>")).lstrip()
-    if filler := _FILLER.match(body):
-        body = body[filler.end() :].lstrip(" \t\r\n*_")
-    answer, cut, end = _first(body, rule)
-    withdrawn = takes_back(body[:cut]) or is_rejected(body[cut:end]) or takes_back(body[end:])
-    return replace(answer, text="") if withdrawn else answer
-
-
-def _first(body: str, rule: str) -> tuple[Answer, int, int]:
-    """The answer, where its reasons start, and where the sentence ends."""
-    for opening, closing in _OPENERS.items():
-        end = body.find(closing, len(opening)) if body.startswith(opening) else -1
-        if end >= 0 and _SENTENCE_END.match(body[end + len(closing) :].lstrip(" *_") or "\n"):
-            return Answer(clean(body[len(opening) : end]), rule), end, end
-    stop = _SENTENCE_END.search(body)
-    end = stop.start() if stop else len(body)
-    cuts = _REASON.search(body, 1, end), _CONTRAST.search(body, 0, end)
-    cut = min((each.start() for each in cuts if each), default=end)
-    is_question = stop is not None and stop[0] in "?？"
-    text = "" if is_question else clean(body[:cut])
-    return Answer(text, rule, closed=stop is not None or cut < end), cut, end

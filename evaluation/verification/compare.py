@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable
 
 from ..extraction.choices import option_letter
-from ..extraction.marks import Answer, clean
+from ..extraction.sentences import Answer, clean
 from ..reading.expressions import canonical, words_of
 from ..reading.numeric import read_number, same_number
 from ..reading.points import Tolerance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 from rich.console import Console
 
 from ...spaces.errors import UserError
+from ..confirmation.candidates import candidates
+from ..confirmation.power import planned
+from ..confirmation.race import line_of
+from ..export.tracking import track_verdict
 from ..launchers.choose import engines
-from ..loop.budget import Budget, confirmation_cost, is_confirmed, parse_until
+from ..loop.budget import Budget, confirmation_cost, is_confirmed, parse_until, seconds_each
 from ..loop.by_hand import rerun
-from ..loop.confirm import candidates, conclude, confirmation_config
+from ..loop.confirm import conclude, confirmation_config
 from ..loop.seen import note_seen
 from ..loop.summary import Summary, stopped_sentence
 from ..loop.supervisor import join_study, run_study
-from ..store.history import load_history
+from ..store.history import TrialRecord, load_history
 from ..store.study import joined_config, searched
 from ..study.config import StudyConfig
 from ..study.config_file import find_study, load_study
@@ -25,13 +30,19 @@ from ..study.events import Listener
 from ..study.files import require_writable
 from ..terminal.progress import ProgressDisplay
 from ..terminal.status import show_front
-from ..terminal.tables import confirmation_sentence, confirmation_table, trials_table, winner_sentence
+from ..terminal.tables import trials_table, winner_sentence
+from ..terminal.verdict import show_verdict
 from ..tracking.address import study_place, tracking_uri
 from ..tracking.mlflow import MlflowTracking
 
 
-def run_file(
-    path: Path,
+def run_file(path: Path, console: Console, **options: Any) -> dict[str, Any]:
+    """Create or resume the study of a YAML file, as `run_study_and_show` does."""
+    return run_study_and_show(load_study(path), console, **options)
+
+
+def run_study_and_show(
+    config: StudyConfig,
     console: Console,
     *,
     trials: int | None = None,
@@ -40,11 +51,11 @@ def run_file(
     until: str | None = None,
     hours: float | None = None,
 ) -> dict[str, Any]:
-    """Create or resume the study of a YAML file, show it while it runs, and sum it up.
+    """Create or resume a study, show it while it runs, and sum it up; confirm it where that is due.
 
     Several workers change what a sampler sees when, and so what it finds; a confirmation is the same with any number.
     """
-    config, deadline = load_study(path), parse_until(until)
+    deadline = parse_until(until)
     afterwards = engines(config.engine.ranks, confirmation_workers or workers) if is_confirmed(config) else 0
     heard = listeners(config, console)
     summary = run_study(config, heard, trials=trials, workers=workers, until=deadline, hours=hours, reserve=afterwards)
@@ -70,7 +81,10 @@ def join_and_show(
 
 
 def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str, Any]:
-    records = load_history(config)
+    records = _records(config, summary.counts)
+    if not records:
+        console.print("Stopped before the study began; nothing is lost. The same command starts it.")
+        return summary.as_dict()
     console.print(trials_table(records, f"Study {config.study}"))
     show_front(records, console)
     console.print(winner_sentence(summary.winner, summary.sft), soft_wrap=True)
@@ -80,11 +94,21 @@ def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str
     return summary.as_dict()
 
 
+def _records(config: StudyConfig, counts: Mapping[str, int]) -> list[TrialRecord]:
+    """All slots; none where a stop came before the study was created, which has no `counts` then."""
+    try:
+        return load_history(config)
+    except UserError:
+        if counts:
+            raise
+        return []
+
+
 def _confirm_if_due(config: StudyConfig, found: dict[str, Any], console: Console, budget: Budget) -> dict[str, Any]:
     """Confirm what a search has found, if its budget lets it; else say that there was no time."""
     if not budget.reserve or found["ended"] == "signal":
         return found
-    records = load_history(config)
+    records = _records(config, found["counts"])
     cost = confirmation_cost(config, records)
     if cost is None:  # plain SFT and another design are the least to compare
         return found
@@ -112,26 +136,33 @@ def confirm_study(
     deadline: datetime | None = None,
     hours: float | None = None,
 ) -> dict[str, Any] | None:
-    """Retrain the best designs and plain SFT with fresh seeds, score them on the report problems, say what holds."""
+    """Race candidates with fresh seeds on the report problems, say what holds. None when it was stopped before."""
     search = searched(config)
     search.refuse_changes("a confirmation")
-    chosen = candidates(config, load_history(config))
-    confirmation = confirmation_config(config, chosen, search)
+    records = load_history(config)
+    chosen = candidates(config, records)
+    plan = planned(config, records, line_of(chosen))
+    confirmation = confirmation_config(config, chosen, search, plan.settings)
     note_seen(config, confirmation)
     with suppress(UserError):  # it was never begun
         rerun(confirmation)
-    names, seeds = ", ".join(candidate.title for candidate in chosen), config.confirmation.seeds
-    console.print(f"Confirming with {seeds} fresh seeds on untouched problems: {names}", soft_wrap=True, markup=False)
+    names = ", ".join(candidate.title for candidate in chosen)
+    console.print(f"Confirming with fresh seeds on untouched problems: {names}", soft_wrap=True, markup=False)
+    for line in plan.lines(seconds_each(config, records), workers):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     heard = listeners(confirmation, console)
     summary = run_study(confirmation, heard, workers=workers, until=deadline, hours=hours)
+    retention = config.evaluation.retention
+    limit = None if retention is None else retention.limit
     if summary.state != "finished":
         why = "was stopped" if summary.ended == "signal" else "had no time to end"
         console.print(f"The confirmation {why}; `qtarget confirm` goes on with it.")
+        with suppress(UserError):  # too little is trained to say anything
+            show_verdict(conclude(confirmation, limit), console)
         return None
-    retention = config.evaluation.retention
-    verdict = conclude(confirmation, None if retention is None else retention.limit)
-    console.print(confirmation_table(verdict))
-    console.print(confirmation_sentence(verdict), soft_wrap=True, style="bold")
+    verdict = conclude(confirmation, limit)
+    show_verdict(verdict, console)
+    track_verdict(config, verdict)
     _report(config, console, in_time=deadline is None)
     return verdict
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from ... import __version__
 from ...spaces.errors import UserError
 from ..launchers.home import homely
 from ..study.secrets import redact
 from ..terminal.output import unbreakable_output
 from .cache import cache
+from .init import init
 from .look import compare, presets, report, reproduce, status, ui, verify
+from .options import WholeHelp, WholeHelpGroup
 from .queue import add, rerun
 from .study import check, confirm, join, quickstart, run
 from .winner import evaluate, export, train
@@ -22,16 +25,32 @@ from .winner import evaluate, export, train
 app = typer.Typer(
     help="Find the best target distribution for supervised fine-tuning on your data and your model.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"qtarget {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find the best target distribution for supervised fine-tuning on your data and your model."""
+
+
 for verb in (
-    quickstart, check, run, join, add, rerun, status, confirm, report, compare, export, train, evaluate, reproduce,
-    verify, ui, presets,
+    quickstart, init, check, run, join, add, rerun, status, confirm, report, compare, export, train, evaluate,
+    reproduce, verify, ui, presets,
 ):  # fmt: skip
-    app.command()(verb)
-app.add_typer(cache, name="cache")
+    app.command(cls=WholeHelp)(verb)
+app.add_typer(cache, name="cache", cls=WholeHelpGroup)
 OF_THE_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 """What is wrong with a file's place, and not with the program."""
 

@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 
 from ...evaluation.generation.learnt_and_asked import learnt_and_asked
+from ...evaluation.generation.prompts import structured
 from ...evaluation.problems.load import Problem, Splits, content_of, load_problems
 from ...evaluation.problems.mismatches import Difference, all_differences, warnings
 from ...evaluation.problems.splits import training_hashes
@@ -102,7 +103,9 @@ class Engine:
 
     def warnings(self) -> list[str]:
         """What is worth a look before a night is spent, a sentence each."""
-        found = warnings(self.data, self.splits.notes, self._config.training, self.differences)
+        asked = [problem for split in self.problems.values() for problem in split]
+        notes = [*self.splits.notes, *structured(self.tokenizer, asked)]
+        found = warnings(self.data, notes, self._config.training, self.differences)
         return [*found, *self.ends.notes, *(self.adapters[1] if self.adapters else [])]
 
     @cached_property

@@ -46,9 +46,7 @@ class Training:
     def __init__(self, winner: WinnerFile, out: Path, channel: Channel | Silent) -> None:
         self.winner, self.out, self.channel = winner, out, channel
         self.main = PartialState().is_main_process
-        needs, live, base = winner.target.needs, winner.cache is None, winner.base_folder
-        if winner.data.reference_logprob_column is not None and "reference" not in winner.target.needs_rows:
-            needs = needs - {"reference"}
+        needs, live, base = winner.target.needs - winner.in_data, winner.cache is None, winner.base_folder
         self.resident = ResidentModel(
             winner.model,
             base,
@@ -130,12 +128,8 @@ class Training:
         return {
             role: caches.open_or_build(model, rows=role in winner.target.needs_rows, device=self.resident.device)
             for role, model in roles.items()
-            if model is not None and role in winner.target.needs and not self._in_data(role)
+            if model is not None and role in winner.target.needs - winner.in_data
         }
-
-    def _in_data(self, role: str) -> bool:
-        """Whether the data say all that the design asks of a model."""
-        return role == "reference" and self.data.has_reference_logprobs and role not in self.winner.target.needs_rows
 
     def _fingerprints(self) -> dict[str, str]:
         """Content of what is read here, as a search names it."""
@@ -151,7 +145,7 @@ class Training:
     def _source(self, role: str) -> Source | None:
         if role not in self.winner.target.needs:
             return None
-        if self._in_data(role):
+        if role in self.winner.in_data:
             return LabelColumn()
         if role in self.cached:
             return self.cached[role]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from ...spaces.errors import UserError
-from ..paths import refuse_pointer
+from ..paths import refuse_unreadable
 
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
 """What opening and unpacking raise."""
@@ -62,7 +62,7 @@ def read(path: Path, title: str, field: str) -> Iterator[Row]:
             field=field,
         )
     try:
-        refuse_pointer(path, title, field)
+        refuse_unreadable(path, title, field)
         with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
             yield from reader(cast(BinaryIO, file), title, field)
     except BROKEN as error:

@@ -7,6 +7,7 @@ refused, since the models here read nothing else.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -163,8 +164,10 @@ def _last(answers: Sequence[int], flags: Mapping[int, bool | None], place: str, 
 def _flag(message: Message, place: str, column: str) -> bool | None:
     """Whether a message says that it is learnt; None where it does not say."""
     said = [message[key] for key in FLAGS if key in message]
-    if any(value not in (0, 1) or isinstance(value, str) for value in said):
-        raise refused(f"{column}.weight", "0 or 1 (`train`: true or false)", place, said[0], "mend the row")
+    if any(not isinstance(value, int | float) or not 0 <= value < math.inf for value in said):
+        raise refused(f"{column}.weight", "a number from 0 up (`train`: true or false)", place, said[0], "mend the row")
+    if message.get("train", 0) not in (0, 1):
+        raise refused(f"{column}.train", "true or false", place, message["train"], "mend the row")
     return all(said) if said else None
 
 
@@ -195,8 +198,8 @@ def dropped(message: Message, text: str) -> list[str]:
     there, content = _Within(text), message["content"]
     if message["role"] == "assistant":
         content = content.rpartition("</think>")[2]
-    forms = (content, *(json.dumps(content, ensure_ascii=each)[1:-1] for each in (False, True)))
-    found = [] if any(map(there, forms)) else ["content"]
+    quoted = (json.dumps(content, ensure_ascii=each)[1:-1] for each in (False, True))  # as some templates write it
+    found = [] if there(content) or any(map(there, quoted)) else ["content"]
     for key, call in _called(message):
         if not all(any(map(there, forms)) for _, forms in _pieces(call)):
             found.append(key)

@@ -12,7 +12,7 @@ import torch
 from tokenizer_families import FAMILIES, family
 
 from qtarget.evaluation.generation.learnt_and_asked import HEAD, TAIL, learnt_and_asked, token_texts
-from qtarget.evaluation.generation.prompts import encode, render
+from qtarget.evaluation.generation.prompts import encode, render, structured
 from qtarget.evaluation.problems.load import Problem, load_problems
 from qtarget.evaluation.problems.mismatches import Difference
 from qtarget.evaluation.settings import EvaluationSettings
@@ -191,3 +191,17 @@ def test_a_prompt_is_what_the_evaluator_asks(tmp_path: Path) -> None:
     found = learnt_and_asked(data, [], [asked], tokenizer, ENDS, [])["problem"]
     assert ids(found["segments"]) == list(encode(tokenizer, render(tokenizer, asked), chat=False))
     assert found["ends"] == ["</s>", "<|end|>"] and all(a != b for a, b in pairwise(found["ends"]))
+
+
+def test_a_question_with_a_token_of_the_template_is_counted() -> None:
+    tokenizer, _ = family("byte_level")
+    texts = ["what <|end|> is", "what is", "a <|turn|>", "<|turn|>", "</s>"]
+    asked = [Problem(id=text, task="t", question_hash=text, prompt=text, gold="1") for text in texts]
+    said = structured(tokenizer, asked)
+    assert [each.partition(",")[0] for each in said] == [
+        "1 question(s) hold '<|end|>'",
+        "2 question(s) hold '<|turn|>'",
+    ]
+    assert structured(tokenizer, [each.model_copy(update={"chat": False}) for each in asked]) == []
+    tokenizer.chat_template = None
+    assert structured(tokenizer, asked) == []

@@ -36,6 +36,7 @@ def test_check_prints_what_is_worth_a_look_instead_of_all_is_well(study: Path) -
     facts = check_study(study, console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert len(facts["warnings"]) == 2 and "All is well" not in printed
+    assert facts["fast_paths"] == [] or "fast path  loss: " in printed
     assert "look at    an empty completion is learnt" in printed and "line 3 of train.jsonl" in printed
     assert "look at    `training.effective_batch` is 64, more than the 3 demonstrations" in printed
     assert f"date       {datetime.date.today()}" in printed

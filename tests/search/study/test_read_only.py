@@ -54,6 +54,7 @@ def state(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "look",
     [
@@ -72,6 +73,7 @@ def test_whatever_looks_works_and_changes_nothing(
     assert state(locked) == before
 
 
+@pytest.mark.slow
 def test_a_report_that_has_no_place_says_where_to_put_it(locked: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"may not be written here .*`--out FILE.html`"):
         write_report(locked, quiet(), compute=False)
@@ -79,6 +81,7 @@ def test_a_report_that_has_no_place_says_where_to_put_it(locked: Path, tmp_path:
         write_report(locked, quiet(), out=locked / "study.json" / "r.html", compute=False)
 
 
+@pytest.mark.slow
 def test_a_run_says_so_before_anything_else(locked: Path, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(small_config(folder=str(locked))))
     before = state(locked)
@@ -126,6 +129,7 @@ def _umask() -> int:
     return found
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code = "from qtarget.search.cli.main import main; main()"

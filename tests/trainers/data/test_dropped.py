@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from tokenizer_families import TEMPLATE, family
 
 from qtarget.spaces.errors import UserError
 from qtarget.trainers.data.load import load_demonstrations
-from qtarget.trainers.paths import refuse_pointer
-from qtarget.trainers.settings import DataSettings
+from qtarget.trainers.models.load import load_tokenizer
+from qtarget.trainers.paths import refuse_unreadable
+from qtarget.trainers.settings import DataSettings, ModelSettings
 
 ASK, SAY = {"role": "user", "content": "what is 1"}, {"role": "assistant", "content": "the sum"}
 CALL = {"name": "add", "arguments": '{"a": 1}'}
@@ -87,6 +89,16 @@ def test_a_template_token_inside_a_message_is_said(tmp_path: Path) -> None:
     assert notes(tmp_path, {**ASK, "content": "what <|other|> </s> is"}, SAY) == [], "no token of the template"
 
 
+def test_a_variable_that_the_template_does_not_read_is_said(tmp_path: Path) -> None:
+    tokenizer, _ = family("byte_level")
+    tokenizer.chat_template = TEMPLATE + "{% if enable_thinking %}{% endif %}"
+    (tmp_path / "d.jsonl").write_text(json.dumps({"messages": [ASK, SAY]}) + "\n")
+    for name, said in (("enable_thinking", 0), ("enable_thinkng", 1)):
+        settings = DataSettings(path="d.jsonl", chat_template_kwargs={name: False})
+        found = load_demonstrations(settings, tokenizer, tmp_path).notes
+        assert len(found) == said and all("reads no variable `enable_thinkng`" in note for note in found)
+
+
 def test_messages_may_be_json_in_a_table(tmp_path: Path) -> None:
     tokenizer, _ = family("byte_level")
     (tmp_path / "d.csv").write_text('messages\n"' + json.dumps([ASK, SAY]).replace('"', '""') + '"\n')
@@ -98,10 +110,20 @@ def test_messages_may_be_json_in_a_table(tmp_path: Path) -> None:
         load_demonstrations(DataSettings(path="d.csv"), tokenizer, tmp_path)
 
 
+def test_a_file_of_another_user_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: honest(path, mode) and not str(path).endswith(".safetensors"))
+    (tmp_path / "m").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "m" / name).write_text("{}")
+    with pytest.raises(UserError, match=r"m/model.safetensors must be readable, but its rights do not let this user"):
+        load_tokenizer(ModelSettings(path="m"), tmp_path)
+
+
 def test_a_pointer_is_not_the_file(tmp_path: Path) -> None:
     file = tmp_path / "d.parquet"
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
     with pytest.raises(UserError, match=r"d\.parquet must be the file itself, but it is a pointer of Git LFS"):
         load_demonstrations(DataSettings(path="d.parquet"), family("bpe")[0], tmp_path)
     file.write_bytes(b"version https://git-lfs.github.com/spec/" + b"x" * 2000)
-    refuse_pointer(file, "d", "data.path")
+    refuse_unreadable(file, "d", "data.path")
