@@ -228,7 +228,8 @@ def _comparisons(
             looked = fewer >= min(levels(rate, most))
             found.append((index, seeds, _estimate(finals, weights, seeds, tail, claimed, looked)))
     errors = [max(each.error, 1e-12) for _, _, each in found]
-    shrunken = shrink([each.effect for _, _, each in found], errors, centre=0.0).estimates if found else []
+    effects = [each.effect for _, _, each in found]
+    shrunken = shrink(effects, errors, centre=0.0).estimates if found else np.zeros(0)
     return tuple(
         Comparison(
             title=titles[index],
