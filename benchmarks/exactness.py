@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from published_losses import cases, value_and_gradient
+from published_losses import bounded, cases, value_and_gradient
 from token_rows import TokenRows, edge_rows, random_rows
 
 from qtarget.spaces import presets
@@ -35,12 +35,14 @@ WORLDS = [
 
 
 def gradient_error(name: str, knobs: dict[str, float], rows: TokenRows) -> float:
-    """Largest absolute error of the logit gradient, in the precision of `rows`."""
+    """Largest error of the logit gradient, in the precision of `rows`; relative to the largest entry where that is
+    above 1 (anchors at the label alone reach e¹⁰)."""
+    rows = bounded(name, rows)
     _, expected = value_and_gradient(name, rows.finite(), **knobs)
     logits = rows.logits.clone().requires_grad_()
     loss = dense_target_loss(logits, rows.labels, presets.get(name, **knobs), **rows.inputs())
     (gradient,) = torch.autograd.grad(loss, logits)
-    return float((gradient.double() - expected).abs().max())
+    return float((gradient.double() - expected).abs().max() / expected.abs().max().clamp(min=1))
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
-"""The engine, allowed only so many megabytes beyond what it holds once everything is loaded."""
+"""The engine, allowed only so many megabytes beyond what it holds once all is loaded: of the GPU, or of the host."""
 
 import os
 import resource
 import sys
 from pathlib import Path
+
+import torch
 
 from qtarget.search.engine import main as engine
 
@@ -11,12 +13,18 @@ UNIT = 1 << 20
 
 
 class LimitedEngine(engine.Engine):
-    """Limits its address space when model and data are there; `QTARGET_DRILL_MEGABYTES` says to how much more."""
+    """Limits its allocator (without a GPU its address space) when model and data are there;
+    `QTARGET_DRILL_MEGABYTES` says to how much more."""
 
     def __init__(self, *given: object, **named: object) -> None:
         super().__init__(*given, **named)  # type: ignore[arg-type]
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit = held + int(float(os.environ["QTARGET_DRILL_MEGABYTES"]) * UNIT)
+        more = int(float(os.environ["QTARGET_DRILL_MEGABYTES"]) * UNIT)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + more) / total))
+            return
+        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + more
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 

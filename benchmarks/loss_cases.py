@@ -116,7 +116,7 @@ def _errors(problem: Problem, spec: TargetSpec, sources: dict[str, HiddenHead | 
     loss, hidden, weight = problem.ours(spec, **sources)
     hidden64, weight64 = problem.hidden.double().requires_grad_(), problem.weight.double().requires_grad_()
     logits = hidden64 @ weight64.T
-    dense = {f"{name}_logits": _dense_logits(source, logits, problem.labels) for name, source in sources.items()}
+    dense = {f"{name}_logits": dense_logits(source, logits, problem.labels) for name, source in sources.items()}
     expected = dense_target_loss(logits, problem.labels, spec, **dense)
     expected.backward()
     return {
@@ -126,7 +126,7 @@ def _errors(problem: Problem, spec: TargetSpec, sources: dict[str, HiddenHead | 
     }
 
 
-def _dense_logits(source: HiddenHead | CachedSlice, student: Tensor, labels: Tensor) -> Tensor:
+def dense_logits(source: HiddenHead | CachedSlice, student: Tensor, labels: Tensor) -> Tensor:
     """What a source says on the whole vocabulary, (N, V) float64; a cache's tail is shared out as the student's is."""
     if isinstance(source, HiddenHead):
         return source.hidden.double() @ source.weight.double().T

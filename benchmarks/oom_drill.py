@@ -3,8 +3,8 @@
     python benchmarks/oom_drill.py OUT --megabytes 160
 
 trains one real trial twice: undisturbed, and in an engine whose address space is limited (RLIMIT_AS: allocations really
-fail). Prints a JSON report; exit 1 unless the limited trial finished at a smaller micro-batch, with the same effective
-batch, the same tokens in every step, and the same losses to 1e-5.
+fail; with a GPU, its allocator is limited). Prints a JSON report; exit 1 unless the limited trial finished at a smaller
+micro-batch, with the same effective batch, the same tokens in every step, and the same losses to 1e-5.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ copyright = "qtarget's authors"
 version = release = qtarget.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["notebooks"]  # run by tests, read in Jupyter
 source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from .contrast import EntropyBonus, Gem, Plateau, ReverseKl
 from .gamma.base import MODELS
 from .gamma.batch import CayleyPower, MedianCap, MedianPower, Rank, SequenceOutlier, TemperedLikelihood
-from .gamma.bump import Bump, Information, Margin
+from .gamma.bump import Bump, Information, Margin, Shaping
 from .gamma.confidence import Anchored, Constant, Focal, Power, SoftThreshold, Threshold, Tilt
 from .gamma.ratio import Critical, Gap, LabelPenalty, LikelihoodRatio, Proximal, SigmoidRatio, TemperedPenalty
 from .gamma.shape import ConcentrationPower, Diversity, Mass, SurprisePower, TopkEntropy
@@ -24,6 +24,7 @@ AnyGamma = (
     | SoftThreshold
     | Anchored
     | Bump
+    | Shaping
     | Information
     | Margin
     | Focal

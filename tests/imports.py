@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -39,9 +40,10 @@ def _walk_at_runtime(node: ast.AST) -> Iterator[ast.AST]:
         yield from _walk_at_runtime(child)
 
 
-def imports_by_module(root: Path = ROOT) -> dict[str, set[str]]:
+@cache
+def imports_by_module() -> dict[str, set[str]]:
     """Module name to what it imports, for every product file."""
-    files = [*root.glob("__*__.py"), *(path for floor in FLOORS for path in sorted((root / floor).rglob("*.py")))]
+    files = [*ROOT.glob("__*__.py"), *(path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py")))]
     return {
         module_name(path): imported(path.read_text("utf-8"), module_name(path), path.name == "__init__.py")
         for path in files

@@ -25,7 +25,7 @@ GAMMAS: dict[str, dict[str, Any]] = {
     "soft threshold": {"kind": "soft_threshold"},
     "anchored": {"kind": "anchored", "lam": 0.3},
     "bump": {"kind": "bump", "scale": 4},
-    "low bump": {"kind": "bump", "lam": 0.1},
+    "shaping": {"kind": "shaping"},
     "information": {"kind": "information", "silent": 0.8},
     "margin": {"kind": "margin", "width": 2},
     "focal": {"kind": "focal", "exponent": 0.5},
@@ -172,7 +172,8 @@ FAMILY_KNOBS: dict[str, dict[str, tuple[Any, ...]]] = {
     "threshold": {"low": (0.1, 0.3), "exponent": (0, 1), "source": SOURCES},
     "soft_threshold": {"low": (0.1, 0.3)},
     "anchored": {"lam": (0, 0.5, 1), "exponent": (0, 0.5, 1), "source": SOURCES},
-    "bump": {"scale": (1, 2), "lam": (None, 0.1)},
+    "bump": {"scale": (1, 2)},
+    "shaping": {"lam": (0.1, 2)},
     "information": {"silent": (0.7, 0.93)},
     "margin": {"margin": (0, 1.5), "width": (0.8, 2)},
     "focal": {"exponent": (0, 1), "stopped": (True, False)},
@@ -216,7 +217,16 @@ def gammas(draw: st.DrawFn) -> dict[str, Any]:
     knobs = {name: draw(st.sampled_from(values)) for name, values in FAMILY_KNOBS[kind].items()}
     content: dict[str, Any] = {"kind": kind, **knobs}
     # Clipped, these differ from their neighbours on rows too rare to meet here.
-    rare = ("surprise_power", "median_power", "median_cap", "diversity", "information", "margin", "tempered_penalty")
+    rare = (
+        "surprise_power",
+        "median_power",
+        "median_cap",
+        "diversity",
+        "information",
+        "margin",
+        "shaping",
+        "tempered_penalty",
+    )
     if kind not in rare and draw(st.booleans()):
         content |= draw(MODIFIERS)
     still = kind == "constant" or content.get("ceiling") == 0 or content.get("beta") == 0

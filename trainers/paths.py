@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..spaces.errors import UserError
 
+POINTER, POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
 
 
@@ -53,6 +54,17 @@ def local_path(path: str, base: Path, *, suffixes: tuple[str, ...], field: str) 
             field=field,
         )
     return None
+
+
+def refuse_unreadable(file: Path, title: str, field: str) -> None:
+    """Raise UserError for a file of another user, or one that only points at another, as without Git LFS."""
+    if file.exists() and not os.access(file, os.R_OK):
+        raise UserError(f"{title} must be readable, but its rights do not let this user read it", field=field)
+    if file.is_file() and file.stat().st_size < POINTER_BYTES and file.read_bytes().startswith(POINTER):
+        raise UserError(
+            f"{title} must be the file itself, but it is a pointer of Git LFS; run `git lfs pull` where it comes from",
+            field=field,
+        )
 
 
 def lies_in(base: Path, path: str) -> bool:

@@ -22,7 +22,8 @@ from itertools import islice
 
 from ..reading.typography import fold, without_emphasis, without_special_tokens
 from .choices import named_option
-from .marks import Answer, boxed, clean, hashed, last, phrased, tagged
+from .marks import boxed, hashed, last, phrased, tagged
+from .sentences import Answer, clean
 from .unmarked import last_value
 
 __all__ = ["MAX_COMPLETION", "Answer", "clean", "explicit_answer", "extract_answer", "final_part", "opens_reasoning"]
@@ -57,6 +58,8 @@ def _find(text: str, kind: str) -> Answer | None:
 def _marked(text: str, kind: str) -> Answer | None:
     """The answer behind a box, `####` or a phrase."""
     answer = boxed(text) or hashed(text)
+    if answer is not None and not answer.text and answer.end:  # taken back: what is concluded afterwards counts
+        return _marked(text[answer.end :], kind) or answer
     for final in (True, False):
         answer = answer if answer is not None else phrased(text, final=final, choice=kind == "choice")
     return answer

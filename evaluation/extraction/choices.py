@@ -16,12 +16,13 @@ _OPTION_WORD = (
 _CLOSING = r"[)\]}\"'»」]*"
 _LEADING = re.compile(
     rf"(?:(?:so|thus|therefore|hence|then|is|it\s+is|it['’]s|la|el|the|die)\b[\s,]*)*(?:{_OPTION_WORD}\s*:?\s*)?"
-    rf"(?P<open>[(\[{{\"'«「]*)\s*(?P<letter>[A-Za-z])\s*(?P<close>{_CLOSING})(?=$|[\s.:,;/&*!?]|[^\x00-\u024f])",
+    rf"(?P<open>[(\[{{\"'«「]*)\s*(?P<letter>[A-Za-z])\s*(?P<close>{_CLOSING})(?=$|[\s.:,;/&*!?]|[^\x00-\u024f])"
+    r"(?!\.[A-Za-z](?![^\W\d_]))",
     re.I,
 )
 _SECOND = re.compile(
     r"[\s)\].?!]*(?:,|/|&|、|\b(?:or|and|und|oder|y|o|et|ou|и|или)\b|和|或)\s*(?:also\s+|maybe\s+|possibly\s+)?[(\[]?"
-    r"(?:[A-J](?![\w'’-])|[a-j]\))(?!\s*[,.]?\s*(?:is|are|was|were)\s+(?:wrong|incorrect|not|false))"
+    r"(?:[A-J](?![\w'’-])|[a-j]\))(?!\s*[,.]?\s*(?:is|was)\s+(?:wrong|incorrect|not|false))"
 )
 _REASON = re.compile(
     r"\s*(?:$|[^\x00-\u024f]|[).:,;\]*(!?=\u2013\u2014。，]|-\s|(?:because|since|as|is|which|based|due|for|with|and|but|given|here)\b|[\d.]+\W*$)",
@@ -48,6 +49,9 @@ _REFUTED = re.compile(
 )
 _STATED = re.compile(r"\s+(?:is|was|are|seems|looks|can|could|may|might|would|should|has|does)\b", re.I)
 _PRAISED = re.compile(r"\b(?:correct|right|best|answer|true|most\s+\w+|consistent|fits)\b", re.I)
+_CONDITIONAL = re.compile(
+    r"[^.\n]*\b(?:otherwise|unless|or\s+else)\b|\s+(?:is|seems|looks|may|might)\b[^.\n]*\bbut\b", re.I
+)
 _BUT = re.compile(r"\s*[,;]?\s*(?:but|or|vs|versus)\b", re.I)
 _NOT_OPENING = re.compile(r"\s*(?:not|neither|none|both|all)\b", re.I)
 
@@ -94,6 +98,8 @@ def _opening(text: str, found: re.Match[str]) -> str | None:
     is_word = letter.islower() and not marked and bool(rest.strip(" .!?"))
     if _BUT.match(rest) or (_STATED.match(rest) and not _PRAISED.search(rest)):
         return None
+    if _CONDITIONAL.match(rest) or ("'" in found["close"] and "'" not in found["open"]):
+        return None
     if is_article or is_word or _REFUTED.match(rest) or _SECOND.match(rest) or _OF_A_NAME.match(rest):
         return None
     return str(letter.upper())
@@ -130,9 +136,17 @@ _AFFIRMED = re.compile(
     r"(?:correct|right|best|true|most\s+\w+)",
     re.I,
 )
+_SO = re.compile(
+    r"(?:^|[.!;]\s+)(?:so|thus|hence|therefore),?\s+(?:it\s+is\s+|it['’]s\s+)?[(\[]?([A-J])[)\]]?\s*[.!]?\s*$", re.I
+)
 _LEFT_OVER = re.compile(
     r"(?:wrong|incorrect|false|out|excluded|eliminated)\b[^.]*\b(?:so|therefore|thus|hence|leav\w+)[\s,]*(?:it\s+is\s+)?"
     r"[(\[]?([A-J])[)\]]?[.!]?\s*$",
+    re.I,
+)
+_DISCUSSED = re.compile(
+    r"\b(?:analy[sz]\w+|consider\w*|examin\w+|evaluat\w+|discuss\w*|review\w*|check(?:ing)?|(?:look|start|begin|go)\w*\s+(?:at|with|on\s+to|over)|"
+    r"next|compar\w+|eliminat\w+|exclud\w+|rul\w+\s+out|reject\w*|discard\w*|dismiss\w*|avoid\w*|cross\w*\s+out)\s+(?:the\s+)?(?:option|choice|answer|statement|letter)\b",
     re.I,
 )
 _CONCLUDED = re.compile(
@@ -153,7 +167,7 @@ def named_option(text: str) -> tuple[str, bool] | None:
         }
         if _stands_alone(lines, opened, others):
             return lines[0].strip(), len(lines) > 1
-    elif len(lines) == 1 and len(lines[0].split()) <= 8 and option_letter(lines[0]):
+    elif len(lines) == 1 and len(lines[0].split()) <= 8 and option_letter(lines[0]) and not _DISCUSSED.search(lines[0]):
         return lines[0].strip(), False
     named = _named_last(lines[-1])
     if named is None and opened is not None and others:
@@ -175,10 +189,12 @@ def _stands_alone(lines: list[str], opened: re.Match[str], others: set[str]) -> 
 def _named_last(line: str) -> tuple[str, bool] | None:
     if left := _LEFT_OVER.search(line):
         return left[1], False
+    if so := _SO.search(line):
+        return so[1], False
     affirmed = {letter.upper() for letter in _AFFIRMED.findall(line)}
     if len(affirmed) == 1:
         return affirmed.pop(), False
-    if is_denied(line) or _AGAINST.search(line):
+    if is_denied(line) or _AGAINST.search(line) or _DISCUSSED.search(line):
         return None
     if option := _only_named(line):
         return option, False

@@ -7,43 +7,11 @@ mark with nothing behind it is no answer. All scans are linear in the text's len
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..reading.words import is_denied
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A final answer as written."""
-
-    text: str
-    rule: str
-    closed: bool = True
-    """The answer's end is seen, so that a completion cut off later would not change it."""
-
-
-_DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ('"', '"'), ("\u201c", "\u201d"), ("「", "」"))
-
-
-def clean(text: str) -> str:
-    """Without white space, markdown emphasis, delimiters, quotes and the full stop around an answer."""
-    previous = None
-    while previous != text:
-        previous = text
-        text = text.strip().strip("*`").strip()
-        text = text.removesuffix(".") if not text.endswith("..") else text
-        text = text.removesuffix("。")
-        text = _unwrap(text)
-    return text
-
-
-def _unwrap(text: str) -> str:
-    for opening, closing in _DELIMITERS:
-        inner = text[len(opening) : -len(closing)]
-        if text.startswith(opening) and text.endswith(closing) and inner and opening not in inner:
-            return inner
-    return text
-
+from .doubt import is_rejected, is_supposed, is_term, takes_back
+from .sentences import Answer, clean, sentence
 
 # --- tags, boxes, hashes ---------------------------------------------------------------------------------------------
 
@@ -57,7 +25,8 @@ def tagged(text: str) -> Answer | None:
     start = last(_TAG_OPENS, text[: end.start()] if end else text)
     if start is None:
         return None
-    return Answer(text[start.end() : end.start() if end else len(text)].strip(), "tag", closed=end is not None)
+    inner = text[start.end() : end.start() if end else len(text)].strip()
+    return Answer("" if end and takes_back(text[end.end() :]) else inner, "tag", closed=end is not None)
 
 
 _BRACES = re.compile(r"(?:\\|\x08|(?<![A-Za-z]))(?:boxed|fbox|framebox)\s*\{|\\[{}\\]|[{}]")
@@ -94,8 +63,10 @@ def boxed(text: str) -> Answer | None:
         if not _JOINED.fullmatch(text[box[1] : parts[0][0]][:80]):
             break
         parts.insert(0, box)
+    before, after = text[: parts[0][0]][-80:], text[parts[-1][1] :]
+    doubtful = is_term(before, after[:80]) or is_rejected(after) or takes_back(after)
     contents = list(dict.fromkeys(part[2] for part in parts))  # the same box twice is one
-    return Answer(", ".join(contents), "boxed")
+    return Answer("" if doubtful else ", ".join(contents), "boxed", end=parts[-1][1])
 
 
 def _unclosed_box(text: str) -> Answer | None:
@@ -122,7 +93,8 @@ def hashed(text: str) -> Answer | None:
         goes_on = re.search(r"[\d\\$]|\([A-J]\)", following)
         is_prose = goes_on and len(line.split()) > 1 and not re.search(r"\d|^\(?[A-J][).:]", line)
         if not is_prose and not _HEADING.match(line):
-            return Answer(clean(line), "hash", closed=bool(newline))
+            doubtful = takes_back(text[start + 4 :])
+            return Answer("" if doubtful else clean(line), "hash", bool(newline), len(text) - len(following))
         end = start
     return None
 
@@ -157,6 +129,7 @@ _IS = (
 _NO_GAP = r"(?!(?<![^\W\d_])(?:because|since|but|and|so|if|when|while|whereas|weil|porque|car|ohne)(?![^\W\d_]))"
 _ADJECTIVES = r"(?:\s+(?:final\w*|correct\w*|choice|option|value|\([^()\n]{1,20}\)|to\s+the\s+\w+)){0,2}"
 _SPEAKS_OF_IT = (
+    r"(?!\s*an?\s+(?:\w+\s+)?(?:integer|number|fraction|decimal|letter|option)\b\s*(?:[.!,\n]|$))"
     r"(?!\s*(?:correct|right|clear|obvious|verified|consistent|reasonable|valid|unique|as\s+above)\b\s*(?:[.!,\n]|$))"
 )
 _TAIL = re.compile(
@@ -177,7 +150,8 @@ _IS_THE_ANSWER = re.compile(
 )
 _INTRODUCTION = re.compile(r"^\W*(?:of|among|from|given|based|after|in|so|thus|therefore|hence)\b[^,]*,\s*", re.I)
 _PRONOUN = re.compile(
-    r"\W*(?:(?:so|thus|and|hence|therefore),?\s+)?(?:it|that|this|which|what|here|there|these|below)\W*", re.I
+    r"\W*(?:(?:so|thus|and|hence|therefore),?\s+)?(?:(?:i|we)\s+(?:hope|think|believe|guess)\s+(?:that\s+)?)?(?:it|that|this|which|what|here|there|these|below)\W*",
+    re.I,
 )
 _HEDGED = re.compile(r"n['’]t|not|could|might|may\b|\bcan\s+be", re.I)
 
@@ -202,15 +176,22 @@ def phrased(text: str, *, final: bool, choice: bool) -> Answer | None:
 
 
 def _last_noun(text: str, noun: re.Pattern[str], final: bool) -> tuple[int, re.Match[str]] | None:
+    if noun is _NOUN and (cut_off := _CUT_OFF.search(text, max(0, len(text) - 160))):
+        return len(text), cut_off  # a mark with nothing behind it
     for found in reversed(list(noun.finditer(text))):
         tail = _tail(text, found)
-        if tail is None or _NO_ANSWER_BEFORE.search(text, max(0, found.start() - 24), found.start()):
+        before = text[max(0, found.start() - 60) : found.start()]
+        if tail is None or _NO_ANSWER_BEFORE.search(before) or is_supposed(before):
             continue
         if not final or _FINAL.search(text[max(0, found.start() - 20) : found.start()] + tail[0]):
             return tail.end(), tail
     return None
 
 
+_CUT_OFF = re.compile(
+    r"(?:[.!?]\s+|\n)(?:(?:so|thus|therefore|hence),?\s+)?the\s+(?:(?:final|correct)\s+)?answer(?:\s+to\b[^.!?:=\n]{0,100})?\s*$",
+    re.I,
+)
 _NO_ANSWER_BEFORE = re.compile(r"\b(?:wrong|incorrect|false|worst|bad|least\s+\w+)\s*$", re.I)
 
 
@@ -235,53 +216,3 @@ def _quoted(rest: str, rule: str) -> Answer:
     assert match is not None  # the second form matches everything
     closed = match.end() < len(rest)
     return Answer(clean(match[1] if match[1] is not None else match[2]), rule, closed)
-
-
-# --- sentences -------------------------------------------------------------------------------------------------------
-
-_OPENERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
-_SENTENCE_END = re.compile(
-    r"(?<!approx)(?<!\bca)(?<!\bcf)(?<!\bNo)(?<!\bRs)(?<=[a-z]{2})[.!?](?=\s+[\d])|[.!?](?=\s+[A-Z(\\$*]|[\s*$)\"']*$|[\s*$)\"']*\n)|(?<=[\d)}\]$%*\"'])[.!?](?=\s)|[。！？।]|\n"
-)
-_REASON = re.compile(
-    r"[,;]?\s+(?:because|since|as(?!\s+(?:long|many|much|far|well)\b)|which|due\s+to|given\s+that|where|weil|da|porque|"
-    r"parce\s+que|car|потому|так\s+как)\b|[,;]\s*so\b|[,，]?\s*因为",
-    re.I,
-)
-_CONTRAST = re.compile(r"(?<=[\w)}$%])[,;]?\s+(?:rather\s+than|instead\s+of|as\s+opposed\s+to|(?:and\s+)?not)\s", re.I)
-_FILLER = re.compile(
-    r"(?:[,\s]*\b(?:therefore|thus|then|hence|so|simply|just|exactly|precisely|equal\s+to|equals|given\s+by|indeed|also|"
-    r"clearly|now|obviously|finally|as\s+follows|(?:obtained|calculated|found|given)\s+(?:as|to\s+be)|the\s+(?:number|value|letter)|donc|por\s+lo\s+tanto|portanto|quindi)\b"
-    r"\s*[,:]?)+\s*(?=\S)",
-    re.I,
-)
-RETRACTED = re.compile(
-    r"\b(?:wait[,.!\s—-]|scratch\s+that|correction:|on\s+second\s+thought|(?:i|we)\s+(?:was|were|am)\s+wrong|(?:i|we)\s+made\s+"
-    r"an?\s+(?:\w+\s+)?(?:mistake|error)|actually,?\s+(?:no|it|that|the|i)\b|no,\s+(?:wait|that|it)\b|"
-    r"(?:that|this|it|which|answer)(?:['’]s|\s+is|\s+was|\s+seems|\s+must\s+be|\s+can(?:no|['’])t\s+be)\s+(?:wrong|incorrect|"
-    r"not\s+(?:right|correct)|right\b(?<=n['’]t be right)|an?\s+(?:mistake|error)))",
-    re.I,
-)
-
-
-def sentence(rest: str, rule: str) -> Answer:
-    """The first formula or sentence of `rest`, without its reasons; empty when what follows takes it back."""
-    body = re.sub(r"^\s*[=~-]{3,}\s*\n", "", rest.lstrip(" \t\r\n:：*_#>")).lstrip()
-    if filler := _FILLER.match(body):
-        body = body[filler.end() :].lstrip(" \t\r\n*_")
-    answer, end = _first(body, rule)
-    return replace(answer, text="") if RETRACTED.search(body[end : end + 400]) else answer
-
-
-def _first(body: str, rule: str) -> tuple[Answer, int]:
-    for opening, closing in _OPENERS.items():
-        end = body.find(closing, len(opening)) if body.startswith(opening) else -1
-        if end >= 0 and _SENTENCE_END.match(body[end + len(closing) :].lstrip(" *_") or "\n"):
-            return Answer(clean(body[len(opening) : end]), rule), end
-    stop = _SENTENCE_END.search(body)
-    end = stop.start() if stop else len(body)
-    cuts = _REASON.search(body, 1, end), _CONTRAST.search(body, 0, end)
-    cut = min((each.start() for each in cuts if each), default=end)
-    is_question = stop is not None and stop[0] in "?？"
-    text = "" if is_question else clean(body[:cut])
-    return Answer(text, rule, closed=stop is not None or cut < end), end

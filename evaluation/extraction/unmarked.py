@@ -10,9 +10,11 @@ from ..reading.numeric import VALUE, read_number
 from ..reading.shapes import is_name
 from ..reading.typography import FORMULA, formula_in, typeset, without_emphasis
 from ..reading.words import is_denied, leaves_value
-from .marks import RETRACTED, Answer, clean
+from .doubt import takes_back
+from .sentences import Answer, clean
 
 _TAIL = 4_096  # characters in which the last value is looked for
+_MAX_LIST = 50
 _SHORT = 60  # characters of a bare answer in words
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
 _BOLD = re.compile(
@@ -22,14 +24,18 @@ _OPERATOR_BEFORE = re.compile(
     r"(?:[-+*/^<>±_|!{\[]|(?<=[A-Za-z\d])\(|\\(?!text|\$|approx)[A-Za-z]+|\bnot)\s*$|[A-Za-z\\]$"
 )
 _OPERATOR_AFTER = re.compile(
-    r"\s*(?:[-+*^=<>±_]|!(?!\s*$)|/(?!\s*[A-Za-z]{2})|\\(?!text|%|\$|\^)[A-Za-z]+)(?!\d*-?(?:year|day|hour|minute|month|week|page|mile)s?\b)|[({\[]"
+    r"\s*(?:[-+*=<>±_]|\^(?!\s*\{?\s*\\circ)|!(?!\s*$)|/(?!\s*[A-Za-z]{2})|\\(?!text|%|\$|\^)[A-Za-z]+)(?!\d*-?(?:year|day|hour|minute|month|week|page|mile)s?\b)|[({\[]"
 )
 _INDEX_BEFORE = re.compile(r"[\^_]\s*\{?\s*$")
 _LIST_BEFORE = re.compile(
-    r"\d[^\s,;]{0,20}\s*(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*\W?$"
+    r"\d[^\s,;]{0,20}\s*(?:(?:hours?|hrs?|h|minutes?|mins?|days?|weeks?|months?|years?|feet|ft|yards?|pounds?|lbs?|stone|"
+    r"dollars?|euros?|kg|km|m|meters?|metres?|degrees)\s+|(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*"
+    r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=\s*)?)\W?$"
 )
+_LIST_ITEM = re.compile(r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=\s*)?[-+]?[\d.,]*$")
+_SIGN_WORD = re.compile(r"\b(?:minus|negative)\s*$", re.I)
 _SUM_BEFORE = re.compile(
-    r"(?:[\d\s+*/^().,x$|!-]|\\(?:times|cdot|frac|sqrt|pm|\$)|[{}]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+=\s*(?:\\\$)?$"
+    r"(?:[\d\s+*/^()x$|!-]|[.,](?=\d)|\\(?:times|cdot|frac|sqrt|pm|\$)|[{}]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+=\s*(?:\\\$)?$"
 )
 _CLAUSE = re.compile(r"[.;:!?,](?=\s)|\n|=|\bso\b|\btherefore\b|\bthus\b|\bhence\b", re.I)
 _DOUBT = re.compile(
@@ -38,7 +44,16 @@ _DOUBT = re.compile(
     re.I,
 )
 _SUPPOSED = re.compile(r"(?:^|[.!?:;]\s+)\W*(?:let|suppose|assume|assuming|consider|given|if|when|say)\b[^.!?]*$", re.I)
-_UNFINISHED = re.compile(r"(?:\b(?:then|so|and|therefore|thus|hence|because|but|then\s+we)|,|\?)\W*$", re.I)
+_UNFINISHED = re.compile(
+    r"(?:\b(?:then|so|and|therefore|thus|hence|because|but|then\s+we)|,)\W*$|\b(?:is|are|was|were|equals?|the|an?|of|to|by|"
+    r"with|for|from|in|per|at|that|which|if|when|we|he|she|they|it|has|have|had|will|would|pays?|gets?|costs?|makes?|gives?)"
+    r"\s*[$=(:]*\s*$|(?<=[a-z])\s+[$=(]+\s*$",
+    re.I,
+)
+_SENTENCE = re.compile(r"[.!?;]?\s*$|(?<!\bsq)(?<!\bcu)[.!?;](?=\s)")
+_OPENING = re.compile(
+    r"(?:(?:so|thus|hence|then|therefore|finally|now|and|consequently|also|donc|also)\b,?|[^\W\d_]{4,},)\s+(?=\S)", re.I
+)
 _ROLE = re.compile(r"\s*(?:A|Assistant|Response|Output|Solution|Result)\s*:\s*(?=\S)")
 _BULLET = re.compile(r"^[ \t]*(?:[•➜→▶✓✔✅☑►]+|[-*+](?=\s+[^\W\d]))\s*", re.M)
 _JOINED = re.compile(r"\s*(?:,|;|\band\b|\bor\b|,\s*and|,\s*or)\s*")
@@ -50,6 +65,8 @@ def last_value(text: str, *, formulas: bool) -> Answer | None:
     if role := _ROLE.match(text):
         text = text[role.end() :]
     whole = without_emphasis(text).strip()
+    if opening := _OPENING.match(whole):
+        whole = whole[opening.end() :]
     if whole.endswith("!") and _WORD.match(whole):
         whole = whole.rstrip("!")  # prose, and no factorial
     if _is_bare(whole) or (formulas and _is_word(whole)):
@@ -59,10 +76,12 @@ def last_value(text: str, *, formulas: bool) -> Answer | None:
     if len(text) > len(tail):
         lines = lines[1:]
     place = next((index for index in range(len(lines) - 1, -1, -1) if _has_value(lines[index], formulas)), None)
+    if formulas and (spoken := _bold_words(tail.rstrip().rpartition("\n")[2])):
+        return spoken
     if place is None:
         return None
     after = "\n".join(lines[place + 1 :])
-    if _DOUBT.search(after) or RETRACTED.search(after):
+    if _DOUBT.search(after) or takes_back(after):
         return None
     return _bold(lines[place]) or _last(without_emphasis(lines[place]), formulas)
 
@@ -81,6 +100,17 @@ def _is_word(whole: str) -> bool:
 
 def _has_value(line: str, formulas: bool) -> bool:
     return bool(re.search(r"\d|[¼-¾⅐-⅞]", line)) or (formulas and FORMULA.search(line) is not None)
+
+
+_BOLD_END = re.compile(r"(?<=[^\W\d_][ ,:])\s*\*\*([^\W\d_][^*\n\d\\$]{0,58}?)[.!]?\*\*[.!]?\s*$")
+
+
+def _bold_words(line: str) -> Answer | None:
+    """A word or three in bold that end the last line: "So it is a **Friday**."."""
+    found = _BOLD_END.search(line)
+    if found is None or len(found[1].split()) > 3 or is_denied(_clause(line[: found.start()])):
+        return None
+    return Answer(clean(found[1]), "bold", closed=False)
 
 
 def _bold(line: str) -> Answer | None:
@@ -130,26 +160,58 @@ def _last_number(line: str) -> tuple[Answer, int] | None:
     if not found:
         return None
     number = found[-1]
-    before, after = text[: number.start()], text[number.end() :]
-    if _SUPPOSED.search(before) or _UNFINISHED.search(after):
+    negated = _SIGN_WORD.search(text[: number.start()])
+    start, end = negated.start() if negated else number.start(), number.end() - number[0].endswith(".")
+    before, after = text[:start], text[end:]
+    own, rest = _own_sentence(after)
+    is_numbering = not before.strip() and rest.endswith("?")  # 3. How many are left?
+    if is_numbering or _SUPPOSED.search(before) or _UNFINISHED.search(after) or _is_doubted(rest):
         return None
     if number[0][0] in "+-" and re.search(r"[\d)]\s*$", before):
         return None
     if _OPERATOR_BEFORE.search(before) or _OPERATOR_AFTER.match(after):
         return None
-    listed = _LIST_BEFORE.search(before[-60:])
+    first = _list_start(before)
+    if first < start:
+        return Answer(_bracketed(text, first, end, own), "last number", closed=False), -len(after)
     clause = _clause(before)
-    if listed is None and (is_denied(clause) or not leaves_value(clause, after)):
+    if is_denied(clause) or not leaves_value(clause, own):
         return None
-    start = number.start()
     summed = _SUM_BEFORE.search(before[-300:])
-    if listed is not None:
-        start = max(0, start - 60) + listed.start() if len(before) > 60 else listed.start()
-    elif summed is not None and summed[0].strip(" =$\\"):
+    if summed is not None and summed[0].strip(" =$\\"):
         start = max(0, len(before) - 300) + summed.start()
-    end = re.search(r"[.!?;]?\s*$|[.!?;](?=\s)", after)
-    answer = text[start : number.end()] + (after[: end.start()] if end else after)
-    return Answer(answer.strip(), "last number", closed=False), -len(after)
+    return Answer((text[start:end] + own).strip(), "last number", closed=False), -len(after)
+
+
+def _own_sentence(after: str) -> tuple[str, str]:
+    """The rest of a value's own sentence, and what follows from its full stop on."""
+    stop = _SENTENCE.search(after)
+    return (after[: stop.start()], after[stop.start() :]) if stop else (after, "")
+
+
+def _is_doubted(rest: str) -> bool:
+    return rest.startswith("?") or takes_back(rest) or _DOUBT.search(rest) is not None
+
+
+def _list_start(before: str) -> int:
+    """Where the list starts that ends behind `before`; its end when there is none."""
+    start = len(before)
+    for _ in range(_MAX_LIST):
+        listed = _LIST_BEFORE.search(before[max(0, start - 60) : start])
+        if listed is None:
+            break
+        start = max(0, start - 60) + listed.start()
+        first = _LIST_ITEM.search(before[max(0, start - 60) : start])
+        start -= len(first[0]) if first else 0
+    return start
+
+
+def _bracketed(text: str, start: int, end: int, own: str) -> str:
+    """A list, with the brackets that make it a tuple or an interval."""
+    opening, closing = re.search(r"(?<![^\W_])(?:\\\{|[(\[])\s*$", text[:start]), re.match(r"\s*(?:\\\}|[)\]])", own)
+    if opening and closing:
+        return text[opening.start() : end] + closing[0]
+    return (text[start:end] + own).strip()
 
 
 def _clause(before: str) -> str:

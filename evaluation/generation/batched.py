@@ -26,6 +26,7 @@ from transformers.cache_utils import Cache
 
 from ...spaces.errors import UserError
 from ...trainers.models.head import base_model
+from ...trainers.models.memory import out_of_memory, release
 from ...trainers.models.transformers_versions import cache_argument
 from .cache import Part, new_cache, rebuild
 from .completions import Completion, Request, Sampling, decode, finished
@@ -146,8 +147,7 @@ class _Batch:
         unfinished = self.unfinished()
         self._capacity = max(1, min(self._capacity, len(unfinished)) // 2)
         self.rows, self._joining, self._cache = [], [], None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        release()
         log.warning("out of memory while generating: at most %d sequences together from here on", self._capacity)
         return unfinished
 
@@ -255,12 +255,3 @@ def _groups(rows: Sequence[_Running]) -> list[list[_Running]]:
 def _together(lengths: Sequence[int]) -> bool:
     padded = max(lengths) * len(lengths)
     return padded <= _EFFICIENT_TOKENS or (padded <= _PREFILL_TOKENS and 8 * sum(lengths) >= 7 * padded)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an accelerator or the host could not give the memory asked for."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("not enough memory", "can't allocate memory", "CUDA out of memory")
-    )

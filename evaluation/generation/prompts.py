@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 from functools import lru_cache
 from typing import Any
 
 from ...spaces.errors import UserError
-from ...trainers.data.template import ChatTemplate
+from ...trainers.data.template import STRUCTURE, ChatTemplate
 from ...trainers.models import tokens
 from ...trainers.models.tokens import around, without
 from ..problems.load import Problem
@@ -31,6 +32,16 @@ def render(tokenizer: Any, problem: Problem) -> str:
 def chat_template(tokenizer: Any, source: str, day: date) -> ChatTemplate:
     """The chat template of a tokenizer, made once as long as its `source` stays."""
     return ChatTemplate(tokenizer, day)
+
+
+def structured(tokenizer: Any, problems: Iterable[Problem]) -> list[str]:
+    """What to say of questions whose text holds tokens that the chat template writes around messages."""
+    asked = [problem for problem in problems if problem.chat]
+    if not asked or not tokenizer.chat_template:
+        return []
+    template = chat_template(tokenizer, str(tokenizer.chat_template), asked[0].asking.day or date.today())
+    counts = {token: sum(token in problem.prompt for problem in asked) for token in template.own_tokens}
+    return [f"{count} question(s) hold {token!r}, {STRUCTURE}" for token, count in counts.items() if count]
 
 
 def encode(tokenizer: Any, text: str, *, chat: bool) -> tuple[int, ...]:

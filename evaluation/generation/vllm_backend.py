@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ...spaces.errors import UserError
+from ...trainers.models.memory import out_of_memory
 from ...trainers.models.merging import adapted_alone
-from .batched import out_of_memory
 from .completions import Completion, Request, Sampling, finished
 
 _CPU_CACHE_BYTES = 2 << 30

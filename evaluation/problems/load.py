@@ -202,7 +202,7 @@ def _draw(
             halves[0 if all_search or is_for_search(problem.question_hash) else 1].append(problem)
         seen.add(problem.question_hash)
     counts = TaskCounts(
-        task=_label(task),
+        task=label(task),
         read=read,
         duplicates=duplicates,
         in_training=in_training,
@@ -240,7 +240,7 @@ def _check_enough(counts: TaskCounts, search: int, report: int) -> None:
 _FIELDS = {"search": "problems", "report": "report_problems"}
 
 
-def _label(task: TaskSettings) -> str:
+def label(task: TaskSettings) -> str:
     return Path(task.title.removesuffix(".gz")).stem if task.source == "file" else task.title
 
 
@@ -301,7 +301,7 @@ def _problem(
     question_hash = content_hash(question)
     return Problem(
         id=hashlib.sha256(f"{question_hash}\0{gold}".encode("utf-8", "surrogatepass")).hexdigest()[:16],
-        task=_label(task),
+        task=label(task),
         question_hash=question_hash,
         prompt=prompt,
         gold=gold,

@@ -29,6 +29,7 @@ def evaluated(text: str) -> Fraction | None:
     plain = re.sub(
         r"\\text\s*\{[^{}]*\}|\\\$|[€£¥₹]|\^\\circ|\b[A-Za-z]{2,}\b(?<!\\cdot)(?<!\\times)(?<!\\frac)", " ", text
     )
+    plain = re.sub(r"^\D{0,60}:", " ", plain)  # a label
     plain = re.sub(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))", plain)
     plain = plain.replace("\\times", "*").replace("\\cdot", "*").replace("\\%", "/100").replace("%", "/100")
     plain = (

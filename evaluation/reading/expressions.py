@@ -32,27 +32,44 @@ _FUNCTIONS = (
     "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|lim|det|mod"
 )
 _BARE_FUNCTION = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])")
+_CLOCK = re.compile(r"(?<=\d)(?::00)?\s*([ap])\s*\.?\s*m\b\.?", re.I)
 _WORD_SIGNS = re.compile(r"[^\W_][\w\s'’.,:;!?()&/-]*")
 
 
-def words_of(text: str) -> str | None:
+def words_of(text: str, *, spoken: bool = False) -> str | None:
     """A typeset text in lower case without punctuation when it is words; None for mathematics.
 
     Letters are words when LaTeX says so, when there are three or more in a row, or when they are not Latin; fewer are
-    a product of symbols, and xy equals yx.
+    a product of symbols, and xy equals yx, unless `spoken`: the other answer is words.
     """
     plain = re.sub(r"\\text\s*\{([^{}\\]*)\}", r" \1 ", text)
-    marked = plain != text
+    marked = spoken or plain != text
+    plain, clocks = _CLOCK.subn(r" \1m", plain)
     plain = " ".join(plain.strip(" .!()\"'").split())
     if plain.casefold().startswith("all real") or not _WORD_SIGNS.fullmatch(plain) or _BARE_FUNCTION.search(plain):
         return None
     runs = re.findall(r"[^\W\d_]+", plain)
     is_words = any(len(run) >= 3 or not run.isascii() for run in runs)
-    if not runs or not (is_words or marked) or (plain[0].isdigit() and read_number(text) is not None):
+    is_number = plain[:1].isdigit() and not clocks and read_number(text) is not None
+    if not runs or is_number or not (is_words or marked or clocks or plain.casefold() == "no"):
         return None
-    return re.sub(
-        r"(?<=[ap])\s*\.\s*(?=m\b)|\.(?=\s|$)|[,;!?]", "", re.sub(r"^(?:the|an?)\s+(?=\w{2})", "", plain.casefold())
-    )
+    return re.sub(r"\.(?=\s|$)|[,;!?]", "", re.sub(r"^(?:the|an?)\s+(?=\w{2})", "", plain.casefold()))
+
+
+_NO_SYMBOL = r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]{3,}"
+_UNUSED = ("\\upsilon", "\\kappa", "\\zeta", "\\iota", "\\chi", "\\eta", "\\tau")
+
+
+def with_case(gold: str, answer: str) -> tuple[str, str]:
+    """Both texts, with other letters for the capitals that stand beside their small ones: parsers see no difference
+    between R and r, and R^2 - r^2 would be 0."""
+    letters = [set(re.sub(_NO_SYMBOL, " ", text)) for text in (gold, answer)]
+    both = sorted({letter for each in letters for letter in each if letter.isupper() and letter.lower() in each})
+    free = [letter for letter in _UNUSED if letter not in gold + answer]
+    other = dict(zip(both, free, strict=False))
+    pattern = re.compile(f"{_NO_SYMBOL}|[A-Z]")
+    texts = [pattern.sub(lambda m: f"{other[m[0]]} " if m[0] in other else m[0], text) for text in (gold, answer)]
+    return texts[0], texts[1]
 
 
 _GEOMETRIC = re.compile(r"\\(?:angle|triangle|overline\s*\{\s*[A-Z]{2})")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from string import ascii_lowercase
 
 from .expressions import canonical, parse, same_value
 from .numeric import read_number
@@ -110,10 +111,13 @@ def _interval_of_bounds(found: Shape, other: Shape, tolerance: Tolerance) -> Sha
 
 
 def _tuple_of_named(found: Shape, other: Shape, tolerance: Tolerance) -> Shape | None:
-    """x = 1, y = 2 as (1, 2)."""
-    if found.kind != "list" or other.kind != "tuple" or len(set(names_of(found))) < len(found.parts):
+    """x = 1, y = 2 as (1, 2), and y = 2, x = 1 too: neighbours in the alphabet are coordinates in its order."""
+    names = names_of(found)
+    if found.kind != "list" or other.kind != "tuple" or len(set(names)) < len(found.parts):
         return None
     values = values_of(found, tolerance)
+    if values is not None and "".join(sorted(names)) in ascii_lowercase:
+        values = [value for _, value in sorted(zip(names, values, strict=True), key=lambda each: each[0])]
     return None if values is None else Shape("tuple", found.text, tuple(values), ("(", ")"))
 
 

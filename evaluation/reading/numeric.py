@@ -111,6 +111,8 @@ def _phrase(text: str) -> Number | None:
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
     text = re.sub(r"^\(([^()]*)\)$|^\{([^{}]*)\}$", lambda m: m[1] or m[2] or "", text)
     text = re.sub(r"^(?:\\approx\s*)?([-+]?)\s*", r"\1", text)
+    if (restated := _RESTATED.match(text)) and leaves_value(restated[1], ""):
+        text = text[restated.end() :]
     remark = _REMARK.search(text)
     if remark and VALUE.search(text[: remark.start()]) and not is_denied(remark[0]):
         text = text[: remark.start()]
@@ -118,7 +120,7 @@ def _phrase(text: str) -> Number | None:
     if found is None:
         return None
     negative, before = _sign_word(text[: found.start()])
-    unit, after = _unit(text[found.end() :])
+    unit, after = _unit(text[found.end() :], quoted="'" in before or '"' in before)
     money = canonical_unit(found["money"]) if found["money"] else None
     value = _value(found)
     if value is None or not _is_clear(before, after) or (money and unit and len(unit) == 1):
@@ -132,6 +134,7 @@ def _sign_word(before: str) -> tuple[bool, str]:
     return (False, before) if match is None else (True, before[: match.start()])
 
 
+_RESTATED = re.compile(r"([^\d]{1,60})[,;]?\s*(?:\bi\.\s?e\.|\bthat\s+is),?\s+(?=\S)")  # a dozen, i.e. 12
 _REMARK = re.compile(r"(?<=[\w})%])\s+\((?!\s*(?:of|out|to|mod|base|per|each|times|[-+*/^=<>x±\\]))[^()]*\)\s*[.!]?$")
 _UNIT_WORD = (
     r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?(?:\\Omega|(?:\\mu\s*)?[A-Za-z]+)"
@@ -145,8 +148,10 @@ _GLUED = frozenset("gmshlLVWNJC")
 """Single letters that are units right behind a number; with a space some more are."""
 
 
-def _unit(after: str) -> tuple[str | None, str]:
+def _unit(after: str, *, quoted: bool) -> tuple[str | None, str]:
     """A unit right behind a number, in one spelling, and the text behind it."""
+    if after[:1] in ("'", '"') and not quoted:
+        return f"prime {after[0]}", after[1:]
     match = _UNIT.match(after)
     if match is None:
         return None, after

@@ -9,7 +9,7 @@ Inequalities in one name are intervals. Sets written in other ways are compared 
 import re
 from collections.abc import Callable, Sequence
 
-from .expressions import canonical, is_readable, parse, same_value
+from .expressions import canonical, is_readable, parse, same_value, with_case
 from .interpret import (
     EQUALS,
     FLIPPED,
@@ -32,7 +32,8 @@ _MAX_LIST = 50
 
 def same_answer(gold: str, answer: str, tolerance: Tolerance) -> bool:
     """Whether two answers, as extracted, say the same."""
-    return _same(shape(typeset(gold)), shape(typeset(answer)), tolerance)
+    gold, answer = with_case(typeset(gold), typeset(answer))
+    return _same(shape(gold), shape(answer), tolerance)
 
 
 def is_read(gold: str) -> bool:
@@ -71,11 +72,17 @@ def _same_list(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
     gold_values, answer_values = values_of(gold, tolerance), values_of(answer, tolerance)
     if gold_values is not None and answer_values is not None:
         names = names_of(gold), names_of(answer)
-        if names[0] and names[1]:
+        if names[0] and names[1] and not _one_letter(names):
             return _matches(gold.parts, answer.parts, tolerance)
-        is_ordered = any(len(set(each)) > 1 for each in names)
+        is_ordered = not _one_letter(names) and any(len(set(each)) > 1 for each in names)
         return (_in_order if is_ordered else _matches)(gold_values, answer_values, tolerance)
     return _matches(gold.parts, answer.parts, tolerance)
+
+
+def _one_letter(names: tuple[list[str], list[str]]) -> bool:
+    """Values of one unknown, with or without an index: x = 2, x = 3 and x_1 = 3, x_2 = 2."""
+    letters = {name.partition("_")[0] for each in names for name in each}
+    return len(letters) == 1 and any(len(set(each)) == 1 for each in names)
 
 
 def _matches(gold: Sequence[Shape], answer: Sequence[Shape], tolerance: Tolerance) -> bool:

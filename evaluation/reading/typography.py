@@ -8,9 +8,9 @@ a mathematical answer: symbols become LaTeX commands, superscripts become expone
 import re
 import unicodedata
 
-_STYLED = re.compile("[\uff01-\uff5e\u3000\U0001d400-\U0001d7ff]")
+_STYLED = re.compile("[\uff01-\uff5e\u3000\u2460-\u24ff\U0001d400-\U0001d7ff]")
 _DIGIT = re.compile(r"[^\W\d_a-zA-Z]|\d", re.ASCII)
-_SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>")
+_SPECIAL = re.compile(r"<<[^<>\n]{1,200}>>|<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>")
 _EMPHASIS = (
     re.compile(r"(?<![0-9A-Za-z*\\])\*\*\*(?=[^\s*])([^\n]{1,500}?)(?<=[^\s*])\*\*\*(?![0-9*])"),
     re.compile(r"(?<![0-9A-Za-z*\\])\*\*(?=[^\s*])([^\n]{1,500}?)(?<=[^\s*])\*\*(?![0-9*])"),
@@ -18,13 +18,20 @@ _EMPHASIS = (
     re.compile(r"(?<![\w*\\])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])"),
     re.compile(r"(?<![\w\\)}])_(?=[^\s_{])([^_\n]+?)(?<=[^\s_])_(?!\w)"),
     re.compile(r"(?<!`)`{1,3}([^`\n]{1,500})`{1,3}(?!`)"),
+    re.compile(r"^```\w*\n([^`\n]{1,500})\n```[ \t]*$", re.M),
+    re.compile(r"<(?:b|i|u|em|strong|code|mark|p|span|div|big|font)\b[^<>\n]{0,100}>([^<>\n]{1,500})</\w{1,6}>", re.I),
 )
 
 
+_CHEERS = re.compile("[\u2600-\u2712\u2714\u2728-\u274b\u2764\U0001f300-\U0001faff\ufe0f]")
+"""Pictures that say nothing; a cross rejects."""
+
+
 def fold(text: str) -> str:
-    """Full-width and styled characters and the decimal digits of every script as ASCII."""
+    """Full-width and styled characters and the decimal digits of every script as ASCII, without emoji."""
     if text.isascii():
         return text
+    text = _CHEERS.sub("", text)
     text = _STYLED.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     return "".join(str(unicodedata.decimal(char)) if char > "\x7f" and char.isdecimal() else char for char in text)
 
@@ -95,6 +102,7 @@ def _as_latex(text: str) -> str:
 
 
 _GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\\[,;: ]|\{,\}\\?!?|,\\!|\\,\\!|[\u2009\u202f\u00a0])\d{3})+)(?!\d)")
+_SPACED = re.compile(r"(?<![\w.,/}-])(\d{1,3})((?: \d{3})+)(?!\d|\s*/|[ ,]\d)")
 _SPACING = re.compile(
     r"(?<!\\)\\(?:[,;:> \n]|quad\b|qquad\b|enspace\b|thinspace\b|[hv]space\*?\{[^{}]*\}|h?phantom\{[^{}]*\}|hfill\b)"
     r"|(?<!\\)~"
@@ -122,6 +130,7 @@ _SYNONYMS = (
     (re.compile(r"\{,\}|,\\!"), ","),
     (re.compile(r"\\(?:sim|simeq|thickapprox)(?![a-zA-Z])"), r"\\approx "),
     (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
+    (re.compile(r"\\[dt]?binom\s*(\w)\s*(\w)"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\log\s*_\s*\{?\s*e\s*\}?(?![a-zA-Z])"), r"\\ln "),
     (re.compile(r"(?<=\})\s*(?:-|\\backslash)\s*(?=\\\{)"), r"\\setminus "),
     (re.compile(r"\\operatorname\*?\s*\{\s*(gcd|lcm|min|max|log|ln|exp|det|arg|deg|dim)\s*\}"), r"\\\1 "),
@@ -162,6 +171,7 @@ def typeset(text: str) -> str:
         text = re.sub(r"\\\\(?=[A-Za-z{}%$])", r"\\", text)  # a command escaped twice, as in JSON
         text = text.replace("\\\\", " ")
     text = _GROUPED.sub(lambda match: match[1] + re.sub(r"\D", "", match[2]), text)
+    text = _SPACED.sub(lambda match: match[1] + match[2].replace(" ", ""), text)
     text = _undelimited(text)
     for _ in range(3):  # wrappers in wrappers
         text = _WRAPPED.sub(_unwrapped, text)

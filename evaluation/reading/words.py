@@ -13,7 +13,7 @@ _DENIED = (
     r"じゃない|아니|ليس|नहीं"
 )
 _OPEN = (
-    r"\b(?:or|either|between|maybe|perhaps|possibly|might|could|may|unknown|unclear|undefined|ambiguous|infinite|unless|if|otherwise|"
+    r"\b(?:or|either|between|maybe|perhaps|possibly|might|could|may|unknown|unclear|undefined|ambiguous|infinite|unless|if|whether|wonder\w*|tempting|otherwise|"
     r"except|excluding|provided|assuming|depend\w*|versus|vs|oder|vielleicht|entre|zwischen|quizás|peut-être|или|"
     r"возможно)\b|或|也许|可能|または|かもしれ"
 )
@@ -31,19 +31,19 @@ _COMPARED = (
 )
 _BEFORE = re.compile(
     rf"(?:\b(?:{_COMPARED}|(?:(?:any|every|some|no)thing|all|any)\s+but|over|under|above|below|beyond|exceed\w*|at\s+(?:least|most)|up\s+to|almost|nearly|within|"
-    r"barely|hardly|twice|thrice|double|triple|quadruple|half|times|plus|modulo|mod|per|divided\s+by|multiplied\s+by|"
+    r"minus|negative|barely|hardly|twice|thrice|double|triple|quadruple|half|times|plus|modulo|mod|per|divided\s+by|multiplied\s+by|"
     r"raised\s+to|(?:least|most|maximum|minimum|multiple|factor|power|square|cube|half|third|quarter|fifth|tenth|inverse"
     r"|reciprocal|negative|opposite|factorial|logarithm|sine|cosine|tangent|percent\w*|roots?|fraction)\s+of|roots?|"
     r"sqrt|cbrt|sinh?|cosh?|tanh?|cot|sec|csc|arc\w+|log|ln|lg|exp|abs|base|step|option|choice|equation|lines?|page|section|"
     r"chapter|figure|table|lemma|theorem|problem|question|mehr\s+als|"
     r"weniger\s+als|mindestens|höchstens|más\s+de|menos\s+de|al\s+menos|plus\s+de|moins\s+de|au\s+moins|mais\s+de|"
     r"больше|меньше|более|менее)|大于|小于|超过|不到|至少|至多|多于|少于)\s*(?:(?:the|an?|of|number|value)\s*|\()?$"
-    rf"|(?:^|[\s(-]){_COUNTED}[\s-]*$",
+    rf"|(?:^|[\s(-]){_COUNTED}(?:\s+and)?[\s-]*$",
     re.I,
 )
 _AFTER = re.compile(
     rf"\s*[-,]?\s*(?:{_COUNTED}|(?:squared|cubed|factorial|plus|minus|multiplied|divided|over|under|below|above|mod|"
-    rf"modulo|choose|raised|pi|{_COMPARED}|(?:and|to|through|until|by)\s+(?:an?|one)|and\s+half|to\s+the|out\s+of|"
+    rf"modulo|choose|raised|pi|per\s+mil(?:le|l)?|{_COMPARED}|(?:\w+\s+)?(?:is|are|was|were|would\s+be|seems)\s+(?:too|impossible)|(?:and|to|through|until|by)\s+(?:an?|one)|and\s+half|to\s+the|out\s+of|"
     rf"times\s+the)\b|(?:and|to|of|by|in|from|times|out\s+of)\s+(?:the\s+)?{_COUNTED}|以上|以下|多|이상|이하|미만|초과)",
     re.I,
 )

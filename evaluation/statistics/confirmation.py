@@ -229,7 +229,7 @@ def _comparisons(
             found.append((index, seeds, _estimate(finals, weights, seeds, tail, claimed, looked)))
     errors = [max(each.error, 1e-12) for _, _, each in found]
     effects = [each.effect for _, _, each in found]
-    shrunken = shrink(effects, errors, centre=0.0).estimates if found else np.zeros(0)
+    shrunken = shrink(effects, errors, centre=0.0).estimates.tolist() if found else []
     return tuple(
         Comparison(
             title=titles[index],

@@ -130,8 +130,7 @@ class Simulated:
         return np.asarray(np.take_along_axis(sums, seeds[..., None], axis=2)[..., 0])
 
     def problem(self, weights: Array, seeds: Counts) -> Array:
-        own = (weights**2 * self.cell(seeds) / np.maximum(seeds, 1)).sum(axis=1)
-        return np.asarray(own + self._lasting(weights))
+        return np.asarray((weights**2 * self.cell(seeds) / np.maximum(seeds, 1)).sum(axis=1) + self._lasting(weights))
 
     def _lasting(self, weights: Array) -> Array:
         count = weights.shape[1] // 2

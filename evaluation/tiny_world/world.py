@@ -27,14 +27,14 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ...spaces.identity import content_id, derive_seed
-from ...spaces.settings import Settings
+from ...spaces.settings import GrownSettings
 from ...trainers.loop.sft import StepReport
 from ...trainers.settings import TrainingSettings
 from ..problems.load import Problem
@@ -53,7 +53,7 @@ OnProgress = Callable[[str, int, int], None]
 """Called with phase, steps done and steps in all."""
 
 
-class WorldSettings(Settings):
+class WorldSettings(GrownSettings):
     """The size of the world. The defaults are those of the quickstart; tests build smaller ones."""
 
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 96
@@ -68,6 +68,10 @@ class WorldSettings(Settings):
     """The teacher's lessons end when it answers this share of training sums in the new format."""
     teacher_steps: Annotated[int, Field(ge=2)] = 80
     """Most optimiser steps of those lessons, 32 sequences each."""
+    familiar: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the base's sums that are written in the format of the demonstrations: above 0 it is not new."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"familiar"})
 
 
 def build(
@@ -117,6 +121,7 @@ class _World:
         self._folder, self._seed, self._settings, self._report = folder, seed, settings, on_progress
         self._tokenizer: PreTrainedTokenizerFast = character_tokenizer()
         self._sums = training_sums()
+        self._styles = random.Random(derive_seed("styles", seed))
 
     def write(self) -> dict[str, float]:
         """Texts first (they take no time), then base and teacher; returns the teacher's score by step."""
@@ -136,11 +141,17 @@ class _World:
     def _base(self) -> LlamaForCausalLM:
         model = new_model(self._tokenizer, self._settings.width, self._settings.layers, self._seed)
         recipe = _recipe(self._settings.pretraining_steps, batch=64, learning_rate=3e-3)
-        styles = random.Random(derive_seed("styles", self._seed))
-        pairs = [(question(each), plain_solution(each, styles)) for each in self._draw("base", recipe)]
+        pairs = [(question(each), self._known_solution(each)) for each in self._draw("base", recipe)]
         clean = solved(self._tokenizer, pairs)
         learn(model, clean, recipe, self._seed, self._pretrained)
         return model
+
+    def _known_solution(self, each: Sum) -> str:
+        """What the base learns to write for a sum."""
+        familiar = self._settings.familiar
+        return (
+            new_solution(each) if familiar and self._styles.random() < familiar else plain_solution(each, self._styles)
+        )
 
     def _draw(self, purpose: str, recipe: TrainingSettings) -> list[Sum]:
         """As many different sums as a run can see."""

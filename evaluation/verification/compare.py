@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable
 
 from ..extraction.choices import option_letter
-from ..extraction.marks import Answer, clean
+from ..extraction.sentences import Answer, clean
 from ..reading.expressions import canonical, words_of
 from ..reading.numeric import read_number, same_number
 from ..reading.points import Tolerance
@@ -66,7 +66,7 @@ def math(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement | 
         return _decide(option_letter(answer.text) == option_letter(gold), answer)
     words = words_of(expected)
     if words is not None:
-        return _decide(words == words_of(found), answer)
+        return _decide(words == words_of(found, spoken=True), answer)
     if _BASED.fullmatch(expected) or _BASED.fullmatch(found):
         return _decide(_same_digits(expected, found), answer)
     numbers = read_number(gold), read_number(answer.text)

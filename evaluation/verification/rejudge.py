@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from ...spaces.errors import UserError
 from ...spaces.settings import Settings
+from ...trainers.data.formats import BROKEN, OPENERS
 from ..extraction.answers import opens_reasoning
 from ..reading.numeric import DEFAULT_TOLERANCE
 from ..settings import Kind
@@ -41,6 +42,16 @@ class StoredAnswer(Settings):
     tolerance: float = Field(default=DEFAULT_TOLERANCE, ge=0)
     absolute: float = Field(default=0.0, ge=0)
     judged_by: str = ""
+
+    @field_validator("gold", mode="before")
+    @classmethod
+    def _as_problems_are_read(cls, gold: Any) -> Any:
+        """A number as its digits, several answers as one list."""
+        if isinstance(gold, list) and gold:
+            return ", ".join(str(cls._as_problems_are_read(each)) for each in gold)
+        if isinstance(gold, float) and gold.is_integer() and abs(gold) < 2**53:
+            return str(int(gold))
+        return str(gold) if isinstance(gold, int | float) else gold
 
     @property
     def before(self) -> str | None:
@@ -74,6 +85,8 @@ class Judged:
     line: int
     stored: StoredAnswer
     now: Judgement
+    folder: str = ""
+    """Of the trial, where several are judged together."""
 
     @property
     def changed(self) -> bool:
@@ -86,6 +99,7 @@ class Judged:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for programs."""
         return {
+            "folder": self.folder,
             "line": self.line,
             "before": self.stored.before,
             "now": self.now.verdict.value,
@@ -98,22 +112,34 @@ class Judged:
 
 
 def rejudge(path: Path, kind: Kind | None = None, *, limit: float = DEFAULT_LIMIT) -> list[Judged]:
-    """Judge every line of a JSONL file, or of `items.jsonl` in a folder. The file is only read.
+    """Judge every line of a JSONL file, compressed or not, of `items.jsonl` in a folder, or of all those below it.
 
-    `kind`: for lines that name none. Raises UserError for a missing file, a line that is no answer, and lines without a
-    kind when none is given; a last line that a crash tore is passed over.
+    `kind`: for lines that name none. Files are only read. Raises UserError for a missing file, one without answers, a
+    line that is no answer, and lines without a kind when none is given; a last line that a crash tore is passed over.
     """
-    file = path / "items.jsonl" if path.is_dir() else path
-    stored = list(_read(file))
-    nameless = next((line for line, answer in stored if answer.kind is None and answer.verifier is None), None)
+    stored = [(file, line, answer) for file in _files(path) for line, answer in _read(file)]
+    if not stored:
+        raise UserError(f"There must be answers to judge, but {path} holds none; give another file or folder")
+    nameless = next(((file, line) for file, line, each in stored if each.kind is None and each.verifier is None), None)
     if nameless is not None and kind is None:
         raise UserError(
-            f"Every answer must say how it is compared, but {file}, line {nameless} has no `kind`; give `--kind` "
-            "(math, numeric, choice or exact)"
+            f"Every answer must say how it is compared, but {nameless[0]}, line {nameless[1]} has no `kind`; give "
+            "`--kind` (math, numeric, choice or exact)"
         )
-    judgements = judge_all([answer.claim(kind) for _, answer in stored], limit=limit)
-    pairs = zip(stored, judgements, strict=True)
-    return [Judged(line, answer, judgement) for (line, answer), judgement in pairs]
+    judgements = judge_all([answer.claim(kind) for _, _, answer in stored], limit=limit)
+    several = len({file for file, _, _ in stored}) > 1
+    return [
+        Judged(line, answer, judgement, str(file.parent.relative_to(path)) if several else "")
+        for (file, line, answer), judgement in zip(stored, judgements, strict=True)
+    ]
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or the items of a trial, a study or an evaluation."""
+    if not path.is_dir():
+        return [path]
+    own = path / "items.jsonl"
+    return [own] if own.is_file() else sorted(path.rglob("items.jsonl")) or [own]
 
 
 def transitions(judged: Sequence[Judged]) -> Counter[tuple[str, str]]:
@@ -123,11 +149,12 @@ def transitions(judged: Sequence[Judged]) -> Counter[tuple[str, str]]:
 
 def _read(file: Path) -> Iterator[tuple[int, StoredAnswer]]:
     try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
+        with OPENERS.get(file.suffix.lower(), open)(file, "rb") as opened:
+            lines = opened.read().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except BROKEN as error:
         raise UserError(
-            f"Answers are read from a JSONL file or a trial's folder, but {file} cannot be read: {error.strerror}; "
-            "give the path of an `items.jsonl`"
+            f"Answers are read from a JSONL file or a folder with `items.jsonl`, but {file} cannot be read: "
+            f"{getattr(error, 'strerror', None) or error}; give the path of an `items.jsonl`"
         ) from None
     for number, line in enumerate(lines, 1):
         if not line.strip():

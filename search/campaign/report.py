@@ -18,6 +18,7 @@ from ..report.pictures import pictures
 from ..report.sheets import Sheets
 from ..report.write import check_out, describe, write_pages, write_report
 from ..study.campaign_config import Campaign, is_single
+from ..study.files import require_writable
 from ..terminal.verdict import decisive
 from .pairs import PairData, compared, facts, gaps, gather_campaign, verdict
 
@@ -43,6 +44,7 @@ def write_reports(
     check_out(out)
     campaign, pairs = gather_campaign(paths)
     index = (out or default_place(campaign, pairs) / INDEX).absolute()
+    require_writable(index.parent, "--out" if out else "folder", "name another place: `--out FILE.html`")
     index.parent.mkdir(parents=True, exist_ok=True)
     rows = [_pair(pair, campaign, index, console, compute, price) for pair in pairs]
     page = {**_page(campaign, pairs, rows), "command": shlex.join(map(str, paths)), "price": price}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,11 +22,12 @@ from ..loop.confirm import conclude, confirmation_config
 from ..loop.seen import note_seen
 from ..loop.summary import Summary, stopped_sentence
 from ..loop.supervisor import join_study, run_study
-from ..store.history import load_history
+from ..store.history import TrialRecord, load_history
 from ..store.study import joined_config, searched
 from ..study.config import StudyConfig
 from ..study.config_file import find_study, load_study
 from ..study.events import Listener
+from ..study.files import require_writable
 from ..terminal.progress import ProgressDisplay
 from ..terminal.status import show_front
 from ..terminal.tables import trials_table, winner_sentence
@@ -34,8 +36,13 @@ from ..tracking.address import study_place, tracking_uri
 from ..tracking.mlflow import MlflowTracking
 
 
-def run_file(
-    path: Path,
+def run_file(path: Path, console: Console, **options: Any) -> dict[str, Any]:
+    """Create or resume the study of a YAML file, as `run_study_and_show` does."""
+    return run_study_and_show(load_study(path), console, **options)
+
+
+def run_study_and_show(
+    config: StudyConfig,
     console: Console,
     *,
     trials: int | None = None,
@@ -44,11 +51,11 @@ def run_file(
     until: str | None = None,
     hours: float | None = None,
 ) -> dict[str, Any]:
-    """Create or resume the study of a YAML file, show it while it runs, and sum it up.
+    """Create or resume a study, show it while it runs, and sum it up; confirm it where that is due.
 
     Several workers change what a sampler sees when, and so what it finds; a confirmation is the same with any number.
     """
-    config, deadline = load_study(path), parse_until(until)
+    deadline = parse_until(until)
     afterwards = engines(config.engine.ranks, confirmation_workers or workers) if is_confirmed(config) else 0
     heard = listeners(config, console)
     summary = run_study(config, heard, trials=trials, workers=workers, until=deadline, hours=hours, reserve=afterwards)
@@ -74,7 +81,10 @@ def join_and_show(
 
 
 def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str, Any]:
-    records = load_history(config)
+    records = _records(config, summary.counts)
+    if not records:
+        console.print("Stopped before the study began; nothing is lost. The same command starts it.")
+        return summary.as_dict()
     console.print(trials_table(records, f"Study {config.study}"))
     show_front(records, console)
     console.print(winner_sentence(summary.winner, summary.sft), soft_wrap=True)
@@ -84,11 +94,21 @@ def _sum_up(config: StudyConfig, summary: Summary, console: Console) -> dict[str
     return summary.as_dict()
 
 
+def _records(config: StudyConfig, counts: Mapping[str, int]) -> list[TrialRecord]:
+    """All slots; none where a stop came before the study was created, which has no `counts` then."""
+    try:
+        return load_history(config)
+    except UserError:
+        if counts:
+            raise
+        return []
+
+
 def _confirm_if_due(config: StudyConfig, found: dict[str, Any], console: Console, budget: Budget) -> dict[str, Any]:
     """Confirm what a search has found, if its budget lets it; else say that there was no time."""
     if not budget.reserve or found["ended"] == "signal":
         return found
-    records = load_history(config)
+    records = _records(config, found["counts"])
     cost = confirmation_cost(config, records)
     if cost is None:  # plain SFT and another design are the least to compare
         return found
@@ -158,7 +178,11 @@ def _report(config: StudyConfig, console: Console, *, in_time: bool) -> None:
 
 
 def listeners(config: StudyConfig, console: Console) -> list[Listener]:
-    """Progress on the terminal, and MLflow unless it is switched off."""
+    """Progress on the terminal, and MLflow unless it is switched off.
+
+    Raises UserError where the study's folder cannot be written.
+    """
+    require_writable(config.study_folder, "folder")
     found: list[Listener] = [ProgressDisplay(console)]
     if config.tracking.uri != "none":
         experiment = config.tracking.experiment or f"{Path(config.model.path).name} on {config.data.title}"

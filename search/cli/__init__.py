@@ -3,6 +3,7 @@
 Nothing heavy is imported before a verb runs.
 
 cache.py    verbs of `qtarget cache`: build, verify, list, prune
+init.py     the verb that comes before there is a study
 look.py     verbs that look: presets, status, compare, report, reproduce, ui
 main.py     every verb under one name, and what ends a process with which exit code
 options.py  arguments and options that several verbs share, and how a verb speaks

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, StudyFile, console_for, print_json
+from .options import AsJson, StudyFile, WholeHelp, console_for, print_json
 
 cache = typer.Typer(help="Answers of teachers and references, kept on disk for all studies.", no_args_is_help=True)
 
 
-@cache.command("build")
+@cache.command("build", cls=WholeHelp)
 def cache_build(study: StudyFile, as_json: AsJson = False) -> None:
     """Ask the study's teacher and reference once; continues or repairs what is there."""
     from ..commands.cache import build
@@ -21,7 +21,7 @@ def cache_build(study: StudyFile, as_json: AsJson = False) -> None:
         print_json(folders)
 
 
-@cache.command("verify")
+@cache.command("verify", cls=WholeHelp)
 def cache_verify() -> None:
     """Read every byte of every cache; exit 1 when one is torn."""
     from ..commands.cache import verify_all
@@ -30,7 +30,7 @@ def cache_verify() -> None:
         raise SystemExit(1)
 
 
-@cache.command("list")
+@cache.command("list", cls=WholeHelp)
 def cache_list(as_json: AsJson = False) -> None:
     """What there is, and how large."""
     from ..commands.cache import show
@@ -40,7 +40,7 @@ def cache_list(as_json: AsJson = False) -> None:
         print_json(infos)
 
 
-@cache.command("prune")
+@cache.command("prune", cls=WholeHelp)
 def cache_prune(
     unused_days: Annotated[float, typer.Option(min=0, help="Spare what was used within so many days.")] = 30.0,
 ) -> None:

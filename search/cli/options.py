@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+LONGEST_HELP = 1000
+"""Characters; lists of verbs are wrapped, not cut."""
 
 StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
 StudyFiles = Annotated[
@@ -30,6 +34,20 @@ Ray = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Ray cluster for the engines: one a GPU, or one a node without.")
 ]
 Until = Annotated[str | None, typer.Option(help="Stop at this time: 07:00, +8h, or 2030-01-31T07:00+01:00.")]
+
+
+class WholeHelp(typer.core.TyperCommand):
+    """A verb whose first sentence stands whole in the list of verbs."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        return super().get_short_help_str(LONGEST_HELP)
+
+
+class WholeHelpGroup(typer.core.TyperGroup):
+    """As `WholeHelp`, for a group of verbs."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        return super().get_short_help_str(LONGEST_HELP)
 
 
 def console_for(as_json: bool = False, record: bool = False) -> Console:

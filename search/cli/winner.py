@@ -91,6 +91,10 @@ def export(
     study: StudyFile,
     directory: Annotated[Path, typer.Argument(help="New folder to write.", metavar="DIR")],
     unconfirmed: Annotated[bool, typer.Option("--unconfirmed", help="Also without a confirmed winner.")] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="Repository of the Hugging Face hub to upload it to.", metavar="OWNER/NAME")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make that repository a private one.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the confirmed winner: winner.yaml, its loss for any trainer, a TRL script, model card, provenance."""
@@ -98,6 +102,11 @@ def export(
 
     console = console_for(as_json)
     found = export_winner(study, directory, console, unconfirmed=unconfirmed)
+    if push_to_hub is not None:
+        from ..export.hub import push
+
+        found["hub"] = push(directory, push_to_hub, private=private)
+        console.print(f"Uploaded to {found['hub']['url']}", soft_wrap=True, markup=False)
     print_json(found) if as_json else show_export(found, console)
 
 

@@ -74,12 +74,23 @@ def show(judged: Sequence[Judged], facts: dict[str, Any], console: Console) -> N
 
 
 def _changes(changed: Sequence[Judged]) -> Any:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("line", "before", "now", "gold", "answer", "completion ends", title="Changed", title_justify="left")
+    table = Table(
+        Column("line", overflow="fold"),
+        "before",
+        "now",
+        "gold",
+        "answer",
+        "completion ends",
+        title="Changed",
+        title_justify="left",
+    )
     for each in changed:
         texts = (each.stored.gold, each.now.answer or "", each.stored.completion[-_WIDTH:])
         cells = [Text(" ".join(text[:_WIDTH].split()).encode("utf-8", "replace").decode()) for text in texts]
-        table.add_row(str(each.line), each.stored.before, each.now.verdict.value, *cells)
+        table.add_row(
+            ":".join(filter(None, (each.folder, str(each.line)))), each.stored.before, each.now.verdict.value, *cells
+        )
     return table

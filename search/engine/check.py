@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import torch
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from ...evaluation.problems.load import spelled_golds_of, unreadable_golds
 from ...evaluation.scoring.evaluate import evaluate, longest_prompt
@@ -40,7 +45,9 @@ def check(config: StudyConfig) -> dict[str, Any]:
     _, retention = scoring.retention(untrained, None, lambda done, total: False)
     return {
         "inputs": engine.describe(),
+        "learnt": engine.learnt(),
         "warnings": engine.warnings(),
+        "fast_paths": list(fast_paths(found)) if (found := device_facts(config, untrained)) else [],
         "fingerprints": engine.fingerprints(),
         "worst_steps": steps,
         "problems": problems,
@@ -51,6 +58,116 @@ def check(config: StudyConfig) -> dict[str, Any]:
         "cache_bias": bias,
         "seconds_per_problem": answered.seconds / PROBLEMS,
     }
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What decides which fast paths a GPU can take."""
+
+    name: str
+    capability: tuple[int, int]
+    triton: str | None
+    """Version; None: not installed."""
+    precision: str
+    """`training.precision`."""
+    float32_products: str
+    """torch's word: `highest` is full precision, `high` and `medium` allow TF32."""
+    dense_loss: bool
+    attention: str
+    """As transformers names it."""
+    flash_attention: bool
+    """Whether flash-attn can be used."""
+    backend: str
+    """`evaluation.backend`."""
+    vllm: str | None
+    """Version; None: not installed."""
+
+
+BF16_CAPABILITY = (8, 0)
+"""GPUs from here on multiply bf16 (and TF32) in their matrix units."""
+
+
+def device_facts(config: StudyConfig, model: Any) -> DeviceFacts | None:
+    """None where there is no GPU."""
+    if not torch.cuda.is_available():
+        return None
+    return DeviceFacts(
+        name=torch.cuda.get_device_name(),
+        capability=torch.cuda.get_device_capability(),
+        triton=_version("triton"),
+        precision=config.training.precision,
+        float32_products=torch.get_float32_matmul_precision(),
+        dense_loss=config.training.loss == "dense",
+        attention=str(model.config._attn_implementation),
+        flash_attention=is_flash_attn_2_available(),
+        backend=config.evaluation.backend,
+        vllm=_version("vllm"),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def fast_paths(facts: DeviceFacts) -> Iterator[str]:
+    """Which fast paths are in use on a GPU, and why not where not, a sentence each."""
+    yield _loss_path(facts)
+    yield _product_path(facts)
+    yield "update: AdamW in fused kernels"  # the optimiser's choice wherever all weights lie on a GPU
+    yield _attention_path(facts)
+    yield _packing_path(facts)
+    yield _answer_path(facts)
+
+
+def _loss_path(facts: DeviceFacts) -> str:
+    if facts.dense_loss:
+        return "loss: not in use, because `training.loss: dense` holds all logits; `fused` is the fast path"
+    if facts.triton is None:
+        return "loss: the Triton kernel is not in use, because Triton is not installed; plain torch computes the same"
+    return f"loss: the Triton kernel (Triton {facts.triton})"
+
+
+def _product_path(facts: DeviceFacts) -> str:
+    able, units = facts.capability >= BF16_CAPABILITY, ".".join(map(str, facts.capability))
+    if facts.precision == "bf16" and able:
+        return "products: bf16 with sums in float32"
+    if facts.precision == "bf16":
+        return (
+            f"products: bf16 is slow here, because {facts.name} (compute capability {units}) has no units for it; "
+            "`training.precision: fp32` is no slower"
+        )
+    if facts.float32_products != "highest":
+        return f"products: TF32 (float32_matmul_precision is {facts.float32_products!r}), with 10 bits of mantissa"
+    more = "`training.precision: bf16` is the fast path" if able else f"{facts.name} has no faster units"
+    return f"products: float32 in full; TF32 is not in use, because it would round to 10 bits of mantissa; {more}"
+
+
+def _attention_path(facts: DeviceFacts) -> str:
+    if facts.attention == "eager":
+        return "attention: not in use, because this architecture or its configuration asks for `eager`"
+    how = "torch's fused kernels (sdpa)" if facts.attention == "sdpa" else facts.attention
+    return f"attention: {how}"
+
+
+def _packing_path(facts: DeviceFacts) -> str:
+    if facts.precision != "bf16":
+        why = "flash attention needs `training.precision: bf16`"
+    elif not facts.flash_attention:
+        why = "flash-attn is not installed"
+    else:
+        return "packing (`qtarget train`): flash attention, each sequence by itself"
+    return f"packing (`qtarget train`): flash attention is not in use, because {why}; packed rows mask a square"
+
+
+def _answer_path(facts: DeviceFacts) -> str:
+    if facts.backend == "vllm":
+        return f"answers: vLLM {facts.vllm}"
+    why = "is not installed (`pip install qtarget[vllm]`)" if facts.vllm is None else f"{facts.vllm} is not asked for"
+    asked = "" if facts.vllm is None else "; `evaluation.backend: vllm` uses it"
+    return f"answers: the {facts.backend} backend; vLLM {why}{asked}"
 
 
 def check_problems(engine: Engine, config: StudyConfig, model: Any) -> dict[str, Any]:

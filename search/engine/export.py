@@ -9,6 +9,7 @@ from ...trainers.data.load import load_demonstrations
 from ...trainers.loop.resident import ResidentModel, needs_frozen_copy
 from ...trainers.models.load import load_model, model_fingerprint
 from ...trainers.standalone.check import compare
+from ...trainers.teachers.sources import LabelColumn
 from ..study.winner_file import WinnerFile, against_search, load_winner
 from .channel import Channel
 
@@ -35,7 +36,8 @@ def answer(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """
     folder = Path(request["folder"])
     winner = load_winner(folder)
-    needs, lora, base = winner.target.needs, winner.training.lora, winner.base_folder
+    needs, lora, base = winner.target.needs - winner.in_data, winner.training.lora, winner.base_folder
+    anchored = "reference" in winner.target.needs
     channel.send("progress", phase="models and data", done=0, total=2)
     resident = ResidentModel(
         winner.model,
@@ -54,7 +56,7 @@ def answer(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         winner.target,
         winner.training,
         seed=winner.seed,
-        reference=resident.reference() if "reference" in needs else None,
+        reference=None if not anchored else resident.reference() if "reference" in needs else LabelColumn(),
         teacher=resident.teacher,
         pad_token_id=resident.pad_token_id,
         real_vocab=resident.real_vocab,

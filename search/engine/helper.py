@@ -23,7 +23,9 @@ from .channel import Channel, die_with_parent, on_stop_signal
 from .main import classify
 from .ranks import lost_contact
 
-VERBS = ("cache", "check", "evaluate", "export", "report", "train")
+VERBS = ("cache", "check", "evaluate", "export", "init", "report", "train")
+ELSEWHERE = {"init": "...evaluation.survey.look"}
+"""Verbs that need nothing of a study, and are answered on the floor below."""
 RESUMED = ("train",)
 """Verbs that stop where they can be gone on with; a signal ends the others at once."""
 
@@ -50,7 +52,7 @@ def main(verb: str, request: Path) -> None:
     if verb in RESUMED:
         channel.heed_signals()
     try:
-        answer = import_module(f"{__package__}.{verb}").answer
+        answer = import_module(ELSEWHERE.get(verb, f".{verb}"), __package__).answer
         channel.send("done", **answer(json.loads(request.read_text("utf-8")), channel))
     except Exception as error:
         if several and lost_contact(error):

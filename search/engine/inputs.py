@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 
+from ...evaluation.generation.learnt_and_asked import learnt_and_asked
+from ...evaluation.generation.prompts import structured
 from ...evaluation.problems.load import Problem, Splits, content_of, load_problems
-from ...evaluation.problems.mismatches import warnings
+from ...evaluation.problems.mismatches import Difference, all_differences, warnings
 from ...evaluation.problems.splits import training_hashes
 from ...evaluation.problems.untouched import untouched_problems
 from ...evaluation.settings import EvaluationSettings
@@ -100,9 +103,23 @@ class Engine:
 
     def warnings(self) -> list[str]:
         """What is worth a look before a night is spent, a sentence each."""
-        config = self._config
-        found = warnings(self.data, self.splits.notes, config.training, config.evaluation)
+        asked = [problem for split in self.problems.values() for problem in split]
+        notes = [*self.splits.notes, *structured(self.tokenizer, asked)]
+        found = warnings(self.data, notes, self._config.training, self.differences)
         return [*found, *self.ends.notes, *(self.adapters[1] if self.adapters else [])]
+
+    @cached_property
+    def differences(self) -> list[Difference]:
+        """What differs between learning the demonstrations and answering the problems."""
+        asked, ends = self._config.evaluation, self.resident.end_tokens
+        return all_differences(self.data, self.splits.search, asked, self.tokenizer, ends)
+
+    def learnt(self) -> dict[str, Any]:
+        """Two demonstrations as given and as learnt, one problem as asked, and what differs: JSON data."""
+        turns = read_turns(self._config.data, self._config.base_folder)
+        found = [*self.differences, *(Difference("end", note) for note in self.ends.notes)]
+        ends = self.resident.end_tokens
+        return learnt_and_asked(self.data, turns, self.splits.search, self.tokenizer, ends, found)
 
     def describe(self) -> dict[str, str]:
         """What was found, in a line each, for people."""

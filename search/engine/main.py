@@ -12,10 +12,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from ...spaces.errors import UserError
 from ...trainers.loop.sft import DivergedError
+from ...trainers.models.memory import out_of_memory
 from ..study.config_file import read_folder
 from ..study.failures import Failure
 from .channel import Channel, Message, die_with_parent
@@ -59,20 +58,13 @@ def classify(error: BaseException) -> Failure:
         return Failure(kind="user", message=str(error), field=error.field)
     if isinstance(error, DivergedError):
         return Failure(kind="diverged", message=str(error))
-    if _out_of_memory(error):
+    if out_of_memory(error):
         return Failure(kind="oom", message=message, traceback=trace)
     if "No space left on device" in str(error) or getattr(error, "errno", None) == errno.EDQUOT:
         return Failure(kind="disk", message=message, traceback=trace)
     if "CUDA error" in str(error):  # the context is lost, the next engine has a new one
         return Failure(kind="crash", message=message, traceback=trace)
     return Failure(kind="bug", message=message, traceback=trace)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
 if __name__ == "__main__":

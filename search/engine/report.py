@@ -21,7 +21,7 @@ EVERY = 4
 
 
 def pictures(request: dict[str, Any]) -> dict[str, Any]:
-    """Curves by title; `demonstrations` and `problems`, or the reason in `missing`."""
+    """Curves by title; `demonstrations`, `problems` and `learnt`, or the reason in `missing`."""
     designs = {title: TargetSpec.model_validate(data) for title, data in request["designs"].items()}
     found: dict[str, Any] = {"curves": {title: _curves(spec) for title, spec in designs.items()}}
     if request["config"] is None:
@@ -72,7 +72,12 @@ def tokens(
     ]
     problems = [problem for split in engine.problems.values() for problem in split]
     facts = {problem.id: problem.facts for problem in problems if problem.facts}
-    return {"demonstrations": shown, "problems": facts, "fingerprint": engine.data.fingerprint}
+    return {
+        "demonstrations": shown,
+        "problems": facts,
+        "fingerprint": engine.data.fingerprint,
+        "learnt": engine.learnt(),
+    }
 
 
 def _sources(engine: Engine, target: TargetSpec) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 
 from ...evaluation.problems.load import Problem, load_problems
-from ...evaluation.problems.mismatches import warnings
+from ...evaluation.problems.mismatches import all_differences, warnings
 from ...evaluation.problems.splits import training_hashes
 from ...evaluation.scoring.evaluate import Evaluation, evaluate
 from ...spaces.identity import derive_seed
@@ -46,9 +46,7 @@ class Training:
     def __init__(self, winner: WinnerFile, out: Path, channel: Channel | Silent) -> None:
         self.winner, self.out, self.channel = winner, out, channel
         self.main = PartialState().is_main_process
-        needs, live, base = winner.target.needs, winner.cache is None, winner.base_folder
-        if winner.data.reference_logprob_column is not None and "reference" not in winner.target.needs_rows:
-            needs = needs - {"reference"}
+        needs, live, base = winner.target.needs - winner.in_data, winner.cache is None, winner.base_folder
         self.resident = ResidentModel(
             winner.model,
             base,
@@ -106,7 +104,10 @@ class Training:
 
     def _warnings(self) -> list[str]:
         winner = self.winner
-        return warnings(self.data, (), winner.training, winner.evaluation)
+        problems = (*self.problems["search"], *self.problems["report"])
+        resident = self.resident
+        found = all_differences(self.data, problems, winner.evaluation, resident.tokenizer, resident.end_tokens)
+        return warnings(self.data, (), winner.training, found)
 
     def _problems(self) -> dict[str, tuple[Problem, ...]]:
         settings, base = self.winner.evaluation, self.winner.base_folder
@@ -127,12 +128,8 @@ class Training:
         return {
             role: caches.open_or_build(model, rows=role in winner.target.needs_rows, device=self.resident.device)
             for role, model in roles.items()
-            if model is not None and role in winner.target.needs and not self._in_data(role)
+            if model is not None and role in winner.target.needs - winner.in_data
         }
-
-    def _in_data(self, role: str) -> bool:
-        """Whether the data say all that the design asks of a model."""
-        return role == "reference" and self.data.has_reference_logprobs and role not in self.winner.target.needs_rows
 
     def _fingerprints(self) -> dict[str, str]:
         """Content of what is read here, as a search names it."""
@@ -148,7 +145,7 @@ class Training:
     def _source(self, role: str) -> Source | None:
         if role not in self.winner.target.needs:
             return None
-        if self._in_data(role):
+        if role in self.winner.in_data:
             return LabelColumn()
         if role in self.cached:
             return self.cached[role]

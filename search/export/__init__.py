@@ -8,6 +8,7 @@ card.py        MODEL_CARD.md of an export: what the target is, what was measured
 choice.py      which design an export takes: the confirmation's winner, or on request the best of the search
 files.py       the files of an export: winner.yaml, the loss, the TRL script, accelerate configurations, model card,
                provenance
+hub.py         an export on a model hub: its files, and a README whose metadata the hub reads
 known.py       what an expression of a design's source comes to before any tensor is known: fields, branches, plain
                arithmetic
 loss.py        `target_loss.py` of an export: the frame of trainers/standalone/loss.py with one design put in

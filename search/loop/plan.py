@@ -14,7 +14,7 @@ from typing import Any
 
 from ...spaces import TargetSpec
 from ...spaces.errors import UserError
-from ...spaces.identity import derive_seed
+from ...spaces.identity import canonical_id, derive_seed
 from ...spaces.search_space import Point
 from ..store.prior import EarlierDesign, Prior
 from ..store.queue import Claim
@@ -44,9 +44,26 @@ def first_slots(config: StudyConfig, prior: Prior | None = None) -> list[Slot]:
     """
     earlier = prior.designs if prior is not None else ()
     settled = [*(_slot(config, baseline) for baseline in config.baseline_settings()), *map(_earlier_slot, earlier)]
+    settled += _starts(config, (config.search.trials - len(settled)) // 2)
     repeats = _repeats(config)
     rest = [_open_slot(config, repeats, index) for index in range(config.search.trials - len(settled))]
     return [*settled, *rest]
+
+
+def _starts(config: StudyConfig, most: int) -> list[Slot]:
+    """Published points that the families of a named space start from, of those that no baseline is; at most `most`.
+
+    They leave the sampler half of the trials: the rest of a family is found from where its authors stand.
+    """
+    known = {canonical_id(baseline.target()) for baseline in config.baseline_settings()}
+    training = {name: config.training.knob(name) for name in config.space.training_knobs}
+    slots = []
+    for name, target in config.space.starts(config.inputs).items():
+        parameters = config.space.parameters(Point(target, training))
+        if parameters is not None and canonical_id(target) not in known:
+            facts = {"title": name, "target": target.model_dump(mode="json"), "training": training}
+            slots.append(Slot(parameters, facts))
+    return slots[: max(0, most)]
 
 
 def _repeats(config: StudyConfig) -> list[Slot]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -13,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from ..terminal.tables import duration
+from ..terminal.visible import visible
 
 LONGEST = 1200
 """Characters of a completion or prompt that are shown; the rest is in items.jsonl."""
@@ -66,20 +66,6 @@ def policy(script: str) -> str:
     return f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
 
 
-def visible(text: str) -> str:
-    """`text` with what has no shape of its own made visible: ANSI codes, other controls, marks that turn text round."""
-    return "".join(_shown(character) for character in text)
-
-
-def _shown(character: str) -> str:
-    code, kind = ord(character), unicodedata.category(character)
-    if character in "\n\t" or kind not in ("Cc", "Cf", "Cs", "Co", "Cn"):
-        return character
-    if code < 0x20:
-        return chr(0x2400 + code)  # control pictures: ESC is ␛
-    return "\u2421" if code == 0x7F else f"⟨U+{code:04X}⟩"
-
-
 def clipped(text: str) -> str:
     """`text` made visible, its end left out when it is long."""
     shown = visible(text[:LONGEST])
@@ -89,7 +75,7 @@ def clipped(text: str) -> str:
 def cell(text: Any) -> str:
     """`text` for a cell of a Markdown table: one line, nothing in it read as Markdown or HTML."""
     line = " ".join(visible(str(text)).split())
-    for mark in "\\`*_{}[]<>|#~!$&":
+    for mark in "&\\`*_{}[]<>|#~!$":
         line = line.replace(mark, f"\\{mark}" if mark not in "<>&" else {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[mark])
     return line
 

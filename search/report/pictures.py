@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def pictures(data: StudyData, console: Console, *, compute: bool = True) -> Mapp
     }
     found = _computed(request, console)
     if "curves" in found:
-        write_json(file, found)
+        with suppress(OSError):  # the folder may be one that others may only read
+            write_json(file, found)
     return found
 
 

@@ -12,14 +12,15 @@ from rich.console import Console
 from ...spaces.errors import UserError
 from ..report import figures as figures
 from ..store.history import TrialRecord, front
-from ..study.files import write_atomic
+from ..study.files import require_writable, write_atomic
 from ..study.secrets import redact
 from ..terminal.tables import winner_sentence
 from ..terminal.verdict import answers, decisive
+from ..terminal.visible import visible
 from .costs import costs, failures
 from .data import StudyData, gather
 from .items import SideBySide, paired, side_by_side, slices
-from .page import render, visible
+from .page import render
 from .pictures import pictures
 from .sheets import Sheets
 
@@ -40,6 +41,7 @@ def write_report(
     check_out(out)
     data = gather(path)
     html = (out or data.folder / "report.html").absolute()
+    require_writable(html.parent, "--out" if out else "folder", "name another place: `--out FILE.html`")
     page = {**describe(data, pictures(data, console, compute=compute), str(path)), "price": price}
     files = write_pages(page, html)
     console.print(
@@ -90,6 +92,7 @@ def describe(data: StudyData, shown: Any, path: str) -> dict[str, Any]:
         "published": _published(data, sheets),
         "winner": data.winner,
         "demonstrations": _scaled(shown.get("demonstrations", [])),
+        "learnt": shown.get("learnt"),
         "slices": _slices(data, sheets, shown),
         "pairs": _pairs(data.winner, data, sheets, WINNER_PAIRS),
         "trials": [_trial(record, data, sheets) for record in data.records],

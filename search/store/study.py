@@ -17,6 +17,7 @@ from ... import __version__
 from ...spaces.errors import UserError
 from ..study.config import StudyConfig
 from ..study.config_file import parse_study
+from ..study.files import require_writable
 from ..study.folder_file import read_folder, write_folder, write_host
 from ..study.resume import Change, as_searched, decisive, hold_against, refuse_changes, refuse_other_inputs, said
 from ..study.secrets import filled, redact
@@ -92,6 +93,7 @@ def open_study(config: StudyConfig, joined: bool = False) -> Study:
     Raises UserError for a storage that cannot be opened, or a configuration that decides trials and has changed.
     """
     folder = config.study_folder
+    require_writable(folder, "folder")
     folder.mkdir(parents=True, exist_ok=True)
     storage = open_storage(storage_url(config), config.study)
     stored = stored_attributes(storage, config.study)
@@ -153,7 +155,7 @@ def searched(config: StudyConfig) -> Searched:
 
     Raises UserError when there is no such study.
     """
-    with closing(open_storage(storage_url(config), config.study)) as storage:
+    with closing(open_storage(storage_url(config), config.study, reading=True)) as storage:
         stored = stored_attributes(storage, config.study)
     if "config" not in stored:
         raise UserError(f"study {config.study!r} must exist, but {storage.shown} has no such study; run it first")

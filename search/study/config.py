@@ -271,7 +271,7 @@ class StudyConfig(Settings):
             fitting = space.for_inputs(inputs)
         except ValueError:  # a part has no family left
             raise refused from None
-        if any(getattr(fitting, part) != getattr(space, part) for part in space.model_fields_set):
+        if any(getattr(fitting, part) != getattr(space, part) for part in space.asked):
             raise refused
         return fitting
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from ...spaces.errors import UserError
 from ...trainers.paths import flush
 
 BIAS_FILE = "cache_bias.json"
@@ -27,7 +28,11 @@ def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
     """Write `text` so that a reader, or a crash at any moment, finds the old file or the new one, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+    try:
+        opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None  # nobody knows the temporary one
+    with open(opened, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -45,6 +50,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return dict(read)
+
+
+def require_writable(folder: Path, field: str, remedy: str = "choose another folder, or make it writable") -> None:
+    """Raise UserError, naming `field`, when this user may not write into a folder, or make it where it is not yet."""
+    place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        why = "is no folder" if not place.is_dir() else "may not be written here (read-only, or another user's)"
+        raise UserError(f"`{field}` must be a folder that can be written, but {place} {why}; {remedy}", field=field)
 
 
 def _checked(name: str) -> str:

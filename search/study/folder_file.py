@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,16 +20,17 @@ from ...trainers.paths import lies_in
 from .config import StudyConfig
 from .faults import refusal
 from .files import read_json, write_json
+from .urls import shown
 
 FOLDER_FILE = "study.json"
 """The configuration that a study's folder was last run with."""
 
 
 def write_folder(config: StudyConfig) -> None:
-    """Keep the configuration in the study's folder, for its owner only: the storage's URL may hold a password."""
+    """Keep the configuration in the study's folder: readable as other files are, unless it holds a password."""
     config.study_folder.mkdir(parents=True, exist_ok=True)
     _host_file(config.study_folder).unlink(missing_ok=True)
-    write_json(config.study_folder / FOLDER_FILE, config.model_dump(mode="json"), mode=0o600)
+    _write(config.study_folder / FOLDER_FILE, config.model_dump(mode="json"))
 
 
 def write_host(config: StudyConfig) -> None:
@@ -39,7 +41,21 @@ def write_host(config: StudyConfig) -> None:
     if known.storage != config.storage and not str(config.storage).startswith("sqlite:"):
         own["storage"] = config.storage  # a file is found by where the folder is
     if own:
-        write_json(_host_file(config.study_folder), own, mode=0o600)
+        _write(_host_file(config.study_folder), own)
+
+
+def _write(file: Path, data: Mapping[str, Any]) -> None:
+    """For its owner alone where an address in it has a password; else for whoever may look at the study."""
+    secret = any(shown(address) != address for address in _texts(data))
+    write_json(file, data, mode=0o600 if secret else 0o644)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
 
 
 def read_folder(folder: Path) -> StudyConfig:

@@ -51,6 +51,12 @@ class WinnerFile(Settings):
     def base_folder(self) -> Path:
         return Path(self.base)
 
+    @property
+    def in_data(self) -> frozenset[str]:
+        """Models that need not be asked, because the data have all that the target looks at."""
+        column = self.data.reference_logprob_column is not None
+        return frozenset({"reference"} if column and "reference" not in self.target.needs_rows else ())
+
 
 def load_winner(path: Path) -> WinnerFile:
     """The winner at `path`, a file or an export's folder; raises UserError that lists every fault of the file."""

@@ -17,6 +17,7 @@ from ..loop.budget import is_confirmed
 from ..store.history import load_history
 from ..study.config import StudyConfig
 from ..study.config_file import find_study
+from .learnt import show_learnt
 from .progress import ask_and_show
 from .reach import reached_storage, reached_tracking
 from .tables import show_bias
@@ -43,6 +44,8 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     }
     for name, line in facts["inputs"].items():
         console.print(f"{name:<10} {line}", soft_wrap=True, markup=False)
+    for line in facts["fast_paths"]:
+        console.print(f"fast path  {line}", soft_wrap=True, markup=False)
     size = config.space.size()
     console.print(
         f"space      {size.dimensions} dimensions, {size.combinations} combination(s) of families, "
@@ -64,9 +67,12 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     verdicts = ", ".join(f"{count} {name}" for name, count in facts["verdicts"].items() if count)
     error = f" (first error: {facts['first_error']})" if facts["first_error"] else ""
     console.print(f"verdicts   of the untrained model: {verdicts}{error}", soft_wrap=True, markup=False)
-    for line in facts["warnings"]:
+    show_learnt(facts["learnt"], console)
+    shown = [each["said"] for each in facts["learnt"]["differences"]]
+    doubts = list(dict.fromkeys([*shown, *facts["warnings"]]))
+    for line in doubts[len(shown) :]:
         console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
-    verdict = f"{len(facts['warnings'])} thing(s) to look at, above." if facts["warnings"] else "All is well."
+    verdict = f"{len(doubts)} thing(s) to look at, above." if doubts else "All is well."
     seconds = facts["confirmation_seconds"]
     after = f", its confirmation about {spoken_time(seconds)}" if seconds else ""
     console.print(

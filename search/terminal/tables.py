@@ -123,11 +123,13 @@ def presets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The published objectives, one a row."""
     columns = ("name", "gamma", "residual", "weight", "loss", "knobs", "source")
     table = Table(header_style="bold", row_styles=["", "dim"], caption="Q = γ·δ(y) + (1 − γ)·residual; logit gradient "
-                  "weight·(ΣQ·π − Q). `--json` has titles and needed inputs too.")  # fmt: skip
+                  "weight·(ΣQ·π − Q); k3(x) = x − 1 − log x. `--json` has titles and needed inputs too.")  # fmt: skip
     for name in columns:
         table.add_column(name, overflow="fold", no_wrap=name == "name")
     for row in rows:
-        table.add_row(*(escape(_cell(row[name])) for name in columns))
+        advised = "".join(f"\nadvised: {knob}={value}" for knob, value in row["recommended"].items())
+        said = {**row, "knobs": _cell(row["knobs"]) + advised, "source": f"{row['source']}\nread {row['read']}"}
+        table.add_row(*(escape(_cell(said[name])) for name in columns))
     return table
 
 

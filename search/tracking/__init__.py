@@ -4,6 +4,7 @@ A trial never fails, and never waits, because of tracking.
 
 address.py     which store a study is tracked in, and what its runs are found by there
 connection.py  the way to a tracking store, and which of its answers are refusals
+inputs.py      what a trial learnt from and was scored on, as MLflow's datasets
 mlflow.py      MLflow, written from events and never read back into the study: a parent run a study
 moves.py       a study's runs when its folder is somewhere else by now: moved, they are the same runs; copied, others
 names.py       what MLflow takes for a name and for a value

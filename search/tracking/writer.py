@@ -12,6 +12,7 @@ from ..study.secrets import redact
 from ..study.trial import trial_folder
 from .address import run_key
 from .connection import artifact_root, connect, is_refusal
+from .inputs import inputs_of
 from .names import PARAM_LIMIT, TAG_LIMIT, fitting_name, fitting_text, flatten
 from .spool import Entry
 
@@ -30,6 +31,7 @@ class MlflowWriter:
         self._uri, self._experiment, self._study, self._folder, self._place = uri, experiment, study, folder, place
         self._runs: dict[tuple[str, int | None], str] = {}
         self._experiment_id = ""
+        self._with_inputs: set[str] = set()
 
     def open(self) -> None:
         """Reach the store; raises whatever it, or the way to it, raises."""
@@ -86,6 +88,8 @@ class MlflowWriter:
         self._client.update_run(run, status="RUNNING")
         self._tag(run, "attempts", data["attempt"])
         self._log_params(run, data["spec"])
+        for each in (run, self._run(None, entry, self._study)):
+            self._log_inputs(each, data["spec"])
 
     def _log_steps(self, entries: list[Entry]) -> None:
         self._log_metrics(
@@ -159,6 +163,16 @@ class MlflowWriter:
         new = [Param(key, item) for key, item in given.items() if key not in known]
         for start in range(0, len(new), 100):
             self._client.log_batch(run, params=new[start : start + 100])
+
+    def _log_inputs(self, run: str, spec: Mapping[str, Any]) -> None:
+        """The demonstrations and problems of a trial as MLflow's datasets, once a run."""
+        if run in self._with_inputs:
+            return
+        wanted = inputs_of(spec)
+        known = self._client.get_run(run).inputs
+        if wanted and not (known and known.dataset_inputs):
+            self._client.log_inputs(run, wanted)
+        self._with_inputs.add(run)
 
     def _log_metrics(self, run: str, rows: Iterable[tuple[str, float, int, int]]) -> None:
         from mlflow.entities import Metric

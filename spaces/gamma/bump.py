@@ -3,56 +3,60 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from ..numerics import product
 from ..ranges import Searched
 from ..rows import LabelRows
-from ..settings import GrownSettings
 from .base import Gamma, SourcedGamma
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Bump(SourcedGamma, GrownSettings):
-    """γ = scale·s(1 − s): trust tokens the model is undecided about. CHORD-φ (2508.11408) at scale 1, s = p.
-
-    With `lam`, s = p/(p + lam): the peak lies at p = lam, and scale·s is the value that LUFFY's policy shaping
-    (2504.14945) maximises; γ = scale·lam·p/(p + lam)².
-    """
+class Bump(SourcedGamma):
+    """γ = scale·p(1 − p): trust tokens the model is undecided about. CHORD-φ (2508.11408) at scale 1."""
 
     kind: Literal["bump"] = "bump"
     scale: Annotated[float, Field(gt=0, le=4), Searched(1.0, 4.0, log=True)] = 1.0
-    lam: Annotated[float | None, Field(gt=0, le=100), Searched(0.01, 1.0, log=True, by_name=True)] = None
-    """λ, the probability of the peak; None: s = p, with the peak at ½."""
-
-    LATER: ClassVar[frozenset[str]] = frozenset({"lam"})
 
     def bounds(self) -> tuple[float, float]:
-        if self.lam is not None and self.lam > 1:  # the peak lies beyond p = 1
-            return 0.0, self.scale * self.lam / (1 + self.lam) ** 2
         return 0.0, self.scale / 4
 
     def statistic(self, rows: LabelRows) -> Tensor:
         log_p = rows.label_logprobs_of(self.source)
-        if self.lam is None:
-            return -self.scale * log_p.exp() * log_p.expm1()
-        share = (log_p - math.log(self.lam)).sigmoid()
-        return self.scale * share * (math.log(self.lam) - log_p).sigmoid()
-
-    def label_loss(self, rows: LabelRows, gamma: Tensor) -> Tensor:
-        if self.lam is None or self.modified or self.source != "student":
-            return super().label_loss(rows, gamma)
-        return -self.scale * (rows.label_logprobs - math.log(self.lam)).sigmoid()
+        return -self.scale * log_p.exp() * log_p.expm1()
 
     def formula(self) -> str:
-        p = self.symbol()
-        if self.lam is None:
-            return f"{self.scale:.4g}·{p}(1−{p})"
-        return f"{self.scale * self.lam:.4g}·{p}/({p}+{self.lam:.4g})²"
+        return f"{self.scale:.4g}·{self.symbol()}(1−{self.symbol()})"
+
+
+class Shaping(SourcedGamma):
+    """γ = lam·p/(p + lam)² = s(1 − s) with s = p/(p + lam): a bump in p whose peak lies at lam.
+
+    The policy shaping of LUFFY (2504.14945), whose value is −p/(p + lam).
+    """
+
+    kind: Literal["shaping"] = "shaping"
+    lam: Annotated[float, Field(gt=0, le=100), Searched(0.01, 1.0, log=True)] = 0.1
+    """λ, the probability at which a token teaches most."""
+
+    def bounds(self) -> tuple[float, float]:
+        return 0.0, self.lam / (1 + self.lam) ** 2 if self.lam > 1 else 0.25
+
+    def statistic(self, rows: LabelRows) -> Tensor:
+        odds = rows.label_logprobs_of(self.source) - math.log(self.lam)
+        return odds.sigmoid() * (-odds).sigmoid()
+
+    def label_loss(self, rows: LabelRows, gamma: Tensor) -> Tensor:
+        if self.modified or self.source != "student":
+            return super().label_loss(rows, gamma)
+        return -(rows.label_logprobs - math.log(self.lam)).sigmoid()
+
+    def formula(self) -> str:
+        return f"{self.lam:.4g}·{self.symbol()}/({self.symbol()}+{self.lam:.4g})²"
 
 
 class Information(SourcedGamma):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..contrast import Plateau
 from ..gamma.batch import SequenceOutlier, TemperedLikelihood
-from ..gamma.bump import Bump, Information, Margin
+from ..gamma.bump import Information, Margin, Shaping
 from ..gamma.confidence import Threshold
 from ..gamma.ratio import LabelPenalty, TemperedPenalty
 from ..target import PreviousPolicy, TargetSpec
@@ -63,9 +63,9 @@ LATEST: dict[str, Preset] = {
         "LP-SFT",
         lambda mu, tau: signed(Plateau(coefficient=mu, temperature=tau)),
         "1",
-        "+mu·(q_S − π_S), S = top-10 of π_ref without y",
+        "+mu·(q_S − π_S), S = top-10 of π_ref without y, q = π_ref^(1/tau)",
         "1",
-        "−log p − mu·Σ q_S·log π_S, q = π_ref^(1/tau)",
+        "−log p + mu·CE(q_S, π_S)",
         "Wakaka161/LP-SFT",
         {"mu": Knob(1.0, 0, 1e3), "tau": Knob(1.0, 0.05, 20)},
         read=READ,
@@ -73,10 +73,10 @@ LATEST: dict[str, Preset] = {
     "asft_k3": Preset(
         "Anchored SFT at the label alone",
         lambda lam: label_only(LabelPenalty(lam=lam)),
-        "p + lam·(p_ref/p − 1), p beyond ±10 nats",
+        "p + lam·(p_ref/p − 1); p beyond ±10 nats",
         "student",
         "1",
-        "−sg(p)·log p + lam·(e^r − 1 − r), r = log p_ref/p",
+        "−sg(p)·log p + lam·k3(p_ref/p)",
         "SkyRL",
         {"lam": Knob(0.03, 0, 1e3)},
         read=READ,
@@ -84,10 +84,10 @@ LATEST: dict[str, Preset] = {
     "sft_k3": Preset(
         "SFT + KL to the reference at the label alone",
         lambda lam: label_only(LabelPenalty(lam=lam, exponent=0)),
-        "1 + lam·(p_ref/p − 1), 1 beyond ±10 nats",
+        "1 + lam·(p_ref/p − 1); 1 beyond ±10 nats",
         "student",
         "1",
-        "−log p + lam·(e^r − 1 − r), r = log p_ref/p",
+        "−log p + lam·k3(p_ref/p)",
         "SkyRL",
         {"lam": Knob(0.03, 0, 1e3)},
         read=READ,
@@ -114,7 +114,7 @@ LATEST: dict[str, Preset] = {
     ),
     "luffy": Preset(
         "LUFFY's policy shaping",
-        lambda lam: label_only(Bump(lam=lam)),
+        lambda lam: label_only(Shaping(lam=lam)),
         "lam·p/(p + lam)²",
         "student",
         "1",

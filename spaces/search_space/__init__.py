@@ -2,9 +2,11 @@
 
 A point of it is a `TargetSpec` and the training knobs that are searched with it.
 
-choosers.py  who draws the knobs of a point: an Optuna trial, a random generator
-knobs.py     the rules of a search space's knobs: fixed, a range, or options
-space.py     the searched part of the target space: families in play, the range or value of each knob
+choosers.py    who draws the knobs of a point: an Optuna trial, a random generator
+describe.py    a search space in words and numbers
+everything.py  the space that knows the field: every family, and where each starts
+knobs.py       the rules of a search space's knobs: fixed, a range, or options
+space.py       the searched part of the target space: families in play, the range or value of each knob
 """
 
 from .space import Point, SearchSpace

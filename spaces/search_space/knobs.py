@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
 
-from ..gamma.base import Gamma
+from ..gamma.base import MODELS, Gamma
 from ..ranges import Range, searched_fields
 from ..residual import Residual
 from ..settings import Settings
@@ -144,6 +144,24 @@ def allows(rule: Any, value: Any) -> bool:
     if isinstance(rule, Options):
         return value in rule.options
     return isinstance(value, int | float) and not isinstance(value, bool) and value in rule
+
+
+def any_of(rule: Any) -> Any:
+    """A value that a rule allows."""
+    if isinstance(rule, Options):
+        return rule.options[0]
+    return rule.low if isinstance(rule, Range) else rule
+
+
+def needs_of(part: str, family: str, rules: dict[str, Any]) -> frozenset[str]:
+    """Inputs that some member of a family looks at."""
+    return frozenset().union(*(getattr(corner, "needs", ()) for corner in corners(part, family, rules)))
+
+
+def rows_needed(part: str, family: str, rules: dict[str, Any]) -> frozenset[str]:
+    """Models of which some member of a family looks at more than the label."""
+    looked_at = "needs_rows" if part == "gamma" else "needs"
+    return frozenset().union(*(getattr(corner, looked_at, ()) for corner in corners(part, family, rules))) & MODELS
 
 
 def levels(rule: Any) -> int:

@@ -5,22 +5,21 @@ A point has flat parameters: `gamma`, `gamma.power.exponent`, `residual.geometri
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from itertools import product
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ..gamma.base import MODELS
 from ..identity import canonical_id
 from ..identity.equivalents import writings
 from ..ranges import Range
-from ..settings import Settings
+from ..settings import GrownSettings
 from ..target import TargetSpec
 from .choosers import Chooser, FixedChooser, RandomChooser, draw
+from .describe import PARTS, Size, size, table, text
+from .everything import SPACES, starts
 from .knobs import (
     FAMILIES,
     Knobs,
@@ -28,16 +27,15 @@ from .knobs import (
     TrainingRule,
     Value,
     allows,
-    corners,
+    any_of,
     family_knobs,
     inside,
     is_integer,
     is_searched,
-    levels,
+    needs_of,
+    rows_needed,
     text_of,
 )
-
-PARTS = ("gamma", "residual", "contrast", "weight")
 
 
 @dataclass(frozen=True)
@@ -48,27 +46,20 @@ class Point:
     training: dict[str, float] = field(default_factory=dict)
 
 
-class Size(NamedTuple):
-    """How large a space is."""
-
-    dimensions: int
-    """Most knobs that are drawn for one point."""
-    combinations: int
-    """Ways to pick the families."""
-    points: int
-    """Points of a grid with LEVELS values of each real knob (`knobs.py`)."""
-
-
-class SearchSpace(Settings):
-    """Which targets a study may try.
+class SearchSpace(GrownSettings):
+    """Which targets a study may try; a name stands for a space of its own (`everything`).
 
     A knob is a number (fixed), `[low, high]` or `[low, high, log]` (searched), `search` (searched over its declared
     range) or `{options: [...]}` (one of some values). A family's own knobs are searched over their declared ranges
     unless said otherwise; its modifiers (floor, ceiling, mix, temperature, truncation, ...) stay off unless named.
 
     The default is a compact core of seven dimensions that holds SFT, DFT, Beyond-log, distillation,
-    SFT + distillation and Target-SFT as points.
+    SFT + distillation and Target-SFT as points. `everything` has every family, of which each starts at its published
+    point; it wants hundreds of trials, and shrinks to what the study's inputs allow.
     """
+
+    preset: Literal["everything"] | None = None
+    """Takes the parts that are not given from the space of this name."""
 
     gamma: dict[str, Knobs] = Field(
         default={"power": {"exponent": "search", "floor": "search", "ceiling": "search"}}, min_length=1
@@ -81,6 +72,15 @@ class SearchSpace(Settings):
     training: dict[str, TrainingRule] = Field(default={"learning_rate": Range(low=5e-6, high=5e-4, log=True)})
     """Training knobs searched along: ranges or options; a number fixes one."""
     denominator: Literal["all", "kept", "weights"] = "all"
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"preset"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        given = {"preset": given} if isinstance(given, str) else given
+        name = given.get("preset") if isinstance(given, dict) else None
+        return {**SPACES[name], **given} if isinstance(name, str) and name in SPACES else given
 
     @field_validator(*PARTS)
     @classmethod
@@ -99,13 +99,21 @@ class SearchSpace(Settings):
     @property
     def needs(self) -> frozenset[str]:
         """Inputs that some design of the space looks at."""
-        return frozenset().union(*(self._family_needs(part, name) for part in PARTS for name in self._part(part)))
+        return frozenset().union(*(self._family_needs(part, name) for part in PARTS for name in self.part(part)))
 
     @property
     def needs_rows(self) -> frozenset[str]:
         """Of which models some design of the space looks at more than the label's log-probability."""
-        parts = [(part, name) for part in PARTS for name in self._part(part)]
-        return frozenset().union(*(_needs_rows(part, name, self._rules(part, name)) for part, name in parts))
+        parts = [(part, name) for part in PARTS for name in self.part(part)]
+        return frozenset().union(*(rows_needed(part, name, self.rules(part, name)) for part, name in parts))
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """Fields that somebody has given, not a preset."""
+        if self.preset is None:
+            return frozenset(self.model_fields_set)
+        plain = type(self)(preset=self.preset)
+        return frozenset(name for name in self.model_fields_set if getattr(self, name) != getattr(plain, name))
 
     @property
     def training_knobs(self) -> tuple[str, ...]:
@@ -116,11 +124,11 @@ class SearchSpace(Settings):
         """The point that `chooser` draws."""
         content: dict[str, Any] = {"denominator": self.denominator}
         for part in PARTS:
-            names = self._allowed(part, content.get("gamma", {}).get("kind", ""))
+            names = self.allowed(part, content.get("gamma", {}).get("kind", ""))
             family = str(chooser.choice(part, names)) if len(names) > 1 else names[0]
             knobs = {
                 knob: draw(f"{part}.{family}.{knob}", rule, is_integer(part, family, knob), chooser)
-                for knob, rule in self._rules(part, family).items()
+                for knob, rule in self.rules(part, family).items()
             }
             content[part] = None if family == "none" else {"kind": family, **knobs}
         training = {name: float(draw(f"training.{name}", rule, False, chooser)) for name, rule in self.training.items()}
@@ -149,14 +157,23 @@ class SearchSpace(Settings):
                 return found | training
         return None
 
+    def holds(self, target: TargetSpec) -> bool:
+        """Whether a target is a point of the space, whatever its training."""
+        training = {name: float(any_of(rule)) for name, rule in self.training.items()}
+        return self.parameters(Point(target, training)) is not None
+
+    def starts(self, available: Collection[str]) -> dict[str, TargetSpec]:
+        """Where each family starts, by the preset it is: of a space with a name, its published points."""
+        return {} if self.preset is None else starts(self, available)
+
     def faults(self, parameters: Mapping[str, Value]) -> list[str]:
         """What is wrong with flat parameters, some or all of a point's; empty when a point may have them."""
         rules: dict[str, Any] = {f"training.{name}": rule for name, rule in self.training.items()}
         for part in PARTS:
-            families = tuple(self._part(part))
+            families = tuple(self.part(part))
             rules |= {part: Options(options=families)} if len(families) > 1 else {}
             for family in families:
-                rules |= {f"{part}.{family}.{knob}": rule for knob, rule in self._rules(part, family).items()}
+                rules |= {f"{part}.{family}.{knob}": rule for knob, rule in self.rules(part, family).items()}
         known = [name for name, rule in rules.items() if is_searched(rule)]
         return [
             f"`{name}` must be in {text_of(rules[name])['range']}, but is {value!r}"
@@ -170,7 +187,7 @@ class SearchSpace(Settings):
         """The part of this space that needs nothing beyond `available`; ValueError when nothing is left."""
         update: dict[str, Any] = {}
         for part in PARTS:
-            kept = {name: self._without(part, name, frozenset(available)) for name in self._part(part)}
+            kept = {name: self._without(part, name, frozenset(available)) for name in self.part(part)}
             update[part] = {name: knobs for name, knobs in kept.items() if knobs is not None}
             if not update[part]:
                 raise ValueError(
@@ -181,65 +198,45 @@ class SearchSpace(Settings):
 
     def table(self) -> list[dict[str, str]]:
         """One row a knob, ready for JSON: parameter, range, scale, when it is drawn."""
-        rows = []
-        for part in PARTS:
-            families = self._part(part)
-            condition = "gamma = anchored" if part == "weight" and len(self.gamma) > 1 else "always"
-            if len(families) > 1:
-                rows.append({"parameter": part, "range": " | ".join(families), "scale": "choice", "when": condition})
-            for name in families:
-                when = f"{part} = {name}" if len(families) > 1 else condition
-                rows += [
-                    {"parameter": f"{part}.{name}.{knob}", **text_of(rule), "when": when}
-                    for knob, rule in self._rules(part, name).items()
-                ]
-        training = [
-            {"parameter": f"training.{name}", **text_of(rule), "when": "always"} for name, rule in self.training.items()
-        ]
-        return rows + training
+        return table(self)
 
     def __str__(self) -> str:
-        rows = [["parameter", "range", "scale", "when"], *([*row.values()] for row in self.table())]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        return text(self)
 
     def size(self) -> Size:
         """An estimate of how much there is to search."""
-        combinations = list(self._combinations())
-        grids = [list(self._levels(combination)) for combination in combinations]
-        choices = sum(len(self._part(part)) > 1 for part in PARTS)
-        return Size(max(map(len, grids)) + choices, len(combinations), sum(map(math.prod, grids)))
+        return size(self)
 
-    def _part(self, part: str) -> dict[str, Any]:
+    def part(self, part: str) -> dict[str, Any]:
+        """The families of a part, with the rules of their knobs."""
         families: dict[str, Any] = getattr(self, part)
         return families
 
     def _families(self) -> dict[str, tuple[str, ...]]:
-        return {part: tuple(self._part(part)) for part in PARTS}
+        return {part: tuple(self.part(part)) for part in PARTS}
 
-    def _allowed(self, part: str, gamma: str) -> list[str]:
+    def allowed(self, part: str, gamma: str) -> list[str]:
         """Families of `part` that may be drawn when γ is of the family `gamma`."""
         if part == "weight" and gamma != "anchored":
             return ["unit"]
-        return list(self._part(part))
+        return list(self.part(part))
 
-    def _rules(self, part: str, family: str) -> dict[str, Any]:
-        rules: dict[str, Any] = self._part(part).get(family, {})
+    def rules(self, part: str, family: str) -> dict[str, Any]:
+        """The rules of a family's knobs."""
+        rules: dict[str, Any] = self.part(part).get(family, {})
         return rules
 
     def _family_needs(self, part: str, family: str) -> frozenset[str]:
-        return _needs(part, family, self._rules(part, family))
+        return needs_of(part, family, self.rules(part, family))
 
     def _without(self, part: str, family: str, available: frozenset[str]) -> dict[str, Any] | None:
         """The knobs of a family that keep it inside `available`: shares and exponents of what is missing become 0."""
-        rules = self._rules(part, family)
+        rules = self.rules(part, family)
         missing = self._family_needs(part, family) - available
         fields = FAMILIES[part][family].model_fields
         rules = rules | {name: 0.0 for name in missing & set(fields)}
         try:
-            left = _needs(part, family, rules)
+            left = needs_of(part, family, rules)
         except ValueError:
             return None
         return None if left - available else rules
@@ -250,12 +247,12 @@ class SearchSpace(Settings):
         for part in PARTS:
             model = getattr(target, part)
             family = "none" if model is None else model.kind
-            allowed = self._allowed(part, target.gamma.kind)
+            allowed = self.allowed(part, target.gamma.kind)
             if family not in allowed:
                 return None
             if len(allowed) > 1:
                 found[part] = family
-            for knob, rule in self._rules(part, family).items():
+            for knob, rule in self.rules(part, family).items():
                 value = inside(rule, getattr(model, knob), knob, model)
                 if value is None:
                     return None
@@ -278,29 +275,3 @@ class SearchSpace(Settings):
         except ValueError:
             return False
         return found == target or canonical_id(found) == canonical_id(target)
-
-    def _combinations(self) -> Iterator[dict[str, str]]:
-        for gamma in self.gamma:
-            for picked in product(*(self._allowed(part, gamma) for part in PARTS[1:])):
-                yield dict(zip(PARTS, (gamma, *picked), strict=True))
-
-    def _levels(self, combination: Mapping[str, str]) -> Iterator[int]:
-        """How many values each searched knob of a combination can take."""
-        for part, family in combination.items():
-            for knob, rule in self._rules(part, family).items():
-                if isinstance(rule, Range) and is_integer(part, family, knob):
-                    yield int(rule.high - rule.low) + 1
-                elif is_searched(rule):
-                    yield levels(rule)
-        yield from (levels(rule) for rule in self.training.values() if is_searched(rule))
-
-
-def _needs(part: str, family: str, rules: dict[str, Any]) -> frozenset[str]:
-    """Inputs that some member of a family looks at."""
-    return frozenset().union(*(getattr(corner, "needs", ()) for corner in corners(part, family, rules)))
-
-
-def _needs_rows(part: str, family: str, rules: dict[str, Any]) -> frozenset[str]:
-    """Models of which some member of a family looks at more than the label."""
-    rows_of = "needs_rows" if part == "gamma" else "needs"
-    return frozenset().union(*(getattr(corner, rows_of, ()) for corner in corners(part, family, rules))) & MODELS

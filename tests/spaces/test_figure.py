@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from qtarget.spaces import presets
-from qtarget.spaces.curves import TYPICAL_NLL, curves
+from qtarget.spaces.curves import FALL, TOKENS, TYPICAL_NLL, curves
 from qtarget.spaces.errors import UserError
 from qtarget.spaces.figure import draw
+
+TOP = (1 - FALL) / (1 - FALL ** (TOKENS - 1))
+"""Share of the most probable other token in what the label leaves."""
 
 
 @pytest.mark.parametrize(
@@ -22,6 +26,11 @@ from qtarget.spaces.figure import draw
         ("asft", {"lam": 0.2}, lambda p: p * (1 - p) + 0.2 * (0.25 - p)),
         ("psft", {"eps": 0.5}, lambda p: torch.where(p / 0.5 < 1.5, p / 0.5, 0) * (1 - p)),
         ("iw_sft", {"cap": 2}, lambda p: (p / 0.25).clamp(max=2) * (1 - p)),
+        ("luffy", {"lam": 0.2}, lambda p: 0.2 * p / (p + 0.2) ** 2 * (1 - p)),
+        ("asft_k3", {"lam": 0.2}, lambda p: (p + 0.2 * (0.25 / p - 1) * (p > 0.25 / 22026.465)) * (1 - p)),
+        ("infosft", {"P": 0.9}, lambda p: p * (1 - torch.logit(p) / math.log(9)).clamp(min=0) * (1 - p)),
+        ("trimsft", {}, lambda p: torch.exp(-((torch.log(p / (1 - p) / TOP) - 1.5) ** 2) / 1.28) * (1 - p)),
+        ("lp_sft", {}, lambda p: 1 - p),
         ("talr", {}, lambda p: (p ** (1 / TYPICAL_NLL)).clamp(min=0.01) * (1 - p)),
     ],
 )

@@ -76,10 +76,11 @@ class Batch:
         return self.first_sequence + self.positions // self.labels.shape[1]
 
     def to(self, device: torch.device) -> Batch:
+        """On another device, but for `indices`: whoever looks something up by them would wait for the device."""
         tensors: dict[str, Any] = {
             field.name: value.to(device, non_blocking=True)
             for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
+            if field.name != "indices" and isinstance(value := getattr(self, field.name), Tensor)
         }
         return replace(self, **tensors)
 

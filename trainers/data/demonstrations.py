@@ -147,5 +147,16 @@ class Demonstrations(Sequence[Demonstration]):
         return (
             f"{len(self)} of {self.num_rows} demonstrations ({self.num_too_long} longer than `max_length`, "
             f"{self.num_without_loss} without a completion left out), {self.num_labels} completion tokens, "
-            f"longest {int(lengths.max())} tokens, median {int(lengths.median())}"
+            f"longest {int(lengths.max())} tokens, median {int(lengths.median())}{self._known()}"
         )
+
+    def _known(self) -> str:
+        """What the data say of each token, for people."""
+        said = ""
+        if self.has_weights:
+            ones = (torch.ones(example.num_labels) for example in self.examples if example.weights is None)
+            given = (each.weights[1:][each.learnt[1:]] for each in self.examples if each.weights is not None)
+            weights = torch.cat([*given, *ones])
+            said = f"; tokens count {float(weights.min()):.4g} to {float(weights.max()):.4g} times"
+            said += f", {float(weights.mean()):.4g} on average"
+        return said + ("; each with a log-probability under the reference" if self.has_reference_logprobs else "")

@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from ...spaces.errors import UserError
+from ..paths import refuse_unreadable
 
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
 """What opening and unpacking raise."""
+PACKED = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz"}
+"""How compressed files begin, and how their names end."""
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+LISTED = "; a file that holds one JSON value, and not one a line, must end in .json"
 SHOWN = 60
 """Characters of a faulty line that a message repeats."""
 
@@ -58,6 +62,7 @@ def read(path: Path, title: str, field: str) -> Iterator[Row]:
             field=field,
         )
     try:
+        refuse_unreadable(path, title, field)
         with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
             yield from reader(cast(BinaryIO, file), title, field)
     except BROKEN as error:
@@ -80,12 +85,13 @@ def _object(text: str, place: str, field: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        listed = "; a file that holds one JSON list must end in .json" if text.lstrip()[0] == "[" else ""
         raise UserError(
             f"every line must be a JSON object, but {place} is not ({_reason(error)}): {text[:SHOWN]!r}; mend the "
-            f"line{listed}",
+            f"line{LISTED if text.lstrip()[0] in '[{' else ''}",
             field=field,
         ) from None
+    if isinstance(value, list):
+        raise UserError(f"every line must be a JSON object, but {place} is a list; mend the line{LISTED}", field=field)
     return _mapping(value, place, field)
 
 
@@ -189,6 +195,11 @@ def without_nulls(value: Any) -> Any:
 
 def decoded(data: bytes, title: str, field: str, first_line: int = 1) -> str:
     """UTF-8 text, without a byte order mark at a file's start. Raises UserError with the line of a wrong byte."""
+    packed = next((suffix for start, suffix in PACKED.items() if first_line == 1 and data.startswith(start)), None)
+    if packed is not None:
+        raise UserError(
+            f"{title} must be text, but it is compressed; unpack it, or name it {title}{packed}", field=field
+        )
     if first_line == 1 and data.startswith(UTF16):
         raise UserError(f"{title} must be UTF-8, but it is UTF-16; save it as UTF-8", field=field)
     try:

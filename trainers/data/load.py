@@ -47,6 +47,8 @@ def load_demonstrations(
     day = day or datetime.date.today()
     template = ChatTemplate(tokenizer, day, dict(settings.chat_template_kwargs))
     notes, watch = Notes(), StyleWatch()
+    for name in template.unread():
+        notes.say(f"the chat template reads no variable `{name}`: `{FIELD}.chat_template_kwargs` changes nothing by it")
     parts = [_part(source, settings, template, base, notes, watch) for source in sources(settings)]
     kept = chosen(parts, settings, notes)
     style = watch.style(template.variables, day, {example.place for example in kept})

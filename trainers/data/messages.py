@@ -7,6 +7,7 @@ refused, since the models here read nothing else.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ ALIASES = {
 }
 """Names that data sets give to the roles which chat templates know."""
 TEXT_PARTS = ("text", "input_text", "output_text")
+OLD_CALL = "function_call"
+"""The key of a call of a function before there were `tool_calls`."""
 REASONING = ("reasoning_content", "reasoning", "thinking")
 FLAGS = ("weight", "train")
 """Keys that say whether an assistant's message is learnt."""
@@ -57,7 +60,7 @@ def _message(entry: Message, place: str, column: str, notes: Notes) -> Message:
     if "role" not in entry and "from" in entry:
         found = {{"from": "role", "value": "content"}.get(key, key): value for key, value in found.items()}
     role = _role(found.get("role"), place, column, notes)
-    calls = _calls(found.get("tool_calls"), place, column)
+    calls = _calls(found.get("tool_calls"), place, column) or isinstance(found.get(OLD_CALL), Mapping)
     content = "" if calls and found.get("content") is None else text_of(found.get("content"), place, column)
     for key in REASONING:
         if key in found:
@@ -161,15 +164,17 @@ def _last(answers: Sequence[int], flags: Mapping[int, bool | None], place: str, 
 def _flag(message: Message, place: str, column: str) -> bool | None:
     """Whether a message says that it is learnt; None where it does not say."""
     said = [message[key] for key in FLAGS if key in message]
-    if any(value not in (0, 1) or isinstance(value, str) for value in said):
-        raise refused(f"{column}.weight", "0 or 1 (`train`: true or false)", place, said[0], "mend the row")
+    if any(not isinstance(value, int | float) or not 0 <= value < math.inf for value in said):
+        raise refused(f"{column}.weight", "a number from 0 up (`train`: true or false)", place, said[0], "mend the row")
+    if message.get("train", 0) not in (0, 1):
+        raise refused(f"{column}.train", "true or false", place, message["train"], "mend the row")
     return all(said) if said else None
 
 
 def empty(message: Message) -> bool:
     """Whether an answer says nothing and calls nothing."""
     texts = [message.get(key) for key in ("content", *REASONING)]
-    return not message.get("tool_calls") and not any(isinstance(text, str) and text.strip() for text in texts)
+    return not _called(message) and not any(isinstance(text, str) and text.strip() for text in texts)
 
 
 def lacking(message: Message, learnt: str) -> str | None:
@@ -177,29 +182,56 @@ def lacking(message: Message, learnt: str) -> str | None:
 
     White space does not count: templates trim and wrap.
     """
-    squeezed: list[str] = []
-
-    def there(text: str) -> bool:
-        if text.strip() in learnt:
-            return True
-        if not squeezed:
-            squeezed.append("".join(learnt.split()))
-        return "".join(text.split()) in squeezed[0]
-
+    there = _Within(learnt)
     for key in ("content", *REASONING):
         if isinstance(text := message.get(key), str) and not there(text):
             return f"its `{key}` {text[:SHOWN]!r}"
-    for call in message.get("tool_calls") or ():
-        for value, forms in _pieces(called(call)):
+    for key, call in _called(message):
+        for value, forms in _pieces(call):
             if not any(there(form) for form in forms):
-                return f"{value!r} of its `tool_calls`"
+                return f"{value!r} of its `{key}`"
     return None
 
 
-def unwritten(message: Message, learnt: str) -> list[str]:
-    """Keys beside those that `lacking` looks at, whose text is not in what is learnt."""
-    known = {"role", "content", "tool_calls", "name", "id", *REASONING, *FLAGS}
-    return [key for key, text in message.items() if key not in known and isinstance(text, str) and text not in learnt]
+def dropped(message: Message, text: str) -> list[str]:
+    """Keys of a message before an answer that are not in what a chat template writes; earlier reasoning may go."""
+    there, content = _Within(text), message["content"]
+    if message["role"] == "assistant":
+        content = content.rpartition("</think>")[2]
+    quoted = (json.dumps(content, ensure_ascii=each)[1:-1] for each in (False, True))  # as some templates write it
+    found = [] if there(content) or any(map(there, quoted)) else ["content"]
+    for key, call in _called(message):
+        if not all(any(map(there, forms)) for _, forms in _pieces(call)):
+            found.append(key)
+    return list(dict.fromkeys([*found, *unwritten(message, text)]))
+
+
+def unwritten(message: Message, text: str) -> list[str]:
+    """Keys beside those that `lacking` looks at, of whose texts some are not in what a chat template writes."""
+    known = {"role", "content", "tool_calls", OLD_CALL, "name", "id", "tool_call_id", *REASONING, *FLAGS}
+    return [
+        key for key, value in message.items() if key not in known and any(each not in text for each in _texts(value))
+    ]
+
+
+class _Within:
+    """Whether a text stands in another one, white space aside."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._squeezed = text, ""
+
+    def __call__(self, text: str) -> bool:
+        if text.strip() in self._text:
+            return True
+        self._squeezed = self._squeezed or "".join(self._text.split())
+        return "".join(text.split()) in self._squeezed
+
+
+def _called(message: Message) -> list[tuple[str, Mapping[str, Any]]]:
+    """The calls of a message, each with the key that holds it."""
+    old = message.get(OLD_CALL)
+    calls = [("tool_calls", called(call)) for call in message.get("tool_calls") or ()]
+    return [*calls, *([(OLD_CALL, old)] if isinstance(old, Mapping) and isinstance(old.get("name"), str) else [])]
 
 
 def _pieces(call: Mapping[str, Any]) -> Iterator[tuple[Any, tuple[str, ...]]]:
@@ -222,3 +254,10 @@ def _leaves(value: Any) -> list[Any]:
     if isinstance(value, list):
         return [leaf for each in value for leaf in _leaves(each)]
     return [value]
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts somewhere in a value, names aside."""
+    if isinstance(value, Mapping | list):
+        return [text for each in (value.values() if isinstance(value, Mapping) else value) for text in _texts(each)]
+    return [value] if isinstance(value, str) else []

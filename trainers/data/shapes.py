@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import UserError
 from .formats import Row
+from .known import Known, message_weight, read_known
 from .messages import FIELD, Message, empty, learnt_messages, read_messages, refused, text_of
 from .notes import Notes
 
@@ -28,6 +29,8 @@ Span = tuple[int, int]
 Read = Callable[[Row], "Turn"]
 
 KWARGS_COLUMN = "chat_template_kwargs"
+PICTURES = frozenset({"image", "images", "video", "videos", "audio", "audios"})
+"""Columns of data that is not text alone."""
 RESERVED = frozenset({
     "conversation", "messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
     "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
@@ -48,6 +51,7 @@ class Conversation:
     critical: tuple[Span, ...] | None = None
     """Character spans of the last answer's content."""
     place: str = ""
+    known: Known = field(default_factory=Known)
 
     @property
     def asked(self) -> Iterator[str]:
@@ -66,6 +70,7 @@ class PlainText:
     place: str = ""
     whole: bool = False
     """Whether it is one text without a prompt, which may hold its own special tokens."""
+    known: Known = field(default_factory=Known)
 
     @property
     def asked(self) -> Iterator[str]:
@@ -112,7 +117,8 @@ class _Form:
     def columns(self, settings: Source) -> dict[str, str]:
         """Columns that every row must have, by the setting that names them."""
         found = {key: getattr(settings, key, None) or column for key, column in self.defaults.items()}
-        return found | ({} if settings.critical_column is None else {"critical_column": settings.critical_column})
+        marks = ("critical_column", "weight_column", "reference_logprob_column")
+        return found | {key: column for key in marks if (column := getattr(settings, key)) is not None}
 
 
 class _Shape:
@@ -123,7 +129,7 @@ class _Shape:
 
     def messages(self, row: Row, default: str = "messages") -> Turn:
         column = self.settings.messages_column or default
-        value = self._cell(row, column, "messages_column")
+        value = _parsed(self._cell(row, column, "messages_column"), row.place, column)
         if not self.settings.chat:
             raise refused(
                 column, "used with `data.chat: true`", row.place, "chat: false",
@@ -173,7 +179,7 @@ class _Shape:
             self.notes.count("an empty text is learnt", row.place)
         if self.settings.chat:
             self.notes.say(f"`{column}` is learnt as it is, without the chat template")
-        return PlainText("", text, self._critical(row), row.place, whole=True)
+        return PlainText("", text, self._critical(row), row.place, whole=True, known=self._known(row))
 
     def _answered(self, row: Row, given: list[Message], answer: Message, column: str) -> Turn:
         return self._turn(row, [*given, answer], (len(given),))
@@ -182,8 +188,13 @@ class _Shape:
         for number in learnt:
             if empty(messages[number]):
                 self.notes.count(EMPTY, row.place)
+        for column in sorted(PICTURES & row.values.keys()):
+            if row.values[column]:
+                self.notes.count(f"a column `{column}` is not read: models of language alone see text", row.place)
         tools = _tools(row, self.settings.tools_column or "tools")
-        return Conversation(tuple(messages), learnt, tools, _kwargs(row), self._critical(row), row.place)
+        answers = tuple(message_weight(messages[number]) for number in learnt)
+        known = replace(self._known(row), answers=answers)
+        return Conversation(tuple(messages), learnt, tools, _kwargs(row), self._critical(row), row.place, known)
 
     def _plain(self, row: Row, prompt: Any, completion: Any, prompt_column: str, column: str) -> Turn:
         for name, value in ((prompt_column, prompt), (column, completion)):
@@ -194,7 +205,8 @@ class _Shape:
         if not completion.strip():
             self.notes.count(EMPTY, row.place)
         asked = _asking(prompt, row.place, prompt_column)
-        return PlainText(asked, text_of(completion, row.place, column), self._critical(row), row.place)
+        answer = text_of(completion, row.place, column)
+        return PlainText(asked, answer, self._critical(row), row.place, known=self._known(row))
 
     def _system(self, row: Row) -> list[Message]:
         given = row.values.get("system")
@@ -204,6 +216,11 @@ class _Shape:
     def _critical(self, row: Row) -> tuple[Span, ...] | None:
         column = self.settings.critical_column
         return None if column is None else _spans(self._cell(row, column, "critical_column"), row.place, column)
+
+    def _known(self, row: Row) -> Known:
+        columns = (self.settings.weight_column, self.settings.reference_logprob_column)
+        values = {name: _parsed(row.values.get(name), row.place, name) for name in columns if name is not None}
+        return read_known(values, row.place, self.settings)
 
     def _cell(self, row: Row, column: str, key: str) -> Any:
         if column not in row.values:

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import UserError
 from .demonstrations import Demonstration
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FIELD = "data"
 OWN = ("name", "split", "messages_column", "prompt_column", "completion_column", "text_column")
 """Settings that a source of a mixture may have for itself."""
-SHARED = ("tools_column", "critical_column", "chat", "learn")
+SHARED = ("tools_column", "critical_column", "weight_column", "reference_logprob_column", "chat", "learn")
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,17 @@ class Source:
     text_column: str | None
     tools_column: str | None
     critical_column: str | None
+    weight_column: str | None
+    reference_logprob_column: str | None
     chat: bool
     learn: str
 
 
 def sources(settings: DataSettings) -> list[Source]:
     """The sources of `path`, in their order. Raises UserError when one is named twice, or only some have a weight."""
-    shared = {key: getattr(settings, key) for key in SHARED}
+    shared: dict[str, Any] = {
+        key: getattr(settings, key, None) for key in SHARED
+    }  # settings of an export lack what came later
     found = []
     for entry in [settings.path] if isinstance(settings.path, str) else settings.path:
         said = {} if isinstance(entry, str) else {key: getattr(entry, key) for key in ("path", "weight", *OWN)}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from .shapes import Conversation, Turn
+from .shapes import Conversation, PlainText, Turn
 
 MOST_EXAMPLES = 64
 """Examples that tasks may ask for."""
 KEPT = 16 * MOST_EXAMPLES
 SYSTEM_ROLES = ("system", "developer")
+ENOUGH = 4
+"""So many different questions show what all of them have in common."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,44 @@ class Style:
     """What their template prints as today."""
     examples: tuple[tuple[str, str], ...] = ()
     """Single questions with their answers, in an order drawn by their content."""
+    opening: str = ""
+    """What all of their questions begin with; nothing where these are too few to say."""
+    closing: str = ""
+    """What all of their questions end with."""
+
+
+class Frame:
+    """What all of some texts begin and end with."""
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._different: set[str] = set()
+        self.opening = self.closing = ""
+        for text in texts:
+            self.see(text)
+
+    def see(self, text: str) -> None:
+        first = not self._different
+        self.opening = text if first else beginning(self.opening, text)
+        self.closing = text if first else ending(self.closing, text)
+        if len(self._different) < ENOUGH:
+            self._different.add(text)
+
+    @property
+    def tells(self) -> bool:
+        """Whether there were enough different texts to say what is common to all."""
+        return len(self._different) >= ENOUGH
+
+
+def beginning(first: str, second: str) -> str:
+    """What two texts both begin with."""
+    pairs = zip(first, second, strict=False)
+    return first[: next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))]
+
+
+def ending(first: str, second: str) -> str:
+    """What two texts both end with."""
+    length = min(len(first), len(second))
+    return beginning(first[len(first) - length :][::-1], second[len(second) - length :][::-1])[::-1]
 
 
 class StyleWatch:
@@ -47,8 +87,10 @@ class StyleWatch:
         self._variables: dict[str, Mapping[str, Any]] = {}
         self._tools = self._plain = False
         self._examples: dict[bytes, tuple[str, str, str]] = {}
+        self._questions = Frame()
 
     def see(self, turn: Turn) -> None:
+        self._see_question(turn)
         if not isinstance(turn, Conversation):
             self._plain = True
             return
@@ -72,7 +114,15 @@ class StyleWatch:
             tools=self._tools,
             day=day,
             examples=tuple(examples[:MOST_EXAMPLES]),
+            opening=self._questions.opening if self._questions.tells else "",
+            closing=self._questions.closing if self._questions.tells else "",
         )
+
+    def _see_question(self, turn: Turn) -> None:
+        """The last thing that is asked; whole texts ask nothing."""
+        asked = [] if isinstance(turn, PlainText) and turn.whole else list(turn.asked)
+        if asked:
+            self._questions.see(asked[-1])
 
     def _offer(self, place: str, asked: str, said: str) -> None:
         """Keep the first examples in an order that their content decides, each question once."""

@@ -6,14 +6,17 @@ text for templates that read nothing else, and a message with the place for what
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import UserError
-from .messages import Message, lacking, unwritten
+from ..models.tokens import special_ids
+from .known import Known
+from .messages import Message, dropped, lacking, unwritten
 from .notes import Notes
 from .shapes import RESERVED, Conversation, Span
 
@@ -24,6 +27,7 @@ TEMPLATE_FIELD = "model.chat_template"
 NOW = "strftime_now"
 """The function that transformers gives to templates which print a date."""
 PROBE = "a probe of the template"
+STRUCTURE = "which becomes a token of the chat template: it may end or begin a turn"
 
 
 def require_chat_template(tokenizer: PreTrainedTokenizerBase, field: str = TEMPLATE_FIELD) -> None:
@@ -48,6 +52,8 @@ class RenderedTurn:
     place: str = ""
     plain: bool = False
     """Whether the tokenizer adds its own special tokens."""
+    known: Known = field(default_factory=Known)
+    """What the row says of its tokens, spans in characters of `text`."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +97,53 @@ class ChatTemplate:
         for number, (prompt, text) in zip(conversation.learnt, borders, strict=True):
             for key in unwritten(conversation.messages[number], text[len(prompt) :]):
                 notes.count(f"the key `{key}` of an answer is not in what its chat template writes", conversation.place)
+        self._note_messages(conversation, borders[-1][0], notes)
         whole = borders[-1][1]
         together = all(whole.startswith(text) for _, text in borders)
-        groups = [borders] if together else [[each] for each in borders]
-        return [self._turn(conversation, group) for group in groups]
+        if together:
+            return [self._turn(conversation, borders, conversation.known)]
+        _refuse_by_token(conversation)
+        return [
+            self._turn(conversation, [each], replace(conversation.known, answers=(weight,)))
+            for each, weight in zip(borders, conversation.known.answers, strict=True)
+        ]
 
-    def _turn(self, conversation: Conversation, borders: Sequence[tuple[str, str]]) -> RenderedTurn:
+    def _note_messages(self, conversation: Conversation, prompt: str, notes: Notes) -> None:
+        """Say what a model never sees of the messages before the last answer, and which text turns into structure."""
+        for message in conversation.messages[: conversation.learnt[-1]]:
+            for key in dropped(message, prompt):
+                whose = f"the key `{key}` of a message of role `{message['role']}`"
+                notes.count(f"{whose} is not in what the chat template writes", conversation.place)
+        for message in conversation.messages:
+            for token in self.own_tokens:
+                if token in message["content"]:
+                    notes.count(f"the text of a message holds {token!r}, {STRUCTURE}", conversation.place)
+
+    def unread(self) -> list[str]:
+        """Variables that every conversation gets and the template never names."""
+        source = str(self.tokenizer.chat_template or "")
+        return [name for name in self.variables if re.search(rf"\b{re.escape(name)}\b", source) is None]
+
+    @cached_property
+    def own_tokens(self) -> tuple[str, ...]:
+        """Special tokens that the template writes around any message."""
+        special = [str(self.tokenizer.convert_ids_to_tokens(token)) for token in special_ids(self.tokenizer)]
+        try:
+            text = self.render([{"role": "user", "content": PROBE}], asking=True, place=PROBE)
+        except UserError:  # it wants more than a question; then nothing is known of it
+            text = ""
+        return tuple(sorted(token for token in special if token in text))
+
+    def _turn(self, conversation: Conversation, borders: Sequence[tuple[str, str]], known: Known) -> RenderedTurn:
         text = borders[-1][1]
         spans = tuple((len(prompt), len(upto)) for prompt, upto in borders)
-        return RenderedTurn(text, spans, _critical(conversation, text, spans[-1][0]), conversation.place)
+        critical, start = conversation.critical, spans[-1][0]
+        if critical is not None:
+            critical = shifted(critical, _content_start(conversation, text, start, critical, "critical_column"))
+        if known.spans:
+            marked = [(first, last) for first, last, _ in known.spans]
+            known = known.moved(_content_start(conversation, text, start, marked, "weight_column"))
+        return RenderedTurn(text, spans, critical, conversation.place, known=known)
 
     def _borders(self, conversation: Conversation, number: int) -> tuple[str, str]:
         """The text before an answer, as generation sees it, and the text up to its end."""
@@ -142,7 +186,9 @@ class ChatTemplate:
 
     def _shows(self, content: Any) -> bool:
         try:
-            return PROBE in self._rendered([{"role": "user", "content": content}], False, None, self.variables)
+            text = self._rendered([{"role": "user", "content": content}], False, None, self.variables)
+            before, found, _ = text.partition(PROBE)
+            return bool(found) and re.search(r"""['"]text['"]\s*:\s*['"]$""", before) is None  # as code is no reading
         except Exception:  # a template may want more than one message; then plain text is what it reads
             return isinstance(content, str)
 
@@ -204,30 +250,39 @@ def _tool_name(tool: Mapping[str, Any]) -> Any:
     return (inner if isinstance(inner, Mapping) else tool).get("name")
 
 
-def _critical(conversation: Conversation, text: str, start: int) -> tuple[Span, ...] | None:
-    if conversation.critical is None:
-        return None
+def _refuse_by_token(conversation: Conversation) -> None:
+    """Raise UserError for numbers by token where one row becomes several texts."""
+    if conversation.known.by_token:
+        raise UserError(
+            f"numbers for each token need one text a row, but the template makes {len(conversation.learnt)} of "
+            f"{conversation.place}, one an answer; set `data.learn: last`, or give a weight for each message",
+            field="data.learn",
+        )
+
+
+def _content_start(conversation: Conversation, text: str, start: int, spans: Sequence[Span], key: str) -> int:
+    """Where in `text` the last answer's content begins; `start`: where the answer does. Checks the `spans` of `key`."""
     content = conversation.messages[conversation.learnt[-1]]["content"]
     stripped = content.strip()  # many templates trim the content
     found = text.find(stripped, start)
     if found < 0:
         raise UserError(
-            f"`critical_column` must mark characters that the chat template renders as they are, but what it makes of "
+            f"`{key}` must mark characters that the chat template renders as they are, but what it makes of "
             f"{conversation.place} holds {stripped[:60]!r} with other white space; give another template in "
             f"`{TEMPLATE_FIELD}`",
-            field="data.critical_column",
+            field=f"data.{key}",
         )
-    check_spans(conversation.critical, content, conversation.place)
-    return shifted(conversation.critical, found - (len(content) - len(content.lstrip())))
+    check_spans(spans, content, conversation.place, key)
+    return found - (len(content) - len(content.lstrip()))
 
 
-def check_spans(spans: Sequence[Span], completion: str, place: str) -> None:
+def check_spans(spans: Sequence[Span], completion: str, place: str, key: str = "critical_column") -> None:
     """Raise UserError for spans beyond the completion."""
     if any(end > len(completion) for _, end in spans):
         raise UserError(
-            f"`critical_column` must hold spans within the completion's {len(completion)} characters, but {place} has "
+            f"`{key}` must hold spans within the completion's {len(completion)} characters, but {place} has "
             f"{[list(span) for span in spans]}; count the characters of the completion alone",
-            field="data.critical_column",
+            field=f"data.{key}",
         )
 
 

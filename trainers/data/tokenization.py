@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...spaces.errors import UserError
 from ..models.tokens import around, end_of_sequence, without
 from .demonstrations import Demonstration
+from .known import columns_of
 from .notes import Notes
 from .shapes import PlainText, Span, Turn
 from .template import ChatTemplate, RenderedTurn, check_spans, shifted
@@ -29,7 +31,14 @@ SEAM = "the tokenizer puts a space between prompt and completion that generation
 
 def tokenize(template: ChatTemplate, turns: Sequence[Turn], notes: Notes) -> list[Demonstration]:
     """Demonstrations of a list of turns; a turn is several where its template shows earlier answers otherwise."""
-    encoder = _Encoder(template.tokenizer, offsets=any(turn.critical is not None for turn in turns), notes=notes)
+    marked = any(turn.critical is not None or turn.known.spans for turn in turns)
+    if marked and not template.tokenizer.is_fast:
+        raise UserError(
+            "spans of characters need a fast tokenizer (it maps them to tokens), but "
+            f"{type(template.tokenizer).__name__} is a slow one; use a model with a tokenizer.json, or numbers a token",
+            field="data.weight_column",
+        )
+    encoder = _Encoder(template.tokenizer, offsets=marked, notes=notes)
     rendered = [item for turn in turns for item in _rendered(template, turn, notes)]
     return encoder.demonstrations(rendered)
 
@@ -52,7 +61,10 @@ def _plain(tokenizer: PreTrainedTokenizerBase, turn: PlainText, notes: Notes) ->
     if critical is not None:
         check_spans(critical, completion, turn.place)
         critical = shifted(critical, start)
-    return RenderedTurn(text, ((start, len(text)),), critical, turn.place, plain=True)
+    known = turn.known
+    if known.spans:
+        check_spans([(first, last) for first, last, _ in known.spans], completion, turn.place, "weight_column")
+    return RenderedTurn(text, ((start, len(text)),), critical, turn.place, plain=True, known=known.moved(start))
 
 
 @dataclass(frozen=True)
@@ -114,7 +126,9 @@ class _Encoder:
             critical = (
                 torch.tensor([_overlaps(span, item.critical) for span in whole.offsets], dtype=torch.bool) & learnt
             )
-        return Demonstration(torch.tensor(whole.ids, dtype=torch.int32), learnt, critical, place=item.place)
+        answers = [slice(lengths[start], lengths[end]) for start, end in item.learnt]
+        columns = columns_of(item.known, learnt, answers, whole.offsets, item.place)
+        return Demonstration(torch.tensor(whole.ids, dtype=torch.int32), learnt, critical, **columns, place=item.place)
 
     def _apart(
         self, item: RenderedTurn, whole: _Encoding, upto: dict[int, _Encoding]

@@ -10,6 +10,7 @@ full_run.py     the full run of a winner: one training from start to saved model
 objective.py    the loss of one micro-batch under a target: decoder, sources and the target loss put together
 old_policy.py   the previous policy: what the weights at the start of a window of steps say, on labels or in full
 optimizer.py    AdamW over full-precision masters of the trainable weights, with warm-up, decay and clipping
+packing.py      sequences of one forward pass in one row without padding: none sees another, and no gradient changes
 preflight.py    one worst-case step before a night begins: the longest demonstrations, full micro-batches
 resident.py     a base model that stays in memory between trials and is reset in place
 sft.py          supervised fine-tuning towards a target: the one training loop

@@ -21,7 +21,6 @@ from transformers import PreTrainedTokenizerBase
 from ...spaces.errors import UserError
 from ...spaces.target import TargetSpec
 from ..data.demonstrations import Demonstrations
-from ..data.packing import pack, prepare_packing
 from ..models.head import base_model
 from ..models.load import load_model
 from ..models.merging import merged, say_tied, tied
@@ -32,6 +31,7 @@ from ..run_settings import RunSettings
 from ..settings import ModelSettings, TrainingSettings
 from ..teachers.sources import Source
 from .checkpoint import NOT_IDENTITY
+from .packing import pack, prepare_packing
 from .resident import ResidentModel
 from .sft import StepReport, TrainingOutcome, train
 

@@ -8,7 +8,9 @@ dense.py            the target loss on dense logits: the reference that every ot
 fused.py            the target loss over a large vocabulary, never holding (tokens, vocab)
 gradients.py        the gradients of one call, gathered chunk by chunk while its logits are at hand
 head.py             the head that turns hidden states into logits, chunk by chunk
+hook.py             a design as `compute_loss_func` of transformers' Trainer and TRL's SFTTrainer
 inputs.py           what one call of the fused loss works on: checked inputs, of which only the valid tokens are left
+module.py           the target loss as a module of somebody else's training loop
 residual_source.py  where a teacher or reference distribution comes from: cached rows, a model, or labels alone
 row_form.py         every target whose tail keeps the student's shape, at the price of cross-entropy
 row_kernel.py       the pass of `tail_softmax` as one Triton kernel: a program a row, two sweeps over it, in place

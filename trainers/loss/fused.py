@@ -80,8 +80,9 @@ def fused_target_loss(
         softcap: logits are softcap·tanh(logits/softcap), as in Gemma.
         logit_scale: factor of the logits, as in Cohere and (inverse) Granite.
         max_chunk_bytes: the (rows, vocab) tensors of one chunk stay below this.
-        num_valid: how many labels are not -100, if known. Given, the host never waits for a GPU: labels are then not
-            looked at before they are used, and one out of the vocabulary makes the loss NaN.
+        num_valid: how many labels are not -100, if known. Given, the host never waits for a GPU, but for families that
+            look at whole sequences and count them: labels are then not looked at before they are used, and one out of
+            the vocabulary makes the loss NaN.
         check_finite: look for NaN and inf in hidden states and logits, and wait for the answer. None: on CPU only;
             elsewhere `LossSum.require_finite` asks later.
 

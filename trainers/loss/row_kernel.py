@@ -52,9 +52,10 @@ def _tail_kernel(
     row = tl.program_id(0).to(tl.int64)
     source = logits + row * logits_stride
     target = shape + row * shape_stride
-    highest = tl.load(source) * 0.0 + LOWEST
-    total = highest * 0.0
-    weighted = total
+    # Not made from a logit: 0·inf would spoil a row whose cap makes a number of inf.
+    highest = tl.full((), LOWEST, tl.float32)
+    total = tl.full((), 0.0, tl.float32)
+    weighted = tl.full((), 0.0, tl.float32)
     for start in range(0, vocab, BLOCK):
         z = _read(source, start + tl.arange(0, BLOCK), vocab, softcap, LOWEST, CAPPED)
         new = tl.maximum(highest, tl.max(z, 0))

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...spaces.errors import UserError
-from ..paths import local_path
+from ..paths import local_path, refuse_unreadable
 from ..settings import LoraSettings, ModelSettings
 from .lora import attach_lora
 from .tokens import add_tokens, give_rows
@@ -24,7 +24,7 @@ FIELD = "model"
 
 
 @dataclass(frozen=True)
-class _Source:
+class ModelSource:
     """Arguments that `from_pretrained` needs to find a model."""
 
     path: str
@@ -80,7 +80,7 @@ def load_model(
     Raises UserError when it cannot be read, has no safetensors, lacks a weight, has one that is not finite or that it
     cannot place, or when a needed extra is missing.
     """
-    source = _source(settings, base, field)
+    source = source_of(settings, base, field)
     if source.gguf_file is not None:
         _require_gguf(field)
     weights = {"use_safetensors": True} if source.gguf_file is None else _dequantized()
@@ -150,7 +150,7 @@ def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
 
 def _plain_tokenizer(settings: ModelSettings, base: Path, field: str) -> PreTrainedTokenizerBase:
     """As it lies in the model's folder."""
-    source = _source(settings, base, field)
+    source = source_of(settings, base, field)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
     except Exception as error:  # hub client, file formats and remote code raise their own classes
@@ -159,11 +159,16 @@ def _plain_tokenizer(settings: ModelSettings, base: Path, field: str) -> PreTrai
     return tokenizer
 
 
-def _source(settings: ModelSettings, base: Path, field: str) -> _Source:
+def source_of(settings: ModelSettings, base: Path, field: str) -> ModelSource:
+    """Where transformers finds the model of the settings. Raises UserError for a path that can be no model."""
     local = local_path(settings.path, base, suffixes=(".gguf", ".safetensors"), field=f"{field}.path")
     path, gguf = settings.path, settings.gguf_file
     if local is not None:
         path = str(local)
+        for file in sorted(local.iterdir()) if local.is_dir() else [local]:
+            refuse_unreadable(
+                file, f"{settings.path}/{file.name}" if local.is_dir() else settings.path, f"{field}.path"
+            )
         if local.is_file() and local.suffix != ".gguf":
             raise UserError(
                 f"`path` must be a folder, a GGUF file or a hub id, but {local} is another file; give the folder "
@@ -172,7 +177,7 @@ def _source(settings: ModelSettings, base: Path, field: str) -> _Source:
             )
         if local.is_file():
             path, gguf = str(local.parent), local.name
-    return _Source(path, gguf, settings.revision, settings.trust_remote_code)
+    return ModelSource(path, gguf, settings.revision, settings.trust_remote_code)
 
 
 def _dequantized() -> dict[str, Any]:

@@ -22,10 +22,10 @@ from ..data.batches import Batch, BatchOrder
 from ..data.demonstrations import Demonstrations
 from ..loop.objective import Objective
 from ..loss import fused_target_loss
-from ..loss.residual_source import HiddenHead
+from ..loss.residual_source import HiddenHead, LabelOnly
 from ..models.head import evaluating, hidden_states
 from ..settings import TrainingSettings
-from ..teachers.sources import FrozenModel
+from ..teachers.sources import FrozenModel, LabelColumn
 
 SEQUENCES = 8
 """At most so many demonstrations are compared on."""
@@ -39,7 +39,7 @@ def compare(
     settings: TrainingSettings,
     *,
     seed: int,
-    reference: FrozenModel | None = None,
+    reference: FrozenModel | LabelColumn | None = None,
     teacher: FrozenModel | None = None,
     pad_token_id: int = 0,
     real_vocab: int | None = None,
@@ -79,6 +79,8 @@ class _Case:
     labels: Tensor
     models: dict[str, HiddenHead]
     columns: dict[str, Tensor | None]
+    at_label: dict[str, Tensor]
+    """Log-probabilities of the labels, where the data bring a model's along."""
     real_vocab: int | None
 
     @classmethod
@@ -103,6 +105,11 @@ class _Case:
                 "sequence_ids": batch.sequence_ids,
                 "weights": None if batch.flat_weights is None else batch.flat_weights.double(),
             },
+            at_label={
+                name: each.rows(batch).logprobs.double()
+                for name, each in sources.items()
+                if isinstance(each, LabelColumn) and name in target.needs
+            },
             real_vocab=objective.real_vocab,
         )
 
@@ -117,14 +124,15 @@ class _Case:
             softcap=student.softcap,
             logit_scale=student.logit_scale,
             real_vocab=self.real_vocab,
-            **self._given(self.models),
+            **self._given({**self.models, **{name: LabelOnly(each) for name, each in self.at_label.items()}}),
         ).loss_sum
         return float(loss.detach()), torch.autograd.grad(loss, leaves)
 
     def theirs(self, module: ModuleType) -> tuple[float, tuple[Tensor, ...]]:
         """The same of the exported loss."""
         student, leaves = self._leaves()
-        models = {name: module.Head(*_parts(rows)) for name, rows in self.models.items()}
+        models: dict[str, Any] = {name: module.Head(*_parts(rows)) for name, rows in self.models.items()}
+        models |= {f"{name}_label_logprobs": each for name, each in self.at_label.items()}
         head = module.Head(*leaves, student.bias, student.softcap, student.logit_scale)
         loss = module.target_loss(head, self.labels, real_vocab=self.real_vocab, **self._given(models)).loss_sum
         return float(loss.detach()), torch.autograd.grad(loss, leaves)

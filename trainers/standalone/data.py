@@ -49,7 +49,10 @@ def demonstrations(data: dict[str, Any], tokenizer: Any, base: Path, day: str | 
     kept = load_demonstrations(_settings(data), tokenizer, base, day=date.fromisoformat(day) if day else None)
     for note in kept.notes:
         print(f"look at    {note}")
-    return Dataset.from_list([_columns(example) for example in kept])
+    rows = [_columns(example) for example in kept]
+    if not kept.has_weights:
+        rows = [{name: column for name, column in row.items() if name != "weights"} for row in rows]
+    return Dataset.from_list(rows)
 
 
 def _settings(data: dict[str, Any]) -> SimpleNamespace:
@@ -60,12 +63,17 @@ def _settings(data: dict[str, Any]) -> SimpleNamespace:
     return SimpleNamespace(**{**data, "path": path})
 
 
-def _columns(example: Any) -> dict[str, list[int]]:
-    """Token ids, which of them are learnt, and which of those are critical."""
-    ids, learnt = example.token_ids.long(), example.completion
+def _columns(example: Any) -> dict[str, list[Any]]:
+    """Token ids, which of them are learnt, which of those are critical, how often each counts, and what a reference
+    says of it."""
+    ids, learnt = example.token_ids.long(), example.learnt
     critical = torch.zeros_like(learnt) if example.critical is None else example.critical
+    weights = learnt.float() if example.weights is None else example.weights
     labels = ids.masked_fill(~learnt, IGNORE_INDEX)
-    return {"input_ids": ids.tolist(), "labels": labels.tolist(), "critical": critical.int().tolist()}
+    found = {"input_ids": ids, "labels": labels, "critical": critical.int(), "weights": weights}
+    if example.reference_logprobs is not None:
+        found["reference_logprobs"] = example.reference_logprobs
+    return {name: column.tolist() for name, column in found.items()}
 
 
 def collate(rows: list[dict[str, Any]], pad: int = 0) -> dict[str, Tensor]:
@@ -74,8 +82,8 @@ def collate(rows: list[dict[str, Any]], pad: int = 0) -> dict[str, Tensor]:
     def stack(name: str, fill: int) -> Tensor:
         return pad_sequence([torch.tensor(row[name]) for row in rows], batch_first=True, padding_value=fill)
 
-    columns = {"input_ids": stack("input_ids", pad), "labels": stack("labels", IGNORE_INDEX)}
-    return columns | {"critical": stack("critical", 0)}
+    fills = {"input_ids": pad, "labels": IGNORE_INDEX, "critical": 0, "weights": 0, "reference_logprobs": 0}
+    return {name: stack(name, fill) for name, fill in fills.items() if name in rows[0]}
 
 
 class Order(torch.utils.data.Sampler[int]):

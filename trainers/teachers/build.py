@@ -7,6 +7,7 @@ any number of ranks at the last whole shard. The manifest is written when every 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 
 from ..data.batches import collate
 from ..data.demonstrations import Demonstrations
+from ..models.memory import out_of_memory, release
 from .format import REBUILD, CacheError, CacheKey, Manifest, ShardEntry, encode, file_sha256
 from .rows import TokenRows, shard_arrays, teacher_rows
 from .sources import FrozenModel
@@ -30,6 +32,8 @@ SHARD_TOKENS = 2**16
 SPACE_RESERVE = 2**26
 """Bytes that a build leaves free."""
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with (tokens done, all tokens) of this rank's share after each shard."""
@@ -86,12 +90,24 @@ class Pass:
     @torch.no_grad()
     def rows(self, plan: ShardPlan) -> list[TokenRows]:
         """What is kept of a shard's demonstrations, in order."""
-        device = self.teacher.head.weight.device
         kept: dict[int, TokenRows] = {}
         for indices in self._batches(plan):
-            batch = collate([self.data[index] for index in indices], indices, self.pad_token_id).to(device)
-            kept |= zip(indices, teacher_rows(self.teacher, batch, self.key), strict=True)
+            kept |= zip(indices, self._answers(indices), strict=True)
         return [kept[index] for index in sorted(kept)]
+
+    def _answers(self, indices: list[int]) -> list[TokenRows]:
+        """What is kept of some demonstrations, asked together; in halves where memory does not suffice."""
+        device = self.teacher.head.weight.device
+        try:
+            batch = collate([self.data[index] for index in indices], indices, self.pad_token_id).to(device)
+            return teacher_rows(self.teacher, batch, self.key)
+        except (RuntimeError, MemoryError) as error:
+            if len(indices) == 1 or not out_of_memory(error):
+                raise
+        release()  # outside the handler, whose traceback holds the tensors
+        half = len(indices) // 2
+        log.warning("out of memory while building a cache: %d demonstrations go in two parts", len(indices))
+        return [*self._answers(indices[:half]), *self._answers(indices[half:])]
 
     def _batches(self, plan: ShardPlan) -> Iterator[list[int]]:
         """Indices of demonstrations of similar length, the longest first: then memory runs out at once or never."""

@@ -15,6 +15,8 @@ from qtarget.evaluation.generation.vllm_backend import VllmBackend, merged_weigh
 from qtarget.evaluation.problems.load import Problem
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 GREEDY = Sampling(max_new_tokens=40, end_tokens=frozenset({2}), batch_size=8)
 PROBLEMS = [
     Problem(id=str(n), task="t", question_hash=str(n), prompt=f"{n} + {n * n} =", gold="1", chat=False)

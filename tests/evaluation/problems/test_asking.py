@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from qtarget.evaluation.problems.load import Problem, content_of, load_problems
-from qtarget.evaluation.problems.mismatches import differences, warnings
+from qtarget.evaluation.problems.mismatches import all_differences, differences, warnings
 from qtarget.evaluation.settings import EvaluationSettings, RetentionSettings, TaskSettings
 from qtarget.spaces.errors import UserError
 from qtarget.spaces.identity import content_id
@@ -118,29 +118,26 @@ def test_problems_asked_otherwise_are_other_problems_and_bare_ones_the_same_as_e
         (STYLE, {"chat_template_kwargs": {"thinking": True}}, "other variables of the chat template"),
         (Style(differing_kwargs=True), {}, "other variables of the chat template"),
         (Style(tools=True), {}, "show tools"),
+        (STYLE, {"few_shot": 2}, "behind 2 worked example(s)"),
+        (Style(chat=False), {"chat": False, "shots": [{"question": "q", "answer": "a"}]}, "behind 1 worked example(s)"),
     ],
 )
 def test_differences_between_learning_and_scoring_are_said(style: Style, task: Any, said: str | None) -> None:
     found = list(differences(TaskSettings(path="p.jsonl", **task), style))
-    assert found == [] if said is None else len(found) == 1 and said in found[0]
+    assert found == [] if said is None else len(found) == 1 and said in found[0].said
 
 
 def test_everything_worth_a_look_is_in_one_list(demonstration: Demonstration) -> None:
     data = Demonstrations((demonstration,) * 3, num_rows=3, style=Style(chat=False), notes=("odd",))
     retention = RetentionSettings(tasks=(TaskSettings(path="r.jsonl"),))
     evaluation = EvaluationSettings(tasks=(TaskSettings(path="p.jsonl", chat=False),), retention=retention)
-    found = warnings(data, ["unread"], TrainingSettings(effective_batch=4, micro_batch=2), evaluation)
+    differ = all_differences(data, [], evaluation, None, [2])
+    found = warnings(data, ["unread"], TrainingSettings(effective_batch=4, micro_batch=2), [*differ, *differ])
     assert found[:2] == ["odd", "unread"]
     assert "is 4, more than the 3 demonstrations" in found[2] and "task r.jsonl" in found[3] and len(found) == 4
-    assert (
-        warnings(
-            Demonstrations((demonstration,) * 4, num_rows=4),
-            [],
-            TrainingSettings(effective_batch=4, micro_batch=4),
-            None,
-        )
-        == []
-    )
+    enough = Demonstrations((demonstration,) * 4, num_rows=4)
+    assert all_differences(enough, [], None, None, []) == []
+    assert warnings(enough, [], TrainingSettings(effective_batch=4, micro_batch=4), []) == []
 
 
 @pytest.fixture

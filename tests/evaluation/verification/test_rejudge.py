@@ -1,5 +1,6 @@
 """Stored answers are judged again without a model: from items of an evaluation and from any completions with golds."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -66,7 +67,9 @@ def test_a_torn_last_line_is_passed_over_and_the_file_stays_as_it_is(tmp_path):
     [
         (b"not json\n", r"line 1 is none: "),
         (b'{"gold": "5"}\n', r"line 1 is none: `completion`: Field required; mend the line"),
-        (b'{"completion": "5", "gold": 5}\n', r"`gold`: Input should be a valid string"),
+        (b'{"completion": "5", "gold": null}\n', r"`gold`: Input should be a valid string"),
+        (b'{"completion": "5", "gold": {"a": 5}}\n', r"`gold`: Input should be a valid string"),
+        (b"\n", r"There must be answers to judge, but .* holds none"),
         (b'{"completion": "5", "gold": "5", "kind": "maths"}\n', r"`kind`: Input should be"),
         (b'{"completion": "\xff", "gold": "5"}\n', r"line 1 is none: "),
     ],
@@ -75,6 +78,40 @@ def test_a_line_that_is_no_answer_is_named(tmp_path, content, message):
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=message):
         rejudge(tmp_path / "a.jsonl")
+
+
+def test_golds_are_read_as_problems_are(tmp_path):
+    rows = [
+        {"completion": "The answer is 4.", "gold": 4, "kind": "numeric"},
+        {"completion": "\\boxed{4.5 \\times 10^{33}}", "gold": 4.5e33, "kind": "math"},
+        {"completion": "\\boxed{4}", "gold": 4.0, "kind": "math"},
+        {"completion": "\\boxed{3, 2}", "gold": [2, "3"], "kind": "math"},
+        {"completion": "\\boxed{2}", "gold": [2, 3], "kind": "math"},
+    ]
+    verdicts = [each.now.verdict for each in rejudge(write(tmp_path / "a.jsonl", rows))]
+    assert verdicts == [*[Verdict.CORRECT] * 4, Verdict.WRONG]
+
+
+def test_files_may_be_compressed_or_begin_with_a_byte_order_mark(tmp_path):
+    line = b'{"completion": "5", "gold": "5", "kind": "numeric"}\r\n'
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + line)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(line))
+    (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(line)[:-9])
+    assert [len(rejudge(tmp_path / name)) for name in ("a.jsonl", "a.jsonl.gz")] == [1, 1]
+    with pytest.raises(UserError, match=r"torn.jsonl.gz cannot be read"):
+        rejudge(tmp_path / "torn.jsonl.gz")
+
+
+def test_a_study_folder_means_all_its_trials(tmp_path):
+    for trial, completion in (("0000", "5"), ("0001", "6")):
+        (tmp_path / "trials" / trial).mkdir(parents=True)
+        row = {"completion": completion, "gold": "5", "kind": "numeric", "verdict": "correct"}
+        write(tmp_path / "trials" / trial / "items.jsonl", [row])
+    judged = rejudge(tmp_path)
+    assert [(each.folder, each.line, each.changed) for each in judged] == [
+        ("trials/0000", 1, False),
+        ("trials/0001", 1, True),
+    ]
 
 
 def test_a_missing_file_is_told(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from qtarget.evaluation import Verdict, verify
 
+BRIEF = settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 FEW = settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -210,7 +211,10 @@ UNMARKED = (
     ("She earns ${} in all.", True), ("We get $n = {}$.", True), ("Hence there are {} ways.", True),
     ("It is not {}.", False), ("We know 2x = {}.", False), ("There are {} or 7001.", False), ("So {} + 4", False),
     ("It is less than {}.", False), ("He takes 3 of the {}.", False), ("Let x = {}, then", False), ("Is it {}?", False),
-    ("There are {}. But that is wrong.", False), ("{}", True), ("{} apples", True), ("So 2 * 3 + {} - 6 = {}", True),
+    ("There are {}. But that is wrong.", False), ("{}", True), ("{} apples", True),
+    ("The sum is {}. Would you like another one?", True), ("It takes 7001 hours {} minutes.", False),
+    ("The point has x = 7001 and y = {}.", False), ("There are {} of them, so the rest is", False),
+    ("So 2 * 3 + {} - 6 = {}", True),
 )  # fmt: skip
 
 
@@ -222,6 +226,35 @@ def test_without_a_mark_only_what_leaves_no_doubt(number, form, kind, before):
     text, right = form
     verdict = verify(before + text.replace("{}", str(number)), str(number), kind)
     assert (verdict is Verdict.CORRECT) is right, (number, text, verdict)
+
+
+WITHDRAWN = (
+    "\n\nWait, that is wrong.", "\nHmm, that doesn't seem right.", " Oops, I forgot a step.",
+    "\nI made a mistake there.", "\n\nActually, no.", " Scratch that.", "\nHold on. That does not add up.",
+)  # fmt: skip
+SUPPOSED = (
+    "If the answer is {}, then 2 = 3.", "Suppose the answer is {}.", "One might think the answer is {}.",
+    "Is the answer {}?", "I wonder whether the answer is {}.", "It is tempting to say the answer is {}.",
+    "The answer is not {}.", "-\\boxed{{{}}}", "2\\boxed{{{}}}", "\\boxed{{{}}}^2", "x > \\boxed{{{}}}",
+    "1 - \\boxed{{{}}}", "\\boxed{{{}}} + 4", "It is not \\boxed{{{}}}.", "\\boxed{{{}}} is wrong.",
+    "\\boxed{{{}}}\\sqrt{{2}}", "The answer is {}, which is wrong.",
+)  # fmt: skip
+MARKED = tuple(form for form in FORMATS if not form.startswith('{{"'))
+
+
+@BRIEF
+@given(VALUES, st.data(), st.sampled_from(MARKED), st.sampled_from(WITHDRAWN), st.booleans())
+def test_what_the_text_takes_back_is_no_answer(value, data, form, withdrawn, again):
+    spelling = data.draw(st.sampled_from(value.same))
+    completion = form.format(spelling) + withdrawn + (f"\n{form.format(spelling)}" if again else "")
+    assert (verify(completion, value.gold, value.kind) is Verdict.CORRECT) is again, completion
+
+
+@BRIEF
+@given(st.integers(13, 3000), st.sampled_from(SUPPOSED), st.sampled_from(["numeric", "math"]))
+def test_what_is_supposed_or_part_of_more_is_no_answer(number, form, kind):
+    assert verify(form.format(number), str(number), kind) is not Verdict.CORRECT
+    assert verify(f"{form.format(number)}\n\nThe final answer is {number}.", str(number), kind) is Verdict.CORRECT
 
 
 @FEW

@@ -18,7 +18,11 @@ from qtarget.evaluation.verification.verify import Claim, fingerprint, judge, ju
 _HERE = Path(__file__).parent
 _TABLE = yaml.safe_load((_HERE / "verdicts.yaml").read_text(encoding="utf-8"))
 CASES = [(group, *case) for group, cases in _TABLE.items() for case in cases]
-HARD = yaml.safe_load((_HERE / "answers.yaml").read_text(encoding="utf-8"))
+HARD = {
+    group: cases
+    for name in ("answers.yaml", "completions.yaml")
+    for group, cases in yaml.safe_load((_HERE / name).read_text(encoding="utf-8")).items()
+}
 HANGING = r"\boxed{9^{9^{9^{9}}}}"
 
 

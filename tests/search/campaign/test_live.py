@@ -28,6 +28,8 @@ from qtarget.search.store.storage import open_storage
 from qtarget.search.store.study import storage_url
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def text_of(renderable: object) -> str:
     console = Console(file=io.StringIO(), width=160)

@@ -18,6 +18,8 @@ from qtarget.search.campaign.report import write_reports
 from qtarget.search.report.data import StudyData, gather
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def written(paths: list[Path], out: Path | None = None, price: float | None = None) -> tuple[str, str, Path]:
     """Text of the page, Markdown, and the page's place."""

@@ -21,6 +21,8 @@ from qtarget.search.study.files import BIAS_FILE
 from qtarget.search.terminal.tables import show_bias
 from qtarget.trainers.teachers.store import read_manifest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:

@@ -23,6 +23,8 @@ from qtarget.search.store.history import load_history
 from qtarget.search.study.config_file import load_study
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def quiet_engines(tmp_path_factory) -> Iterator[None]:

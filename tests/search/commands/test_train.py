@@ -23,6 +23,8 @@ from qtarget.search.launchers.helper import MODULE
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 CONSOLE = Console(quiet=True)
 RUN = {"evaluate_every": 2, "save_every": 2, "keep": 1, "steps": 5}
 TRAINING = {"steps": 40, "effective_batch": 8, "micro_batch": 4, "learning_rate": 0.003, "checkpoint_every": 2}

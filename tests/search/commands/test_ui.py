@@ -18,6 +18,8 @@ from rich.console import Console
 from qtarget.search.commands.ui import free_ports, show_ui
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_dashboard_answers_until_ctrl_c(tmp_path: Path) -> None:
     """Also where requests go through a proxy, which does not know servers of this host."""

@@ -36,9 +36,12 @@ def test_check_prints_what_is_worth_a_look_instead_of_all_is_well(study: Path) -
     facts = check_study(study, console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert len(facts["warnings"]) == 2 and "All is well" not in printed
+    assert facts["fast_paths"] == [] or "fast path  loss: " in printed
     assert "look at    an empty completion is learnt" in printed and "line 3 of train.jsonl" in printed
     assert "look at    `training.effective_batch` is 64, more than the 3 demonstrations" in printed
     assert f"date       {datetime.date.today()}" in printed
+    assert "  loss     a│" in printed and "asked      a problem of problems" in printed
+    assert json.loads(json.dumps(facts["learnt"])) == facts["learnt"]
 
 
 def test_a_study_on_another_day_has_the_same_fingerprints_by_its_date(study: Path, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ from qtarget.spaces.errors import UserError
 from qtarget.trainers.data.load import load_demonstrations
 from qtarget.trainers.models.load import load_model, load_tokenizer, model_fingerprint
 
+pytestmark = pytest.mark.slow
+
 BASELINES = ["sft", "dft", {"preset": "target_sft", "training": {"learning_rate": 0.02}}]
 SCORES = {"0": 0.2, "1": 0.7, "2": 0.6}
 CONSOLE = Console(quiet=True)

@@ -18,6 +18,8 @@ from qtarget.search.loop.supervisor import run_study
 from qtarget.search.store.history import load_history
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:

@@ -18,6 +18,7 @@ from qtarget.search.commands.by_hand import add_design, rerun_trials
 from qtarget.search.loop.supervisor import run_study
 from qtarget.search.store.history import load_history
 from qtarget.search.study.config import StudyConfig
+from qtarget.search.study.config_file import parse_study
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
 
@@ -31,6 +32,16 @@ def ran(scripted_study: Build) -> StudyConfig:
     config = scripted_study({"3": ["kill"]}, limits={**small_config()["limits"], "retries": 0})
     run_study(config, launch=scripted)
     assert [record.state for record in load_history(config)] == ["complete", "complete", "complete", "failed"]
+    return config
+
+
+@pytest.fixture(scope="module")
+def without_teacher(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
+    """A finished study of two trials that has only a student."""
+    space = {"gamma": {"power": {}}, "residual": {"student": {}}, "training": {"learning_rate": [0.003, 0.03, "log"]}}
+    content = small_config(teacher=None, space=space, search={**small_config()["search"], "trials": 2})
+    config = parse_study(content | {"base": str(tmp_path_factory.mktemp("without_teacher"))})
+    assert run_study(config, launch=scripted).state == "finished"
     return config
 
 
@@ -136,14 +147,11 @@ def test_designs_are_added_by_name_file_or_mapping(ran: StudyConfig, tmp_path: P
     ],
 )
 def test_what_a_study_cannot_run_is_not_added(
-    scripted_study: Build, design: str, options: dict[str, list[str]], said: str
+    without_teacher: StudyConfig, design: str, options: dict[str, list[str]], said: str
 ) -> None:
-    space = {"gamma": {"power": {}}, "residual": {"student": {}}, "training": {"learning_rate": [0.003, 0.03, "log"]}}
-    config = scripted_study(teacher=None, space=space, search={**small_config()["search"], "trials": 2})
-    run_study(config, launch=scripted)
     with pytest.raises(UserError, match=said):
-        add_design(config.study_folder, design, QUIET, **options)
-    assert len(load_history(config)) == 2
+        add_design(without_teacher.study_folder, design, QUIET, **options)
+    assert len(load_history(without_teacher)) == 2
 
 
 def test_a_failed_trial_runs_again_in_its_place(ran: StudyConfig) -> None:

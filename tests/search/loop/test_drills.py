@@ -19,6 +19,8 @@ from qtarget.search.campaign.session import listeners
 from qtarget.search.loop.supervisor import run_study
 from qtarget.search.study.config_file import write_folder
 
+pytestmark = pytest.mark.slow
+
 RUN = (
     "import sys; from pathlib import Path; from rich.console import Console; from scripted_study import scripted\n"
     "from qtarget.search.study.config_file import read_folder; from qtarget.search.loop.supervisor import run_study\n"

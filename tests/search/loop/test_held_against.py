@@ -31,6 +31,8 @@ from qtarget.search.study.files import SEEN_FILE, read_json, write_json
 from qtarget.search.terminal.status import show_status
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 
 

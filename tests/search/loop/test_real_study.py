@@ -22,6 +22,8 @@ from qtarget.search.store.history import TrialRecord, load_history
 from qtarget.search.study.config_file import load_study
 from qtarget.trainers.loop.checkpoint import checkpoint_file
 
+pytestmark = pytest.mark.slow
+
 BASELINES = ["sft", "kd", {"preset": "target_sft", "knobs": {"eta": 0.0}}, "dft"]
 SEARCH = {**small_config()["search"], "trials": 6, "startup_trials": 4}
 EVALUATION = {**small_config()["evaluation"], "racing": {"block": 4}}

@@ -30,6 +30,8 @@ from qtarget.search.tracking.names import flatten
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 TEXT = "some words that the base has its own mind about\n\nand others, 1 2 3\n\nthe end of a text\n"
 BASELINES = ["sft", {"preset": "sft", "training": {"learning_rate": 1e-4}}]
 

@@ -17,6 +17,8 @@ from qtarget.search.engine.check import check
 from qtarget.search.study.config_file import load_study
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def study_file(folder: Path) -> Path:
     """Two baselines that learn, and trials with hopeless learning rates that race against them."""

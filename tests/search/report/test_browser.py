@@ -25,7 +25,11 @@ from qtarget.search.report.write import write_report
 from qtarget.spaces.identity import content_id
 
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not (DRIVER and BROWSER), reason="chromium and its driver are not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (DRIVER and BROWSER), reason="chromium and its driver are not installed"),
+]
+
 TOKEN = {
     "text": "<b>7</b>",
     "p": 0.25,
@@ -34,6 +38,37 @@ TOKEN = {
     "student": [["<b>7</b>", 0.25], ["8", 0.2]],
     "target": [["<b>7</b>", 0.625]],
     "teacher": [["9\x1b[31m", 0.75]],
+}
+HOSTILE = "<b>7</b>\x1b[31m\n"
+STRETCH = {
+    "learnt": True,
+    "weight": 0.5,
+    "critical": False,
+    "tokens": [{"id": 1, "text": HOSTILE, "special": False}, {"id": 2, "text": "<|end|>" * 30, "special": True}],
+    "left_out": 12,
+    "then": [{"id": 3, "text": " z", "special": False}],
+}
+GIVEN = [{"role": "user", "text": f"{HOSTILE}{'wide' * 40}", "left_out": 0}]
+LEARNT = {
+    "demonstrations": [
+        {
+            "place": "line 1 of d.jsonl",
+            "given": GIVEN,
+            "tokens": 20,
+            "labels": 15,
+            "segments": [{**STRETCH, "learnt": False, "weight": 0.0}, STRETCH],
+            "end": {"id": 2, "text": "<|end|>", "stops": True, "behind": 1},
+        }
+    ],
+    "problem": {
+        "task": "sums",
+        "given": GIVEN,
+        "gold": HOSTILE,
+        "tokens": 15,
+        "segments": [{**STRETCH, "learnt": False}],
+        "ends": ["<|end|>"],
+    },
+    "differences": [{"kind": "seam", "said": f"a space {HOSTILE}"}],
 }
 
 
@@ -55,7 +90,8 @@ def page(tmp_path_factory: pytest.TempPathFactory, browser: Chrome) -> Chrome:
     """A confirmed study's report, opened; its demonstration is written by hand."""
     folder = confirmed(tmp_path_factory.mktemp("browser")).study_folder
     described = {title: spec.model_dump(mode="json") for title, spec in designs(gather(folder)).items()}
-    kept = {"demonstrations": [{"number": 0, "prompt": "3+4", "stages": {"before": [TOKEN, {**TOKEN, "gamma": 0.1}]}}]}
+    shown = [{"number": 0, "prompt": "3+4", "stages": {"before": [TOKEN, {**TOKEN, "gamma": 0.1}]}}]
+    kept = {"demonstrations": shown, "learnt": LEARNT}
     (folder / FILE.format(content_id(described)[:8])).write_text(json.dumps(kept))
     files = write_report(folder, Console(file=io.StringIO()))
     browser.get(Path(files["html"]).as_uri())
@@ -92,6 +128,22 @@ def test_pointing_at_a_token_shows_the_alternatives(page: Chrome) -> None:
     assert page.execute_script("return document.querySelector('.inspector b')") is None
     page.execute_script("arguments[0].focus()", tokens[0])
     assert "trust γ 0.500" in page.find_element(By.CLASS_NAME, "inspector").text
+
+
+def test_what_is_learnt_is_shown_beside_what_is_asked(page: Chrome) -> None:
+    section = page.find_element(By.ID, "learnt")
+    assert "Training and scoring differ" in section.text and "a space <b>7</b>␛[31m" in section.text
+    assert not section.find_elements(By.TAG_NAME, "b"), "hostile text stays text"
+    learnt = section.find_element(By.CSS_SELECTOR, ".loss")
+    assert learnt.text.startswith("<b>7</b>␛[31m⏎") and learnt.text.endswith("… 12 tokens more … z")
+    assert [each.text for each in section.find_elements(By.CSS_SELECTOR, ".stage > span:first-child")] == [
+        "given: user", "no loss", "loss × 0.5", "end", "given: user", "prompt", "right", "end",
+    ]  # fmt: skip
+    special = learnt.find_element(By.CSS_SELECTOR, ".special")
+    colours = {
+        each.value_of_css_property("background-color") for each in (special, learnt.find_element(By.CLASS_NAME, "tok"))
+    }
+    assert len(colours) == 2
 
 
 def column(page: Chrome, table: Any, index: int) -> list[str]:

@@ -301,6 +301,7 @@ def test_what_has_no_shape_is_made_visible(text: str, shown: str) -> None:
 def test_a_markdown_cell_is_one_line_of_plain_text() -> None:
     found = cell(HOSTILE + "\n# heading\n| cell | [link](x)")
     assert "\n" not in found and not re.search(r"(?<!\\)[|`*_\[\]#]", found) and "<" not in found
+    assert cell("<a> & b") == "&lt;a&gt; &amp; b"
 
 
 def test_answers_of_two_trials_are_paired_by_problem(tmp_path: Path) -> None:

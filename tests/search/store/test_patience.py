@@ -23,6 +23,8 @@ from qtarget.search.store.patience import Patience, passing
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch) -> None:

@@ -32,6 +32,8 @@ from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study, write_folder
 from qtarget.spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 Server = mariadb.Server | postgres.Server
 HOLD = (
     "import sys, time; from qtarget.search.store.storage import open_storage\n"

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from small_study import small_config, write_small_study
 
+from qtarget.search.loop.plan import first_slots
 from qtarget.search.study.config_file import load_study, parse_study, read_folder, write_folder
 from qtarget.spaces.errors import UserError
 
@@ -135,6 +136,41 @@ def test_space_and_baselines_follow_the_inputs_when_not_given() -> None:
     named = {baseline.preset for baseline in without.baseline_settings()}
     assert {"sft", "dft", "asft"} <= named and not named & {"kd", "target_sft"}
     assert {"kd", "target_sft"} <= {baseline.preset for baseline in with_teacher.baseline_settings()}
+
+
+def test_a_named_space_shrinks_to_the_inputs_unless_a_part_is_asked_for() -> None:
+    lean = parse_study(small_config(teacher=None, space="everything"))
+    assert "teacher" not in lean.needs and "critical" not in lean.space.gamma and "label_penalty" in lean.space.gamma
+    full = parse_study(
+        small_config(space={"preset": "everything", "training": {"learning_rate": [0.003, 0.03, "log"]}})
+    )
+    assert full.needs_rows == {"teacher", "reference", "previous"}
+    with pytest.raises(UserError, match="`space` must need only what the study has, but needs marked spans"):
+        parse_study(small_config(space={"preset": "everything", "gamma": {"critical": {}}, "weight": {"unit": {}}}))
+
+
+def test_families_of_a_named_space_start_at_published_points_in_half_of_the_trials() -> None:
+    space = {"preset": "everything", "training": {"learning_rate": [0.003, 0.03, "log"]}}
+    config = parse_study(small_config(space=space, search={"trials": 200}))
+    slots = first_slots(config)
+    assert [slot.attributes.get("baseline") for slot in slots[:3]] == ["sft", "dft", None]
+    starts = slots[2:]
+    assert len(starts) == len(config.space.starts(config.inputs)) - 2
+    assert all(slot.parameters and "baseline" not in slot.attributes for slot in starts)
+    assert "asft_k3" in {slot.attributes["title"] for slot in starts}
+    few = parse_study(small_config(space=space, search={"trials": 10}))
+    assert len(first_slots(few)) == 2 + 4, "the sampler has the other half"
+    assert len(first_slots(parse_study(small_config(search={"trials": 200})))) == 2
+
+
+def test_a_column_of_the_reference_spares_the_model_where_it_is_enough() -> None:
+    column = {"path": "train.jsonl", "reference_logprob_column": "r"}
+    cheap = {"gamma": {"label_penalty": {}}, "residual": {"student": {}}, "training": {"learning_rate": 0.01}}
+    config = parse_study(small_config(data=column, space=cheap))
+    assert config.needs == {"reference"} and not config.needs_rows and config.in_data == {"reference"}
+    assert not parse_study(small_config(space=cheap)).in_data
+    more = parse_study(small_config(data=column, space=cheap, baselines=["sft", "asft"]))
+    assert more.needs_rows == {"reference"} and not more.in_data
 
 
 @pytest.mark.parametrize(

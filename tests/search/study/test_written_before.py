@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 
 from qtarget.search.study.trial import TrialSpec
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:

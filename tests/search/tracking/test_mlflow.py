@@ -23,6 +23,8 @@ from qtarget.search.tracking.mlflow import MlflowTracking
 from qtarget.search.tracking.names import fitting_name, flatten
 from qtarget.search.tracking.spool import open_spool, orphans
 
+pytestmark = pytest.mark.slow
+
 EVENTS = [
     StudyStarted("night", "folder", 2, 0, {"model": {"path": "m"}, "teacher": None}),
     TrialStarted(0, "sft", {"target": {"gamma": {"kind": "constant"}}}, "folder/0", 1, 4),
@@ -88,6 +90,23 @@ def test_a_study_is_a_parent_with_a_child_for_each_trial(tmp_path: Path, uri: st
     assert found["study"].data.metrics["study/winner.score"] == 0.5
     assert found["study"].data.tags["qtarget.winner.title"] == "sft"
     assert loss_history(uri, found["0"]) == [(step, 1.0 / step) for step in (1, 2, 3, 4)]
+
+
+def test_demonstrations_and_problems_are_datasets_of_their_runs(tmp_path: Path, uri: str) -> None:
+    spec = {
+        "data": {"path": ["parts/one.jsonl", {"path": "org/two", "weight": 1.0}]},
+        "evaluation": {"tasks": [{"path": "gsm8k"}]},
+        "fingerprints": {"data": "d" * 64, "evaluation": "e" * 64},
+    }
+    started = TrialStarted(0, "sft", spec, "folder/0", 1, 4)
+    deliver(uri, tmp_path, [EVENTS[0], started, started])
+    deliver(uri, tmp_path, [EVENTS[0], TrialStarted(0, "sft", spec, "folder/0", 2, 4)])
+    for run in runs(uri).values():
+        found = {each.tags[0].value: each.dataset for each in run.inputs.dataset_inputs}  # type: ignore[attr-defined]
+        assert {context: (each.name, each.digest) for context, each in found.items()} == {
+            "training": ("one.jsonl, two", "d" * 36),
+            "evaluation": ("gsm8k", "e" * 36),
+        }
 
 
 def test_events_sent_again_after_a_crash_change_nothing(tmp_path: Path, uri: str) -> None:

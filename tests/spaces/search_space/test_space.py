@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from qtarget.spaces import Point, SearchSpace, presets
 from qtarget.spaces.identity import canonical_id
 from qtarget.spaces.search_space.choosers import Value
+from qtarget.spaces.spec import AnyGamma
 
 COMPACT = SearchSpace()
 WIDE = SearchSpace.model_validate(
@@ -46,7 +47,9 @@ LISTS = SearchSpace.model_validate(
         "training": {"learning_rate": {"options": ["1e-5", 3e-5, 1e-4]}, "effective_batch": {"options": [16, 32]}},
     }
 )
-SPACES = {"compact": COMPACT, "wide": WIDE, "lists": LISTS}
+EVERYTHING = SearchSpace.model_validate("everything")
+SPACES = {"compact": COMPACT, "wide": WIDE, "lists": LISTS, "everything": EVERYTHING}
+ALWAYS = {"reference", "previous", "old_logprobs", "sequence_ids"}
 IN_COMPACT = ("sft", "dft", "beyond_log", "kd", "hybrid_kd", "target_sft")
 
 
@@ -277,3 +280,44 @@ def test_parameters_outside_the_space_are_refused(change: dict[str, Any], messag
 )
 def test_training_knobs_outside_the_space_have_no_parameters(training: dict[str, float]) -> None:
     assert COMPACT.parameters(Point(presets.get("sft"), training)) is None
+
+
+def test_everything_is_every_family_and_holds_what_was_published() -> None:
+    assert set(EVERYTHING.gamma) == {family.model_fields["kind"].default for family in get_args(AnyGamma)}
+    outside = {name for name in presets.names() if not EVERYTHING.holds(presets.get(name))}
+    # per kept token, with a scale of its own, or with a previous policy of its own
+    assert outside == {"sft_topk", "stm", "kd_tempered", "curiosft"}
+
+
+def test_each_family_of_everything_starts_at_its_published_point() -> None:
+    found = EVERYTHING.starts(EVERYTHING.needs)
+    named = {presets.get(name).gamma.kind for name in presets.names() if EVERYTHING.holds(presets.get(name))}
+    assert {target.gamma.kind for target in found.values()} == named
+    assert all(target == presets.get(name) for name, target in found.items())
+    assert "dft" in found and "beyond_log" not in found, "one a family: that of the two which is listed first"
+    without = EVERYTHING.for_inputs(ALWAYS)
+    assert without.starts(ALWAYS).keys() == found.keys() - {"cft", "kd", "target_sft"}
+    assert not COMPACT.starts(COMPACT.needs)
+
+
+def test_a_named_space_takes_parts_of_its_own_and_survives_a_file() -> None:
+    given = {"preset": "everything", "contrast": {"none": {}}, "training": {"learning_rate": 1e-4}}
+    space = SearchSpace.model_validate(given)
+    assert space.gamma == EVERYTHING.gamma and set(space.contrast) == {"none"}
+    assert space.asked == {"contrast", "training"} and not EVERYTHING.asked
+    assert SearchSpace.model_validate(space.model_dump(mode="json")) == space
+    assert SearchSpace.model_validate(yaml.safe_load(yaml.safe_dump(EVERYTHING.model_dump(mode="json")))) == EVERYTHING
+    assert "preset" not in COMPACT.model_dump()
+    with pytest.raises(ValidationError, match="'everything'"):
+        SearchSpace.model_validate("anything")
+
+
+def test_spaces_say_of_whom_they_see_more_than_the_label() -> None:
+    anchor = {
+        "gamma": {"label_penalty": {"source": {"options": ["reference", "teacher"]}}},
+        "residual": {"student": {}},
+    }
+    space = SearchSpace.model_validate(anchor)
+    assert space.needs == {"reference", "teacher"} and space.needs_rows == set()
+    assert COMPACT.needs_rows == COMPACT.needs == {"teacher", "reference"}
+    assert SearchSpace.model_validate(anchor | {"contrast": {"plateau": {}}}).needs_rows == {"reference"}

@@ -56,6 +56,14 @@ def test_ranks_share_the_micro_batches(sums):
     assert [len(part) for part in parts] == [4, 2, 2]
 
 
+def test_the_numbers_of_demonstrations_stay_where_they_are_looked_up(sums):
+    """A batch on a device, one without content here: reading its numbers must not wait for the device."""
+    (batch,) = BatchOrder(sums, 8, seed=1, pad_token_id=0).at(0).micro_batches(8)
+    moved = batch.to(torch.device("meta"))
+    assert moved.inputs.is_meta and moved.labels.is_meta and moved.positions.is_meta
+    assert moved.indices.tolist() == batch.indices.tolist()
+
+
 def test_padding_carries_no_loss(sums):
     (batch,) = BatchOrder(sums, 8, seed=1, pad_token_id=0).at(0).micro_batches(8)
     lengths = [sums[index].length for index in batch.indices.tolist()]

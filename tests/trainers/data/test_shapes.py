@@ -146,6 +146,17 @@ def test_a_template_that_shortens_earlier_answers_makes_each_a_demonstration(tmp
     assert [each.place for each in found] == ["line 1 of data.jsonl"] * 2
 
 
+def test_a_template_that_cuts_text_does_not_get_parts_to_print_as_code(tmp_path: Path, tokenizer: Any) -> None:
+    for cut in ("{{ m.content[:2] }}", "{{ m.content | truncate(12, true, '') }}"):
+        with pytest.raises(UserError, match="must render every answer whole"):
+            load(
+                tmp_path,
+                tokenizer,
+                [messages(ASK, {**SAY, "content": "a" * 40})],
+                TURNS.replace("{{ m.content }}", cut) + END,
+            )
+
+
 def test_a_template_that_reads_only_parts_gets_parts(tmp_path: Path, tokenizer: Any) -> None:
     parts = TURNS.replace("{{ m.content }}", "{% for p in m.content %}{{ p.text }}{% endfor %}") + END
     (example,) = load(tmp_path, tokenizer, [messages(ASK, SAY)], parts)
@@ -181,7 +192,9 @@ GOOD = {"prompt": "1", "completion": "2"}
         (messages(ASK, {**SAY, "reasoning_content": 3}), {}, "`messages.reasoning_content` must be text"),
         (messages(ASK, {**SAY, "tool_calls": "add"}), {}, "`tool_calls` are a list"),
         (messages(ASK, {**SAY, "tool_calls": [{"function": {}}]}), {}, "`tool_calls` are a list"),
-        (messages(ASK, {**SAY, "weight": 0.5}), {"learn": "all"}, "`messages.weight` must be 0 or 1"),
+        (messages(ASK, {**SAY, "weight": -0.5}), {"learn": "all"}, "`messages.weight` must be a number from 0 up"),
+        (messages(ASK, {**SAY, "weight": "1"}), {"learn": "all"}, "`messages.weight` must be a number from 0 up"),
+        (messages(ASK, {**SAY, "train": 0.5}), {"learn": "all"}, "`messages.train` must be true or false"),
         (messages(ASK, {**SAY, "weight": 0}), {}, "set `data.learn: all`"),
         (messages(ASK, {**SAY, "weight": 1}, *AGAIN[2:]), {}, "set `data.learn: all`"),
         (messages(ASK, SAY, tools="hammer"), {}, "`tools` must be JSON where it is text"),

@@ -23,6 +23,8 @@ from qtarget.trainers.loop.sft import train
 from qtarget.trainers.loop.shards import load_shards, plain
 from qtarget.trainers.settings import LoraSettings, ModelSettings, TrainingSettings
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = TrainingSettings(steps=4, effective_batch=8, micro_batch=8, learning_rate=3e-3, checkpoint_every=100)
 LORA = LoraSettings(rank=4, alpha=8.0)
 STRATEGIES = ("ddp", "fsdp")

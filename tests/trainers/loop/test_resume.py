@@ -22,6 +22,8 @@ from qtarget.trainers.models.load import attach_lora
 from qtarget.trainers.settings import LoraSettings, TrainingSettings
 from qtarget.trainers.teachers.sources import FrozenModel
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = TrainingSettings(steps=7, effective_batch=8, micro_batch=4, learning_rate=3e-3, checkpoint_every=2)
 
 RUN_AND_HANG = """

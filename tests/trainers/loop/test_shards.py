@@ -21,7 +21,10 @@ from qtarget.trainers.loop.checkpoint import checkpoint_of, load_weights
 from qtarget.trainers.loop.sft import train
 from qtarget.trainers.loop.shards import MANIFEST
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo on the loopback device, forks")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="gloo on the loopback device, forks"),
+]
 RESUMES = {"share": 3, "commit": 3, "removal": 5, "step": 5}
 """First step after the restart; a kill before a checkpoint is whole costs the steps since the one before."""
 

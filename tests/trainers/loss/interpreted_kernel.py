@@ -27,6 +27,9 @@ def kernel_errors(dtype: torch.dtype, softcap: float | None, block: int) -> dict
     linear[1] *= 1e4
     ids = torch.stack([torch.randperm(VOCAB, generator=generator)[:ENTRIES] for _ in range(ROWS)])
     ids[0, 3] = ids[0, 0]
+    if softcap is not None:
+        linear[2, 0] = torch.inf  # a cap makes a number of it
+        ids[2] = torch.where(ids[2] == 0, 1, ids[2])
     expected = tail_softmax_torch(linear.clone(), ids, head)
     row_kernel.BLOCK = block
     found = row_kernel.tail_softmax_kernel(linear.clone(), ids, head)

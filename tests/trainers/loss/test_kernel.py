@@ -1,4 +1,7 @@
-"""The Triton kernel on CPU, through Triton's interpreter: in a child process, since it is chosen at import."""
+"""The Triton kernel without a GPU: through Triton's interpreter, and compiled for GPUs that are not here.
+
+In child processes, since the interpreter is chosen at import.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,34 @@ import torch
 
 from qtarget.trainers.loss import tail_softmax
 
+pytestmark = pytest.mark.slow
 
-@pytest.fixture(scope="module")
-def errors() -> dict[str, Any]:
-    pytest.importorskip("triton", reason="Triton is not installed: the GPU kernel cannot be interpreted here")
-    script = Path(__file__).with_name("interpreted_kernel.py")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+
+def report_of(name: str, interpret: str) -> dict[str, Any]:
+    """What a script beside this one prints."""
+    pytest.importorskip("triton", reason="Triton is not installed: the GPU kernel cannot be tried here")
+    script = Path(__file__).with_name(name)
+    environment = {**os.environ, "TRITON_INTERPRET": interpret, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict[str, Any]:
+    return report_of("interpreted_kernel.py", interpret="1")
+
+
+def test_the_kernel_compiles_for_gpus_that_are_not_here() -> None:
+    """Between the loads of a block and its stores, which may overlap them, stands a barrier; nothing spills."""
+    found = report_of("compiled_kernel.py", interpret="0")
+    assert len(found) == 8
+    for case, made in found.items():
+        assert made["binary"] and made["wide loads"] and not made["local memory"], case
+        assert made["first after the last load"] == "barrier", case
 
 
 def test_kernel_equals_the_torch_pass(errors: dict[str, Any]) -> None:

@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from qtarget.spaces import presets
 from qtarget.trainers.loss import fused_target_loss
 
+pytestmark = pytest.mark.slow
+
 TOKENS, VOCAB, WIDTH = 15, 31, 8
 SFT = presets.get("sft")
 

@@ -19,6 +19,8 @@ from qtarget.trainers.teachers.format import CacheError, CacheKey
 from qtarget.trainers.teachers.sources import CachedModel
 from qtarget.trainers.teachers.store import cache_folder, read_manifest
 
+pytestmark = pytest.mark.slow
+
 REBUILD = "qtarget cache build STUDY.yaml"
 
 
@@ -49,6 +51,27 @@ def test_full_rows_are_the_teachers_distribution(tmp_path: Path) -> None:
         rows.label_logprob, expected.gather(1, labels[:, None])[:, 0].float(), atol=1e-5, rtol=1e-5
     )
     assert rows.tail_mass is not None and rows.tail_mass.max() == 0
+
+
+def test_a_pass_that_finds_no_memory_is_made_in_halves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The cache is the one that a larger memory would have given; one demonstration alone has nothing to halve."""
+    expected = built(tmp_path / "roomy", k=VOCAB)
+    model, data = teacher(), demonstrations()
+    most = 2
+
+    def refuse(module: torch.nn.Module, given: tuple[object, ...], named: dict[str, torch.Tensor]) -> None:
+        if len(named["input_ids"]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.model.model.register_forward_pre_hook(refuse, with_kwargs=True)
+    folder = build(model, data, expected[1], tmp_path / "narrow", pad_token_id=0, shard_tokens=30)
+    caches = [TeacherCache.open(each, expected[1]) for each in (expected[0], folder)]
+    order = list(range(len(data)))
+    torch.testing.assert_close(*(dense_rows(cache, order) for cache in caches), atol=1e-6, rtol=1e-5)
+    assert "out of memory while building" in caplog.text
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        build(model, data, expected[1], tmp_path / "none", pad_token_id=0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 4e-3), ("float32", 1e-6)])

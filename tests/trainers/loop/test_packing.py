@@ -7,8 +7,8 @@ import torch
 
 from qtarget.spaces import presets
 from qtarget.trainers.data.batches import BatchOrder
-from qtarget.trainers.data.packing import pack, prepare_packing
 from qtarget.trainers.loop.objective import Objective
+from qtarget.trainers.loop.packing import pack, prepare_packing
 from qtarget.trainers.loop.sft import train
 from qtarget.trainers.models.head import evaluating, hidden_states
 from qtarget.trainers.settings import TrainingSettings

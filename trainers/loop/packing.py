@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from .batches import Batch, columns_of
-from .demonstrations import IGNORE_INDEX, Demonstration
+from ..data.batches import Batch, columns_of
+from ..data.demonstrations import IGNORE_INDEX, Demonstration
 
 
 @dataclass(frozen=True, eq=False)

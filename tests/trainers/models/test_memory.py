@@ -1,0 +1,30 @@
+"""A lack of memory is told from other failures by what raises it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qtarget.trainers.models.memory import out_of_memory
+
+
+def test_what_torch_itself_raises_is_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60)
+    assert out_of_memory(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "lack"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_messages_of_cuda_and_its_libraries(error: Exception, lack: bool) -> None:
+    assert out_of_memory(error) is lack
