@@ -1,12 +1,13 @@
 """How often does a study announce a winner that is none, and how often does it find a real one? By simulation.
 
-    python benchmarks/honesty.py [--studies 400] [--trials 30] [--problems 256] [--report-problems 512] [--seeds 3]
+    python benchmarks/honesty.py [--studies 400] [--trials 30] [--problems 256] [--report-problems 512] [--seeds 12]
 
 A simulated study: problems of different difficulty; each training run shifts all of them a little (seed noise) and each
 of them by itself (run-problem noise); one completion per item. All trials are scored on the same search problems. The
-best designs, Target-SFT's default and plain SFT are then trained again with fresh seeds and scored on other problems,
-and `evaluation.confirmation` decides. In the null space all designs are equal. In the other one, one design is truly
-8 points better. Beside it stands what one gets without confirmation: the best trial's lead over plain SFT.
+best designs, Target-SFT's default and plain SFT are then trained again with fresh seeds, scored on other problems, and
+race until the rules decide (`evaluation/statistics/finals.py`). In the null space all designs are equal. In the other
+one, one design is truly 8 points better. Beside it stands what one gets without confirmation: the best trial's lead
+over plain SFT.
 """
 
 import argparse
@@ -16,7 +17,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from qtarget.evaluation.statistics.confirmation import Outcome, confirm
+from qtarget.evaluation.statistics.confirmation import Outcome, conclude
+from qtarget.evaluation.statistics.evidence import Tables
+from qtarget.evaluation.statistics.finals import Finals
+from qtarget.evaluation.statistics.settings import FinalsSettings
+from qtarget.evaluation.statistics.standing import Line
 from qtarget.evaluation.statistics.stats import sign_flip_test, wilson
 from qtarget.spaces.identity import derive_seed
 
@@ -30,7 +35,8 @@ class World:
     trials: int = 30
     problems: int = 256
     report_problems: int = 512
-    seeds: int = 3
+    seeds: int = 12
+    """Most fresh seeds of a candidate."""
     designs: int = 2
     """Best designs of the search that are confirmed, beside Target-SFT's default."""
     accuracy: float = 0.4
@@ -42,7 +48,7 @@ class World:
     run_problem_noise: float = 0.7
     """Standard deviation of a run's shift of one problem, logits."""
     uneven: float = 1.0
-    """Factor on the seed noise of every other design; other than 1, the pooling assumption is broken."""
+    """Factor on the seed noise of every other design."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class Study:
     """The best trial beats plain SFT on the search problems by an uncorrected paired test at 5 %."""
     effect: float
     """Confirmed effect of the best design of the search."""
+    trainings: int
+    """Of the confirmation."""
 
 
 SFT, TARGET_SFT, BETTER_DESIGN = 0, 1, 2
@@ -72,12 +80,15 @@ def simulate(world: World, lift: float, generator: np.random.Generator) -> Study
     scores = np.array([_run(world, search, design, lift, generator) for design in range(world.trials)])
     means = scores.mean(axis=1)
     ranked = [int(i) for i in np.argsort(-means, kind="stable") if i != SFT]
-    chosen = dict.fromkeys([*ranked[: world.designs], TARGET_SFT])
-    tables = {
-        design: np.column_stack([_run(world, report, design, lift, generator) for _ in range(world.seeds)])
-        for design in (SFT, *chosen)
-    }
-    found = confirm(tables[SFT], {str(design): tables[design] for design in chosen}, generator, resamples=10)
+    chosen = [SFT, *[each for each in ranked if each != TARGET_SFT][: world.designs], TARGET_SFT]
+    tables = [
+        np.column_stack([_run(world, report, design, lift, generator) for _ in range(world.seeds)]) for design in chosen
+    ]
+    evidence = Tables([*tables, *(np.zeros((world.report_problems, 0)) for _ in chosen)])
+    settings = FinalsSettings(seeds=world.seeds, detect=0.05, longer=None)
+    race = Finals(Line(len(chosen), len(chosen) - 1), settings, evidence)
+    race.run()
+    found = conclude(race, evidence, [str(design) for design in chosen], generator, resamples=10)
     better = {comparison.title for comparison in found.comparisons if comparison.outcome is Outcome.BETTER}
     best = scores[ranked[0]]
     return Study(
@@ -86,6 +97,7 @@ def simulate(world: World, lift: float, generator: np.random.Generator) -> Study
         naive_lead=float(best.mean() - means[SFT]),
         naive_significant=bool(best.mean() > means[SFT] and sign_flip_test(best - scores[SFT]) <= 0.05),
         effect=found.comparisons[0].effect,
+        trainings=found.trainings,
     )
 
 
@@ -144,6 +156,7 @@ def main() -> None:
     print(f"  better than SFT, by confirmation                 {share([study.better for study in null])}")
     print(f"  best trial ahead of SFT on the search problems   {share([study.naive_lead > 0 for study in null])}")
     print(f"  ... and significant at 5 %, uncorrected          {share([s.naive_significant for s in null])}")
+    print(f"  mean trainings of a confirmation                 {np.mean([study.trainings for study in null]):.1f}")
     print(
         f"  mean lead of the best trial {100 * np.mean([s.naive_lead for s in null]):+.1f} points; confirmed "
         f"{100 * np.mean([s.effect for s in null]):+.1f}"
@@ -151,6 +164,7 @@ def main() -> None:
     real = run(world, studies, points)
     print(f"{studies} studies with one design {100 * points:.0f} points better")
     print(f"  found and confirmed                              {share([study.true_winner for study in real])}")
+    print(f"  mean trainings of a confirmation                 {np.mean([study.trainings for study in real]):.1f}")
 
 
 if __name__ == "__main__":

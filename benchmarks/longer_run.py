@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from qtarget.evaluation.statistics.confirmation import confirm
-from qtarget.search.loop.confirm import problem_scores
+from qtarget.search.confirmation.race import problem_scores
 
 SIDES = {"winner": "winner.yaml", "sft": "sft.yaml"}
 

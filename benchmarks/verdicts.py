@@ -15,9 +15,10 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qtarget.evaluation.reading.numeric import NUMBER, read_number, same_number
+from qtarget.evaluation.settings import Kind
 from qtarget.evaluation.verification.verify import Claim, judge_all
 
 Row = dict[str, Any]
@@ -25,10 +26,11 @@ Rule = Callable[[Sequence[Row]], list[bool]]
 SHOWN = ("task", "prompt", "completion", "gold", "kind", "finish", "sample", "problem")
 
 
-def claims(rows: Sequence[Row], kind: str | None = None) -> list[bool]:
+def claims(rows: Sequence[Row], kind: Kind | None = None) -> list[bool]:
     """What `verify` says, as the rows' own kind or another."""
     asked = [
-        Claim(row["completion"], row["gold"], kind or row["kind"], truncated=row["finish"] == "length") for row in rows
+        Claim(row["completion"], row["gold"], kind or cast(Kind, row["kind"]), truncated=row["finish"] == "length")
+        for row in rows
     ]
     return [judgement.verdict == "correct" for judgement in judge_all(asked)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from report_study import confirm, search
+from report_study import SHORT, confirm, search
 from small_study import small_config
 
 from qtarget.search.study.campaign_config import load_campaign
@@ -18,7 +18,7 @@ PAIRS = ("done", "halfway", "torn", "absent")
 def write_campaign(root: Path, pairs: tuple[str, ...] = PAIRS, **changes: Any) -> Path:
     """A campaign file whose pairs differ in their data only; it shares 16 trials."""
     evaluation = {**small_config()["evaluation"], "report_problems": 16}
-    common = small_config(tracking={"uri": "none"}, evaluation=evaluation, study="words")
+    common = small_config(tracking={"uri": "none"}, evaluation=evaluation, study="words", confirmation=SHORT)
     matrix = {"data": {name: {"data": {"path": f"{name}.jsonl"}} for name in pairs}}
     path = root / "campaign.yaml"
     budget = {"trials": 4 * len(pairs), "slice": 2}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 from scripted_study import scripted
 from small_study import small_config
 
-from qtarget.search.loop.confirm import candidates, conclude, confirmation_config
+from qtarget.search.confirmation.candidates import candidates
+from qtarget.search.loop.confirm import conclude, confirmation_config
 from qtarget.search.loop.supervisor import run_study
 from qtarget.search.store.history import load_history
 from qtarget.search.study.config import StudyConfig
@@ -22,6 +22,8 @@ HOSTILE = (
     "</pre><script>alert(1)</script>\x1b[31mred\x1b[0m \u202egnp.exe <img src=x onerror=alert(2)> | a `b` {{ 7*7 }}"
 )
 PROBLEMS = 16
+SHORT = {"seeds": 4, "longer_seeds": 2}
+"""A confirmation of few trainings."""
 
 
 def write_answers(file: Path, share: float, problems: int = PROBLEMS, prefix: str = "search") -> None:
@@ -53,7 +55,7 @@ def write_answers(file: Path, share: float, problems: int = PROBLEMS, prefix: st
 def searched(root: Path, script: dict[str, Any] | None = None, **changes: Any) -> StudyConfig:
     """A finished search of four trials."""
     evaluation = {**small_config()["evaluation"], "report_problems": 16}
-    settings = {"tracking": {"uri": "none"}, "evaluation": evaluation, **changes}
+    settings = {"tracking": {"uri": "none"}, "evaluation": evaluation, "confirmation": SHORT, **changes}
     config = parse_study(small_config(**settings) | {"base": str(root)})
     search(config, script)
     return config
@@ -78,12 +80,14 @@ def confirmed(root: Path) -> StudyConfig:
 
 def confirm(config: StudyConfig) -> None:
     """Run the confirmation of a searched study; trial 2 wins."""
-    confirmation = confirmation_config(config, candidates(config, load_history(config)))
+    chosen = candidates(config, load_history(config))
+    shares = {each.title: 0.25 if each.role == "sft" else 0.75 if each.trial == 2 else 0.5 for each in chosen}
+    targets = {json.dumps(each.target.model_dump(mode="json"), sort_keys=True): shares[each.title] for each in chosen}
+    confirmation = confirmation_config(config, chosen)
+    confirmation.study_folder.mkdir(parents=True, exist_ok=True)
+    script = {"items": True, "by_target": {**targets, "other": 0.5}}
+    (confirmation.study_folder / "script.json").write_text(json.dumps(script))
     run_study(confirmation, launch=scripted)
-    generator = random.Random("replicates")
-    base = {"sft": 0.25}
     for record in load_history(confirmation):
-        share = base.get(record.title, 0.75 if record.title.startswith("trial 2") else 0.5)
-        noise = generator.choice([-1, 0, 1]) / PROBLEMS
-        write_answers(record.folder / "items.jsonl", share + noise, prefix="report")
+        write_answers(record.folder / "items.jsonl", record.score or 0.0, prefix="report")
     conclude(confirmation)

@@ -18,8 +18,8 @@ ROOMS = {
     "trainers": "paths settings run_settings models data loss teachers loop standalone",
     "evaluation": "settings facts reading extraction verification problems generation statistics scoring tiny_world "
     "survey",
-    "search": "study store launchers engine tracking loop terminal compare report export campaign init python "
-    "commands cli",
+    "search": "study store confirmation launchers engine tracking loop terminal compare report export campaign init "
+    "python commands cli",
 }
 """Rooms, and the files that lie on a floor itself, from the bottom up: each may import those before it."""
 SMALLEST, LARGEST = 3, 14

@@ -1,6 +1,7 @@
 """What decides a training run: model, data and optimisation. Free of torch, so that any process may read it."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -188,6 +189,19 @@ class TrainingSettings(Settings):
     """`dense` materialises (tokens, vocab); for checks only."""
     old_policy_every: Annotated[int, Field(ge=1)] = 8
     """Steps between refreshes of the previous policy (Proximal SFT)."""
+
+    def knob(self, name: str) -> Any:
+        """A setting by its name; those of adapters are named like `lora.rank`, and are None without adapters."""
+        section, _, leaf = name.rpartition(".")
+        return getattr(getattr(self, section) if section else self, leaf, None)
+
+    def with_knobs(self, knobs: Mapping[str, Any]) -> Self:
+        """The same settings but for some, by their names. Raises ValueError for values that they must not have."""
+        content = self.model_dump()
+        for name, value in knobs.items():
+            section, _, leaf = name.rpartition(".")
+            content |= {section: {**(content[section] or {}), leaf: value}} if section else {leaf: value}
+        return type(self).model_validate(content)
 
     @model_validator(mode="after")
     def _micro_batch_divides(self) -> Self:

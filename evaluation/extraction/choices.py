@@ -87,7 +87,7 @@ def _start(text: str) -> int:
 
 def _opening(text: str, found: re.Match[str]) -> str | None:
     letter, rest = found["letter"], text[found.end() :]
-    if rest.lstrip().startswith("?"):
+    if re.match(r"\s*\?|\s+[^.!?\n]*\?\s*$", rest):
         return None
     marked = (
         bool(found["close"])

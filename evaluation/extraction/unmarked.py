@@ -29,7 +29,7 @@ _OPERATOR_AFTER = re.compile(
 _INDEX_BEFORE = re.compile(r"[\^_]\s*\{?\s*$")
 _LIST_BEFORE = re.compile(
     r"\d[^\s,;]{0,20}\s*(?:(?:hours?|hrs?|h|minutes?|mins?|days?|weeks?|months?|years?|feet|ft|yards?|pounds?|lbs?|stone|"
-    r"dollars?|euros?|kg|km|m|meters?|metres?|degrees)\s+|(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-)\s*"
+    r"dollars?|euros?|kg|km|m|meters?|metres?|degrees)\s+|(?:[A-Za-z]+\s+)?(?:,?\s*\b(?:or|and|to|through|until|out\s+of|of\s+the)\b|[,;–—:]|(?<=\d)-|(?<=\d\s)in(?=\s))\s*"
     r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=\s*)?)\W?$"
 )
 _LIST_ITEM = re.compile(r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=\s*)?[-+]?[\d.,]*$")
@@ -108,7 +108,10 @@ _BOLD_END = re.compile(r"(?<=[^\W\d_][ ,:])\s*\*\*([^\W\d_][^*\n\d\\$]{0,58}?)[.
 def _bold_words(line: str) -> Answer | None:
     """A word or three in bold that end the last line: "So it is a **Friday**."."""
     found = _BOLD_END.search(line)
-    if found is None or len(found[1].split()) > 3 or is_denied(_clause(line[: found.start()])):
+    if found is None or len(found[1].split()) > 3:
+        return None
+    before = _clause(line[: found.start() + 1])
+    if is_denied(before) or re.search(r"\b(?:before|after|than|except|from|like|opposite|of)\W*$", before):
         return None
     return Answer(clean(found[1]), "bold", closed=False)
 

@@ -123,6 +123,12 @@ _SYNONYMS = (
     (re.compile(r"\\rbrace(?![a-zA-Z])"), r"\\}"),
     (re.compile(r"\\(?:varnothing|O)(?![a-zA-Z])|\\\{\s*\\\}"), r"\\emptyset "),
     (re.compile(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\(?:degree|textdegree)(?![a-zA-Z])"), r"^\\circ "),
+    (
+        re.compile(
+            r"(\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])\s*(?:\^\s*\{?\d\}?)?\s*)[({]?\s*(\d+(?:\.\d+)?)\s*\^\\circ\s*[)}]?"
+        ),
+        r"\1(\\frac{\2\\pi}{180})",
+    ),
     (re.compile(r"\\(?:mid|vert|lvert|rvert)(?![a-zA-Z])"), "|"),
     (re.compile(r"\\cdots|\\ldots|\.\.\."), r"\\dots "),
     (re.compile(r"\\ast(?![a-zA-Z])"), "*"),

@@ -1,34 +1,23 @@
-"""Is a design better than plain SFT? Decided once, on fresh seeds and untouched problems.
+"""The verdict of a confirmation: three answers, each with its interval, from a race that is over or was cut.
 
-Scores are tables (P problems, S seeds): each design was retrained with the same S seeds and scored on the same P report
-problems. For a design's paired differences D (P, S) to SFT, problems and seeds are both random draws from what one
-wants to speak about (crossed random effects), so the variance of the mean difference is
-
-    V = V_problem + max(0, V_seed - V_cell)
-
-    V_problem = Var_p(mean over seeds of D) / P
-    V_seed    = 2 MS / S, MS the residual mean square of the designs x seeds table of scores: pooled over all designs,
-                because two or three seeds of one design say little
-    V_cell    = mean square of D's interaction / (P S): what the two above both contain
-
-and mean / sqrt(V) is compared with Student's t with Satterthwaite's degrees of freedom (Satterthwaite 1946). Pooling
-takes the designs' seed noise to be alike. P-values are one-sided and corrected for how many designs were compared (Holm
-1979): a wrong "better" anywhere has at most probability α, and so has a wrong "worse". Each interval leaves on either
-side what Holm's procedure allowed that design, so that interval and verdict agree.
+Intervals are repeated confidence intervals (Jennison and Turnbull 1989): they leave on either side what the look they
+rest on may spend, so that all of them hold together, whenever the race ended, and interval and claim agree.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from .stats import bootstrap_interval, holm, shrink
-
-Array = NDArray[np.float64]
+from .evidence import Tables
+from .finals import Finals
+from .leads import Array, Counts
+from .questions import FIRST_LONG_LOOK
+from .sequential import levels
+from .standing import CLAIMED, GROWS, HOLDS, LENGTH, NOT_ASKED, OVER, PUBLISHED, RACING, SHRINKS
+from .stats import bootstrap_interval, shrink
 
 
 class Outcome(StrEnum):
@@ -39,33 +28,82 @@ class Outcome(StrEnum):
     WORSE = "worse"
 
 
+class Trend(StrEnum):
+    """What may be said of a lead when training gets longer."""
+
+    GROWS = "grows"
+    HOLDS = "holds"
+    SHRINKS = "shrinks"
+    UNKNOWN = "cannot be told"
+
+
+TRENDS = {GROWS: Trend.GROWS, HOLDS: Trend.HOLDS, SHRINKS: Trend.SHRINKS}
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """One design against plain SFT. Effects are score differences: 0.01 is one point."""
+    """One candidate against plain SFT. Effects are score differences: 0.01 is one point."""
 
     title: str
     outcome: Outcome
     score: float
-    """Mean over problems and seeds."""
+    """Mean over problems and its own seeds."""
     effect: float
     low: float
     high: float
     """Interval of the effect at `level`."""
     level: float
-    """Confidence of the interval: 1 - 2 α / (designs still compared at this step of Holm's procedure). It ends where a
-    difference of two scores must."""
+    """Confidence of the interval on its own; together all intervals hold at 1 - 2 α."""
     standard_error: float
     freedom: float
     """Degrees of freedom of the t distribution."""
     p_value: float
     """One-sided, in the direction of the effect."""
     adjusted_p_value: float
+    """The error rate at which this look would just be significant."""
     shrunken: float
     """Effect drawn towards no effect by as much as the noise asks for: what to expect of a repetition."""
     seed_error: float
     """Part of the standard error that more problems would not remove."""
     bootstrap: tuple[float, float]
     """95 % interval from resampling problems alone: what holds for these very seeds."""
+    seeds: int
+    """Runs that it rests on."""
+
+
+@dataclass(frozen=True)
+class Rivalry:
+    """The winner against the best published objective; where that is the winner, the best design against it."""
+
+    title: str
+    """Who is compared."""
+    rival: str
+    settled: bool
+    """Whether the first is better, for sure."""
+    effect: float
+    low: float
+    high: float
+    level: float
+    seeds: int
+    """Runs of the one that has fewer."""
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """How the winner's lead over a rival changes when training takes longer."""
+
+    rival: str
+    trend: Trend
+    shorter: float
+    """The lead at the search's length."""
+    longer: float
+    change: float
+    low: float
+    high: float
+    """Interval of the change."""
+    level: float
+    seeds: int
+    """Longer runs of each."""
 
 
 @dataclass(frozen=True)
@@ -73,151 +111,200 @@ class Confirmation:
     """The verdict on a study."""
 
     outcome: Outcome
-    """BETTER if any design is; WORSE if all are; else SAME."""
+    """BETTER if any candidate is; WORSE if all are; else SAME."""
     winner: str | None
-    """The design with the largest shrunken effect among those better than SFT."""
     sft_score: float
     comparisons: tuple[Comparison, ...]
+    against_published: Rivalry | None
+    lasting: tuple[Lasting, ...]
+    undecided: tuple[str, ...]
+    """What a race that was cut has left open: of `sft`, `published` and `length`."""
     problems: int
     seeds: int
+    """Most runs of any candidate."""
+    trainings: int
+    long_trainings: int
     error_rate: float
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
 
-    def __str__(self) -> str:
-        best = max(self.comparisons, key=lambda comparison: comparison.effect)
-        shown = next((c for c in self.comparisons if c.title == self.winner), best)
-        return (
-            f"{shown.title}: {shown.outcome}, {100 * shown.effect:+.1f} points "
-            f"[{100 * shown.low:+.1f}, {100 * shown.high:+.1f}] on {self.problems} problems and {self.seeds} seeds"
-        )
 
-
-def confirm(
-    sft: ArrayLike,
-    designs: Mapping[str, ArrayLike],
-    generator: np.random.Generator,
-    *,
-    error_rate: float = 0.05,
-    resamples: int = 10_000,
+def conclude(
+    finals: Finals, tables: Tables, titles: Sequence[str], generator: np.random.Generator, *, resamples: int = 10_000
 ) -> Confirmation:
-    """Compare each design's scores (P, S) with those of plain SFT (P, S), problems and seeds in one order.
-
-    `error_rate`: α, the chance of any wrong "better", and of any wrong "worse". Generator and `resamples` serve the
-    bootstrap intervals only. Raises ValueError for tables of different shape, fewer than 2 problems or seeds, and no
-    design.
-    """
-    base = _table(sft, "sft", None)
-    tables = {title: _table(scores, title, base.shape) for title, scores in designs.items()}
-    if not tables:
-        raise ValueError("`designs` must name at least one design to compare with SFT, but is empty")
-    seed_variance, seed_freedom = _seed_variance(base, list(tables.values()))
-    tests = [_test(table - base, seed_variance, seed_freedom) for table in tables.values()]
-    p_values = np.array([test.p_value for test in tests])
-    adjusted, levels = holm(p_values), _step_levels(p_values, error_rate)
-    shrunken = shrink([t.effect for t in tests], [max(t.error, 1e-12) for t in tests], centre=0.0).estimates
-    comparisons = []
-    for index, (title, table) in enumerate(tables.items()):
-        test = tests[index]
-        half = float(stats.t.ppf((1 + levels[index]) / 2, test.freedom)) * test.error
-        comparisons.append(
-            Comparison(
-                title=title,
-                outcome=_outcome(test.effect, bool(adjusted[index] <= error_rate)),
-                score=float(table.mean()),
-                effect=test.effect,
-                low=max(-1.0, test.effect - half),
-                high=min(1.0, test.effect + half),
-                level=float(levels[index]),
-                standard_error=test.error,
-                freedom=test.freedom,
-                p_value=test.p_value,
-                adjusted_p_value=float(adjusted[index]),
-                shrunken=float(shrunken[index]),
-                seed_error=test.seed_error,
-                bootstrap=bootstrap_interval((table - base).mean(axis=1), generator, resamples=resamples),
-            )
-        )
-    return _verdict(tuple(comparisons), base, error_rate)
-
-
-def _verdict(comparisons: tuple[Comparison, ...], base: Array, error_rate: float) -> Confirmation:
-    better = [comparison for comparison in comparisons if comparison.outcome is Outcome.BETTER]
-    winner = max(better, key=lambda comparison: comparison.shrunken, default=None)
-    all_worse = all(comparison.outcome is Outcome.WORSE for comparison in comparisons)
+    """What the race of one study has come to. Generator and `resamples` serve the bootstrap intervals only."""
+    comparisons = _comparisons(finals, tables, titles, generator, resamples)
+    better = [each for each in comparisons if each.outcome is Outcome.BETTER]
+    all_worse = all(each.outcome is Outcome.WORSE for each in comparisons)
+    winner = int(finals.winner[0])
     return Confirmation(
         outcome=Outcome.BETTER if better else Outcome.WORSE if all_worse else Outcome.SAME,
-        winner=winner.title if winner is not None else None,
-        sft_score=float(base.mean()),
+        winner=titles[winner] if winner >= 0 else None,
+        sft_score=float(finals.evidence.runs(finals.seeds).means[0, 0]),
         comparisons=comparisons,
-        problems=base.shape[0],
-        seeds=base.shape[1],
-        error_rate=error_rate,
+        against_published=_rivalry(finals, titles),
+        lasting=tuple(_lasting(finals, titles)),
+        undecided=_undecided(finals),
+        problems=tables.problems,
+        seeds=int(finals.seeds.max()),
+        trainings=int(finals.trainings[0]),
+        long_trainings=int(finals.long_trainings[0]),
+        error_rate=finals.settings.error_rate,
     )
 
 
+def _undecided(finals: Finals) -> tuple[str, ...]:
+    stage = int(finals.stage[0])
+    published = () if finals.line.published is None else ("published",)
+    length = () if finals.settings.longer is None else ("length",)
+    return {
+        RACING: ("sft", *published, *length),
+        PUBLISHED: ("published", *length),
+        LENGTH: length,
+        OVER: (),
+    }[stage]
+
+
+def _at(finals: Finals, question: int, candidate: int) -> Counts:
+    """(1, 2C) the runs there were when something was settled; all there are where nothing is."""
+    settled = (each.seeds for each in finals.history if (each.question, each.candidate) == (question, candidate))
+    return next(settled, finals.seeds[0])[None]
+
+
 @dataclass(frozen=True)
-class _Test:
+class _Estimate:
     effect: float
+    low: float
+    high: float
+    tail: float
     error: float
     freedom: float
     p_value: float
     seed_error: float
 
 
-def _test(differences: Array, seed_variance: float, seed_freedom: int) -> _Test:
-    """t test of the mean of D (P, S) under crossed random effects."""
-    problems, seeds = differences.shape
-    effect = float(differences.mean())
-    rows, columns = differences.mean(axis=1), differences.mean(axis=0)
-    interaction = differences - rows[:, None] - columns + effect
-    cell_freedom = (problems - 1) * (seeds - 1)
-    cell = float((interaction**2).sum()) / cell_freedom / differences.size
-    problem = float(rows.var(ddof=1)) / problems
-    extra = max(0.0, seed_variance - cell)
-    variance = problem + extra
-    if variance == 0.0:
-        return _Test(effect, 0.0, float(seed_freedom), 0.5 if effect == 0 else 0.0, 0.0)
-    spread = problem**2 / (problems - 1) + seed_variance**2 / seed_freedom + cell**2 / cell_freedom
-    freedom = variance**2 / spread
-    p_value = float(stats.t.sf(abs(effect) / np.sqrt(variance), freedom))
-    return _Test(effect, float(np.sqrt(variance)), float(freedom), p_value, float(np.sqrt(extra)))
+def _estimate(
+    finals: Finals, weights: Array, seeds: Counts, tail: float, claimed: bool, looked: bool = True
+) -> _Estimate:
+    """A contrast with an interval that leaves `tail` on either side; nothing is known of it with one run of each.
+
+    Between two looks a lead may seem certain that none of them has claimed: then its interval still begins at 0. Before
+    the first look nothing was spent, and every interval contains 0.
+    """
+    found = finals.lead(weights, seeds)
+    known = bool((seeds > 1).any())
+    half = float(found.half_width(tail)[0]) if known else 1.0
+    effect, p_value = float(found.effect[0]), float(found.p_value[0])
+    bound = float(np.abs(weights).sum()) / 2  # scores are in [0, 1]
+    return _Estimate(
+        effect,
+        max(-bound, effect - half if claimed else min(0.0, effect - half)),
+        min(bound, effect + half) if looked else max(0.0, min(bound, effect + half)),
+        tail,
+        float(found.error[0]),
+        float(found.freedom[0]),
+        min(p_value, 1 - p_value) if known else 0.5,
+        float(found.seed_error[0]),
+    )
 
 
-def _seed_variance(base: Array, tables: list[Array]) -> tuple[float, int]:
-    """(variance of a mean paired difference that the seeds cause, degrees of freedom), pooled over designs."""
-    means = np.array([table.mean(axis=0) for table in (base, *tables)])  # (designs, seeds)
-    residual = means - means.mean(axis=1, keepdims=True) - means.mean(axis=0) + means.mean()
-    freedom = (means.shape[0] - 1) * (means.shape[1] - 1)
-    return 2 * float((residual**2).sum()) / freedom / means.shape[1], freedom
+def _tail(error_rate: float, last: int, seeds: int, first: int | None = None) -> float:
+    """One-sided part of the error rate at a look; before the first look, that of the first."""
+    table = levels(error_rate, last) if first is None else levels(error_rate, last, first)
+    return table[min(max(seeds, min(table)), max(table))]
 
 
-def _step_levels(p_values: Array, error_rate: float) -> Array:
-    """Confidence of each design's interval: that of its step of Holm's procedure, which ends at the first failure."""
-    count = len(p_values)
-    order = np.argsort(p_values, kind="stable")
-    allowed = error_rate / np.arange(count, 0, -1)
-    failed = np.flatnonzero(p_values[order] > allowed)
-    last = failed[0] if len(failed) else count - 1
-    levels = np.empty(count)
-    levels[order] = 1 - 2 * allowed[np.minimum(np.arange(count), last)]
-    return levels
-
-
-def _outcome(effect: float, significant: bool) -> Outcome:
-    if not significant:
-        return Outcome.SAME
-    return Outcome.BETTER if effect > 0 else Outcome.WORSE
-
-
-def _table(scores: ArrayLike, title: str, shape: tuple[int, ...] | None) -> Array:
-    table = np.asarray(scores, dtype=np.float64)
-    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
-        raise ValueError(
-            f"The scores of {title!r} must be finite, for at least 2 problems and 2 seeds, but have shape {table.shape}"
+def _comparisons(
+    finals: Finals, tables: Tables, titles: Sequence[str], generator: np.random.Generator, resamples: int
+) -> tuple[Comparison, ...]:
+    found, most = [], finals.settings.seeds
+    for index in range(1, finals.line.candidates):
+        seeds, rate = _at(finals, RACING, index), finals.error_rates[index]
+        if seeds[0, index] and seeds[0, 0]:
+            fewer = int(min(seeds[0, index], seeds[0, 0]))
+            tail, claimed, weights = _tail(rate, most, fewer), bool(finals.better[0, index]), finals.contrast(index, 0)
+            looked = fewer >= min(levels(rate, most))
+            found.append((index, seeds, _estimate(finals, weights, seeds, tail, claimed, looked)))
+    errors = [max(each.error, 1e-12) for _, _, each in found]
+    effects = [each.effect for _, _, each in found]
+    shrunken = shrink(effects, errors, centre=0.0).estimates.tolist() if found else []
+    return tuple(
+        Comparison(
+            title=titles[index],
+            outcome=_outcome(bool(finals.better[0, index]), each),
+            score=float(tables.rows(index, int(seeds[0, index])).mean()),
+            effect=each.effect,
+            low=each.low,
+            high=each.high,
+            level=1 - 2 * each.tail,
+            standard_error=each.error,
+            freedom=each.freedom,
+            p_value=each.p_value,
+            adjusted_p_value=min(1.0, each.p_value / each.tail * finals.settings.error_rate),
+            shrunken=float(expected),
+            seed_error=each.seed_error,
+            bootstrap=bootstrap_interval(
+                tables.rows(index, int(seeds[0, index])) - tables.rows(0, int(seeds[0, 0])),
+                generator,
+                resamples=resamples,
+            ),
+            seeds=int(seeds[0, index]),
         )
-    if shape is not None and table.shape != shape:
-        raise ValueError(f"The scores of {title!r} must cover the problems and seeds of SFT {shape}, not {table.shape}")
-    return table
+        for (index, seeds, each), expected in zip(found, shrunken, strict=True)
+    )
+
+
+def _outcome(claimed: bool, found: _Estimate) -> Outcome:
+    if claimed:
+        return Outcome.BETTER
+    return Outcome.WORSE if found.high < 0 else Outcome.SAME
+
+
+def _rivalry(finals: Finals, titles: Sequence[str]) -> Rivalry | None:
+    """The second answer; without a winner, of the design that leads. None where there is no published objective."""
+    rival, count = finals.line.published, finals.line.candidates
+    if rival is None or not finals.line.designs or not finals.seeds[0, rival]:
+        return None
+    winner = int(finals.winner[0])
+    means = finals.evidence.runs(finals.seeds).means[0, :count]
+    who = winner if winner in finals.line.designs else max(finals.line.designs, key=lambda each: means[each])
+    seeds = _at(finals, PUBLISHED, rival)
+    fewer = int(min(seeds[0, who], seeds[0, rival]))
+    tail = _tail(finals.published_rate(who), finals.settings.seeds, fewer)
+    settled = int(finals.against_published[0]) == CLAIMED
+    looked = fewer >= min(levels(finals.published_rate(who), finals.settings.seeds))
+    each = _estimate(finals, finals.contrast(who, rival), seeds, tail, settled, looked)
+    return Rivalry(titles[who], titles[rival], settled, each.effect, each.low, each.high, 1 - 2 * tail, fewer)
+
+
+def _lasting(finals: Finals, titles: Sequence[str]) -> list[Lasting]:
+    """The third answer, for each rival; nothing where it was not asked or no longer run is there."""
+    winner, count, found = int(finals.winner[0]), finals.line.candidates, []
+    for place, rival in enumerate((0, finals.line.published)):
+        if rival is None or int(finals.trend[0, place]) == NOT_ASKED:
+            continue
+        seeds = int(min(finals.seeds[0, count + winner], finals.seeds[0, count + rival]))
+        if not seeds:
+            continue
+        rate = float(finals.trend_rates()[0]) / 2
+        tail = _tail(rate, finals.settings.longer_seeds, seeds, FIRST_LONG_LOOK)
+        trend = TRENDS.get(int(finals.trend[0, place]), Trend.UNKNOWN)
+        looked = seeds >= min(FIRST_LONG_LOOK, finals.settings.longer_seeds)
+        change = _estimate(finals, finals.change(winner, rival), finals.seeds, tail, trend is Trend.GROWS, looked)
+        shorter = float(finals.lead(finals.contrast(winner, rival)).effect[0])
+        found.append(
+            Lasting(
+                titles[rival],
+                trend,
+                shorter,
+                shorter + change.effect,
+                change.effect,
+                change.low,
+                change.high,
+                1 - 2 * tail,
+                seeds,
+            )
+        )
+    return found

@@ -76,7 +76,9 @@ def _demonstrations(wish: Wish, model: ModelSettings, base: Path) -> tuple[DataF
     columns = demonstration_columns(first, wish.data, title)
     used, unread = shape_of(first[0], columns)
     settings = DataSettings(path=title, **(said | columns))
-    read, tokenizer, template, plain = read_rows(settings, base), load_tokenizer(model, base), None, {}
+    read, tokenizer = read_rows(settings, base), load_tokenizer(model, base)
+    plain: dict[str, Any] = {}
+    template: str | None = None
     if not tokenizer.chat_template:
         plain, template = settings_without_template(read, used)
     if template is not None:

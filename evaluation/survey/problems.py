@@ -71,16 +71,16 @@ def problem_facts(
     few = EvaluationSettings(tasks=tuple(TaskSettings(**task) for task in tasks), problems=FEWEST * len(tasks))
     both = few.model_copy(update={"report_problems": few.problems})
     try:
-        counts, halves = load_problems(both, base, 0, training, style).counts, ("search", "report")
+        counts, report = load_problems(both, base, 0, training, style).counts, MOST
     except UserError:  # too few for two halves, or a fault that the next line raises again
-        counts, halves = load_problems(few, base, 0, training, style).counts, ("search",)
+        counts, report = load_problems(few, base, 0, training, style).counts, 0
     fewest = {
         half: min(
             MOST if task.source == "gym" else getattr(each, half) for task, each in zip(few.tasks, counts, strict=True)
         )
-        for half in halves
+        for half in ("search", "report")
     }
-    search, report = (min(MOST, len(tasks) * fewest.get(half, 0)) for half in ("search", "report"))
+    search, report = (min(most, len(tasks) * fewest[half]) for half, most in (("search", MOST), ("report", report)))
     asked = few.model_copy(update={"problems": search, "report_problems": report})
     splits = load_problems(asked, base, 0, training, style)
     prompts = (encode(tokenizer, render(tokenizer, each), chat=each.chat) for each in (*splits.search, *splits.report))

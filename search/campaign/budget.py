@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from ..confirmation.candidates import candidates
 from ..launchers.choose import engines
 from ..loop.budget import AROUND_SECONDS, Cost, confirmation_cost, is_confirmed
-from ..loop.confirm import candidates, confirmation_config, is_concluded
+from ..loop.confirm import confirmation_config, is_concluded
 from ..store.history import TrialRecord
 from ..study.config import StudyConfig
 from ..study.config_file import FOLDER_FILE, read_folder
@@ -103,7 +104,7 @@ def due_confirmation(config: StudyConfig, records: Sequence[TrialRecord] | None 
         return None
     confirmation = confirmation_config(config, chosen)
     done = sum(record.finished for record in records_of(confirmation))
-    return replace(cost, runs=cost.runs - done)
+    return replace(cost, runs=max(1, cost.runs - done))
 
 
 def _search_hours(config: StudyConfig) -> float:

@@ -19,7 +19,7 @@ from ..report.sheets import Sheets
 from ..report.write import check_out, describe, write_pages, write_report
 from ..study.campaign_config import Campaign, is_single
 from ..study.files import require_writable
-from ..terminal.tables import decisive
+from ..terminal.verdict import decisive
 from .pairs import PairData, compared, facts, gaps, gather_campaign, verdict
 
 INDEX = "index.html"

@@ -11,10 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from ...spaces.errors import UserError
+from ..confirmation.candidates import candidates
+from ..confirmation.power import planned
+from ..confirmation.race import line_of
+from ..export.tracking import track_verdict
 from ..launchers.choose import engines
-from ..loop.budget import Budget, confirmation_cost, is_confirmed, parse_until
+from ..loop.budget import Budget, confirmation_cost, is_confirmed, parse_until, seconds_each
 from ..loop.by_hand import rerun
-from ..loop.confirm import candidates, conclude, confirmation_config
+from ..loop.confirm import conclude, confirmation_config
 from ..loop.seen import note_seen
 from ..loop.summary import Summary, stopped_sentence
 from ..loop.supervisor import join_study, run_study
@@ -26,7 +30,8 @@ from ..study.events import Listener
 from ..study.files import require_writable
 from ..terminal.progress import ProgressDisplay
 from ..terminal.status import show_front
-from ..terminal.tables import confirmation_sentence, confirmation_table, trials_table, winner_sentence
+from ..terminal.tables import trials_table, winner_sentence
+from ..terminal.verdict import show_verdict
 from ..tracking.address import study_place, tracking_uri
 from ..tracking.mlflow import MlflowTracking
 
@@ -131,26 +136,33 @@ def confirm_study(
     deadline: datetime | None = None,
     hours: float | None = None,
 ) -> dict[str, Any] | None:
-    """Retrain the best designs and plain SFT with fresh seeds, score them on the report problems, say what holds."""
+    """Race candidates with fresh seeds on the report problems, say what holds. None when it was stopped before."""
     search = searched(config)
     search.refuse_changes("a confirmation")
-    chosen = candidates(config, load_history(config))
-    confirmation = confirmation_config(config, chosen, search)
+    records = load_history(config)
+    chosen = candidates(config, records)
+    plan = planned(config, records, line_of(chosen))
+    confirmation = confirmation_config(config, chosen, search, plan.settings)
     note_seen(config, confirmation)
     with suppress(UserError):  # it was never begun
         rerun(confirmation)
-    names, seeds = ", ".join(candidate.title for candidate in chosen), config.confirmation.seeds
-    console.print(f"Confirming with {seeds} fresh seeds on untouched problems: {names}", soft_wrap=True, markup=False)
+    names = ", ".join(candidate.title for candidate in chosen)
+    console.print(f"Confirming with fresh seeds on untouched problems: {names}", soft_wrap=True, markup=False)
+    for line in plan.lines(seconds_each(config, records), workers):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     heard = listeners(confirmation, console)
     summary = run_study(confirmation, heard, workers=workers, until=deadline, hours=hours)
+    retention = config.evaluation.retention
+    limit = None if retention is None else retention.limit
     if summary.state != "finished":
         why = "was stopped" if summary.ended == "signal" else "had no time to end"
         console.print(f"The confirmation {why}; `qtarget confirm` goes on with it.")
+        with suppress(UserError):  # too little is trained to say anything
+            show_verdict(conclude(confirmation, limit), console)
         return None
-    retention = config.evaluation.retention
-    verdict = conclude(confirmation, None if retention is None else retention.limit)
-    console.print(confirmation_table(verdict))
-    console.print(confirmation_sentence(verdict), soft_wrap=True, style="bold")
+    verdict = conclude(confirmation, limit)
+    show_verdict(verdict, console)
+    track_verdict(config, verdict)
     _report(config, console, in_time=deadline is None)
     return verdict
 

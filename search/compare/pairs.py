@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ...spaces.errors import UserError
 from ...spaces.identity import canonical_id
-from ..loop.confirm import problem_scores, stored_verdict
+from ..confirmation.race import problem_scores
+from ..loop.confirm import stored_verdict
 from ..store.history import TrialRecord, load_history
 from ..store.study import searched
 from ..study.campaign_config import load_campaign

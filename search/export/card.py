@@ -91,6 +91,7 @@ def _verdict(winner: Winner) -> str:
         f"**{outcome[0].upper()}{outcome[1:]}**: {100 * found['effect']:+.1f} points [{low:+.1f}, {high:+.1f}] over "
         f"{found['seeds']} fresh seeds and {found['problems']} problems that no trial had seen (corrected p "
         f"{found['adjusted_p_value']:.2g}); expect {100 * found['shrunken']:+.1f} of a repetition."
+        + "".join(f"\n\n{sentence}" for sentence in found["answers"][1:])
     )
 
 

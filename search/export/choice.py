@@ -9,10 +9,12 @@ from typing import Any
 from ...spaces.errors import UserError
 from ...spaces.target import TargetSpec
 from ...trainers.settings import TrainingSettings
-from ..loop.confirm import SFT, stored_verdict
+from ..confirmation.candidates import SFT
+from ..loop.confirm import stored_verdict
 from ..store.history import TrialRecord, best
 from ..study.config import StudyConfig
 from ..study.files import read_json
+from ..terminal.verdict import answers
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def _refusal(verdict: Mapping[str, Any] | None) -> str:
 def _confirmed(config: StudyConfig, records: list[TrialRecord], verdict: Mapping[str, Any], top: TrialRecord) -> Winner:
     title = verdict["winner"]
     candidate = next(each for each in verdict["candidates"] if each["title"] == title)
-    numbers = [record for record in records if title.startswith(f"trial {record.number}: ")]
+    trial = candidate.get("trial")
+    numbers = [each for each in records if each.number == trial or title.startswith(f"trial {each.number}: ")]
     return Winner(
         title=title,
         target=TargetSpec.model_validate(candidate["target"]),
@@ -88,11 +91,14 @@ def _comparison(verdict: Mapping[str, Any] | None, title: str) -> Mapping[str, A
     if verdict is None:
         return None
     found = next((each for each in verdict["comparisons"] if each["title"] == title), None)
-    return None if found is None else {**found, "problems": verdict["problems"], "seeds": verdict["seeds"]}
+    if found is None:
+        return None
+    asked = {name: verdict[name] for name in ("problems", "against_published", "lasting", "undecided")}
+    return {**found, **asked, "answers": answers(verdict)}
 
 
 def _training(config: StudyConfig, searched: Mapping[str, Any]) -> TrainingSettings:
-    return TrainingSettings.model_validate({**config.training.model_dump(), **searched})
+    return config.training.with_knobs(searched)
 
 
 def spec_of(config: StudyConfig, winner: Winner) -> dict[str, Any]:

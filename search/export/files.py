@@ -16,7 +16,6 @@ from ... import __version__
 from ...spaces import presets
 from ...spaces.identity import canonical_id, spec_id
 from ...spaces.target import TargetSpec
-from ...trainers.settings import TrainingSettings
 from ..store.history import TrialRecord
 from ..study.config import StudyConfig
 from ..study.files import write_atomic, write_json
@@ -85,7 +84,7 @@ def write_files(
     note = winner_sentence(winner.best_search, sft)
     write_atomic(folder / FILE, render(content, f"{winner.title}: the target of study {config.study}.", note))
     if sft is not None:
-        training = TrainingSettings.model_validate({**config.training.model_dump(), **sft.training})
+        training = config.training.with_knobs(sft.training)
         plain = content.model_copy(update={"target": presets.get("sft"), "training": training})
         write_atomic(folder / SFT_FILE, render(plain, "Plain SFT at its best learning rate, to compare with."))
     write_atomic(folder / "target_loss.py", loss_source(winner.target))

@@ -1,13 +1,15 @@
-"""An export in MLflow: its files as artifacts of the study's run, and a registered model with an alias."""
+"""What comes after a search, in MLflow: a verdict in the study's run, an export's files, a registered model."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..store.study import stored_identity
 from ..study.config import StudyConfig
+from ..terminal.verdict import confirmation_sentence, decisive
 from ..tracking.address import run_key, study_place, tracking_uri
 from ..tracking.connection import artifact_root, connect
 from .choice import Winner
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FOLDER = "export"
+TAG_LENGTH = 5000
+"""MLflow's limit for a tag's text."""
 CONFIRMED, UNCONFIRMED = "confirmed", "unconfirmed"
 
 
@@ -32,6 +36,34 @@ def track_export(config: StudyConfig, winner: Winner, directory: Path) -> dict[s
     except Exception as error:
         log.warning("MLflow did not take the export (%s: %s); its files are complete", type(error).__name__, error)
         return {"logged": False, "why": f"{type(error).__name__}: {error}"}
+
+
+def track_verdict(config: StudyConfig, verdict: Mapping[str, Any]) -> bool:
+    """Log a confirmation's answers in the study's run; whether the store took them. One that is down never fails."""
+    if config.tracking.uri == "none":
+        return False
+    try:
+        client = connect(tracking_uri(config), config.study_folder)
+        run = study_run(client, config)
+        client.set_tag(run, "qtarget.verdict", confirmation_sentence(verdict)[:TAG_LENGTH])
+        for name, value in verdict_metrics(verdict).items():
+            client.log_metric(run, name, value)
+        client.log_dict(run, dict(verdict), "confirmation.json")
+    except Exception as error:
+        log.warning(
+            "MLflow did not take the verdict (%s: %s); it is in the study's folder", type(error).__name__, error
+        )
+        return False
+    return True
+
+
+def verdict_metrics(verdict: Mapping[str, Any]) -> dict[str, float]:
+    """The leads of a verdict, as score differences."""
+    rival, lasting = verdict["against_published"], verdict["lasting"]
+    found = {"confirmed_lead_over_sft": float(decisive(verdict)["effect"])}
+    if rival is not None:
+        found["confirmed_lead_over_published"] = float(rival["effect"])
+    return found | {f"lead_change_longer_{each['rival'].split()[0]}": float(each["change"]) for each in lasting}
 
 
 def study_run(client: MlflowClient, config: StudyConfig) -> str:

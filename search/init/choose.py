@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...evaluation.survey.facts import ProblemFacts, Survey
+from ...spaces.errors import UserError
 from ..terminal.check import spoken_time as in_hours
 from .costs import ROOM, Plan, fits, memory_bytes, quantile, trial_seconds
 
@@ -141,6 +142,12 @@ def _data(chosen: Choices, found: Survey, named: Named, plan: Plan) -> None:
     longest, total = max(data.lengths), sum(data.lengths.values())
     left = sum(count for length, count in data.lengths.items() if length > plan.max_length)
     reason = f"tokens; the longest has {longest}, half have at most {quantile(data.lengths, 0.5)}"
+    if left == total:
+        raise UserError(
+            f"a demonstration must fit the model's {found.model.positions} positions, but the shortest of {total} has "
+            f"{min(data.lengths)} tokens; shorten them, or take another model",
+            field="data.max_length",
+        )
     if left:
         reason += f": {left} of {total} are left out"
     chosen.take("data.max_length", plan.max_length, reason)

@@ -8,6 +8,7 @@ confirm.py     confirmation: the best designs and plain SFT, retrained with fres
 log.py         run.log in the study's folder: what happened and when, whatever becomes of the terminal
 plan.py        from a claimed slot to its trial: baselines as they were published, everything else from the sampler
 seen.py        which problems trials have answered, so that a confirmation asks others
+rivals.py      plain SFT and the published objectives, tuned over the same training knobs as the designs
 signals.py     signals as something to wait on: the first asks for a clean stop, the same one again for a quick one
 summary.py     how a call of `run_study` ended, and how each slot did
 supervisor.py  one `qtarget run`: create or resume the study, keep its engines busy until no slot is left

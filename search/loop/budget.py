@@ -11,10 +11,12 @@ from datetime import datetime, time, timedelta
 from typing import Literal
 
 from ...spaces.errors import UserError
+from ..confirmation.candidates import candidates
+from ..confirmation.power import planned
+from ..confirmation.race import line_of
 from ..store.history import TrialRecord
 from ..study.config import StudyConfig
 from ..study.trial import TrialFolder
-from .confirm import candidates
 
 log = logging.getLogger(__name__)
 MARGIN = 1.25
@@ -41,6 +43,7 @@ class Cost:
     """What a confirmation will take."""
 
     runs: int
+    """In trainings of the search's length: the mean over confirmations that find the lead they look for."""
     seconds_each: float
 
     @property
@@ -66,8 +69,14 @@ def confirmation_cost(config: StudyConfig, records: Sequence[TrialRecord]) -> Co
         chosen = candidates(config, records)
     except UserError:
         return None
+    seconds = seconds_each(config, records)
+    return None if seconds is None else Cost(math.ceil(planned(config, records, line_of(chosen)).cost), seconds)
+
+
+def seconds_each(config: StudyConfig, records: Sequence[TrialRecord]) -> float | None:
+    """Wall time of a training and its scoring on the report problems, as a slow trial took it; None while unknown."""
     seconds = sorted(_run_seconds(config, each) for each in records if each.state == "complete" and _trained(each))
-    return Cost(len(chosen) * config.confirmation.seeds, seconds[(3 * len(seconds)) // 4]) if seconds else None
+    return seconds[(3 * len(seconds)) // 4] if seconds else None
 
 
 def _trained(record: TrialRecord) -> bool:

@@ -135,7 +135,7 @@ def _slot(config: StudyConfig, design: Design) -> tuple[Slot, str]:
     _refuse_needs(config, target)
     check_names(design.training, "training")
     check_searched(dict(design.training), config.training, "training")
-    training = {name: getattr(config.training, name) for name in config.space.training_knobs} | design.training
+    training = {name: config.training.knob(name) for name in config.space.training_knobs} | design.training
     parameters = config.space.parameters(Point(target, training))
     facts = {ADDED: True, "target": target.model_dump(mode="json"), "training": training}
     facts |= {"baseline": design.preset} if design.preset else {}

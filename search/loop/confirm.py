@@ -1,90 +1,46 @@
-"""Confirmation: the best designs and plain SFT, retrained with fresh seeds, scored on problems that no trial has seen.
+"""Confirmation: candidates retrained with fresh seeds, scored on problems that no trial has seen.
 
 A confirmation is a study of its own, without a sampler, in the folder `confirmation-<id>` of the study it belongs to:
-it runs, resumes and is tracked like one. The id comes from its candidates, so another winner is another confirmation.
+it runs, resumes and is tracked like one. The id comes from its candidates and from what it is asked, so another winner
+is another confirmation. Its race is settled when it begins.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...evaluation.statistics.confirmation import Confirmation, Outcome, confirm
-from ...spaces import presets
+from ...evaluation.statistics.confirmation import Confirmation, Outcome
+from ...evaluation.statistics.settings import FinalsSettings
 from ...spaces.errors import UserError
-from ...spaces.identity import canonical_id, content_id, derive_seed
-from ..store.history import TrialRecord, load_history, plain_sft
+from ...spaces.identity import content_id
+from ..confirmation.candidates import no_rival
+from ..confirmation.race import verdict_of
+from ..store.history import load_history
 from ..store.study import Searched
-from ..study.config import Candidate, ConfirmedSearch, StudyConfig
-from ..study.config_file import with_kept_date
+from ..study.config import Candidate, ConfirmationSettings, ConfirmedSearch, StudyConfig
+from ..study.config_file import read_folder, with_kept_date
 from ..study.files import read_json, write_json
-from ..study.folder_file import named
+from ..study.folder_file import FOLDER_FILE, named
 from .seen import refuse_seen
 
 VERDICT_FILE = "confirmation.json"
-SFT = "sft"
-
-
-def candidates(config: StudyConfig, records: Sequence[TrialRecord]) -> tuple[Candidate, ...]:
-    """Plain SFT at its best learning rate, the best other designs, and Target-SFT's default where there is a teacher.
-
-    Raises UserError when there is nothing to compare, or nothing to compare with.
-    """
-    sft = plain_sft(records)
-    if sft is None:
-        raise UserError(
-            "a confirmation needs plain SFT to compare with, but no trial of the baseline `sft` is complete; "
-            "add it to `baselines`, or run the study on",
-            field="baselines",
-        )
-    found = [_candidate(sft, SFT), *_best_others(records, config.confirmation.designs)]
-    published = _published_target_sft(config, records)
-    known = {canonical_id(candidate.target) for candidate in found}
-    if published is not None and canonical_id(published.target) not in known:
-        found.append(published)
-    if len(found) == 1:
-        raise UserError("a confirmation needs a complete trial beside plain SFT, but there is none; run the study on")
-    return tuple(found)
-
-
-def _best_others(records: Sequence[TrialRecord], count: int) -> list[Candidate]:
-    """The best designs that are not plain SFT, each once, best first."""
-    complete = [record for record in records if record.state == "complete" and record.target is not None]
-    ranked = sorted(complete, key=lambda record: (-(record.score or 0.0), record.number))
-    sft = canonical_id(presets.get("sft"))
-    once: dict[str, Candidate] = {}
-    for record in ranked:
-        assert record.target is not None
-        if (name := canonical_id(record.target)) != sft:
-            once.setdefault(name, _candidate(record, f"trial {record.number}: {record.title}"))
-    return list(once.values())[:count]
-
-
-def _published_target_sft(config: StudyConfig, records: Sequence[TrialRecord]) -> Candidate | None:
-    target = presets.get("target_sft")
-    if not target.needs <= config.inputs:
-        return None
-    tried = [record for record in records if record.target == target]
-    same = [record for record in tried if record.state == "complete"]
-    if not same and any(record.state == "infeasible" for record in tried):
-        return None  # it must not win: it forgets more than the study allows, or cannot be trained here
-    best = max(same, key=lambda record: record.score or 0.0, default=None)
-    return Candidate(title="target_sft", target=target, training=dict(best.training) if best else {})
-
-
-def _candidate(record: TrialRecord, title: str) -> Candidate:
-    assert record.target is not None
-    return Candidate(title=title, target=record.target, training=dict(record.training))
+NOT_ASKED = {"against_published": None, "lasting": (), "undecided": (), "no_rival": None, "longer": None}
+"""What a verdict of before says of questions that were not asked then."""
 
 
 def confirmation_config(
-    config: StudyConfig, chosen: tuple[Candidate, ...], search: Searched | None = None
+    config: StudyConfig,
+    chosen: tuple[Candidate, ...],
+    search: Searched | None = None,
+    race: FinalsSettings | None = None,
 ) -> StudyConfig:
-    """The confirmation as a study file; `search`: what it is held against.
+    """The confirmation as a study file; `search`: what it is held against, `race`: as planned.
+
+    One that has begun keeps the race that it began with.
 
     Raises UserError when no problems are asked for.
     """
@@ -95,22 +51,25 @@ def confirmation_config(
             "which are taken from what no trial has seen",
             field="evaluation.report_problems",
         )
-    name = _name(chosen)
-    confirms = None
+    name, confirms = _name(config, chosen), None
     if search is not None and search.fingerprints:
         kept = search.config.evaluation.report_problems
         confirms = ConfirmedSearch(fingerprints=dict(search.fingerprints), report_problems=kept)
         name = name if kept == asked else f"{name}-{asked}"
-    settings = config.search.model_copy(update={"trials": len(chosen) * config.confirmation.seeds, "pruner": "none"})
+    folder = config.study_folder / f"confirmation-{name}"
+    if (folder / FOLDER_FILE).is_file():
+        race = read_folder(folder).race or race
+    settings = config.search.model_copy(update={"pruner": "none"})
     evaluation: dict[str, Any] = {"racing": None}  # every replicate answers every problem
     if (retention := config.evaluation.retention) is not None:
         evaluation["retention"] = retention.model_copy(update={"role": "report", "limit": None})
     changes = {
         "study": f"{config.study}.confirmation-{name}",
-        "folder": named(config.study_folder / f"confirmation-{name}", config.base_folder),
+        "folder": named(folder, config.base_folder),
         "baselines": (),
         "candidates": chosen,
         "confirms": confirms,
+        "race": race or usual_race(config.confirmation),
         "search": settings,
         "evaluation": config.evaluation.model_copy(update=evaluation),
         "date": with_kept_date(config).date,
@@ -118,34 +77,41 @@ def confirmation_config(
     return config.model_copy(update=changes)
 
 
-def _name(chosen: Sequence[Candidate]) -> str:
-    return content_id([candidate.model_dump(mode="json") for candidate in chosen])[:8]
+def usual_race(asked: ConfirmationSettings) -> FinalsSettings:
+    """A race that was not planned: what the study's file says, and defaults."""
+    limits = {"longer": asked.longer, "longer_seeds": asked.longer_seeds}
+    return FinalsSettings.model_validate(limits | ({} if asked.seeds is None else {"seeds": asked.seeds}))
+
+
+def _name(config: StudyConfig, chosen: Sequence[Candidate]) -> str:
+    asked = config.confirmation.model_dump(mode="json", exclude={"automatic", "designs"})
+    return content_id([[candidate.model_dump(mode="json") for candidate in chosen], asked])[:8]
 
 
 def is_concluded(config: StudyConfig, chosen: Sequence[Candidate]) -> bool:
-    """Whether these designs were confirmed on as many problems as the study asks for."""
-    found = (
-        read_json(file) or {} for file in config.study_folder.glob(f"confirmation-{_name(chosen)}*/{VERDICT_FILE}")
-    )
-    return any(verdict.get("problems") == config.evaluation.report_problems for verdict in found)
+    """Whether these designs were confirmed on as many problems as the study asks for, with nothing left open."""
+    files = config.study_folder.glob(f"confirmation-{_name(config, chosen)}*/{VERDICT_FILE}")
+    found = [read_json(file) or {} for file in files]
+    asked = config.evaluation.report_problems
+    return any(each.get("problems") == asked and not each.get("undecided") for each in found)
 
 
 def conclude(config: StudyConfig, limit: float | None = None) -> dict[str, Any]:
-    """Decide a finished confirmation from its trial folders, write the verdict beside them, and return it.
+    """Decide a confirmation from its trial folders, write the verdict beside them, and return it.
 
+    Of one that was cut it says what is decided and what is not; nothing is written before there is a winner.
     `limit`: the most that the study allows a design to forget; one that forgets more over the fresh seeds wins only
     where no other is better than plain SFT.
     """
     refuse_seen(config.study_folder)
-    scores = replicate_scores(config)
-    titles = [candidate.title for candidate in config.candidates if candidate.title != SFT]
-    generator = np.random.default_rng(derive_seed("confirmation", config.study))
-    found: Confirmation = confirm(scores[SFT], {title: scores[title] for title in titles}, generator)
-    described = _described(config, scores)
+    found = verdict_of(config, load_history(config))
+    described = _described(config, found)
     winner = winner_within(found, described, limit)
     verdict = {"study": config.study, "candidates": described, **found.as_dict(), "winner": winner, "limit": limit}
+    verdict |= {"no_rival": no_rival(config.candidates), "longer": config.race.longer if config.race else None}
     verdict["order"] = _next_order(config.study_folder)
-    write_json(config.study_folder / VERDICT_FILE, verdict)
+    if winner is not None or not found.undecided:
+        write_json(config.study_folder / VERDICT_FILE, verdict)
     return verdict
 
 
@@ -168,45 +134,20 @@ def retained(config: StudyConfig) -> dict[str, dict[str, float]]:
     """Mean over seeds of what each candidate kept and forgot; empty for a study that does not measure it."""
     kept: dict[str, list[Mapping[str, Any]]] = {}
     for record in load_history(config):
-        if record.retention is not None:
-            kept.setdefault(record.title, []).append(record.retention)
+        if record.retention is not None and record.longer is None:
+            kept.setdefault(record.candidate or record.title, []).append(record.retention)
     return {
         title: {name: float(np.mean([each[name] for each in found])) for name in ("value", "forgotten")}
         for title, found in kept.items()
     }
 
 
-def replicate_scores(config: StudyConfig) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-    """Average@k of every problem under every seed: title to an array (problems, seeds), problems in one order."""
-    records = load_history(config)
-    unfinished = [record.number for record in records if record.state != "complete"]
-    if unfinished:
-        raise UserError(f"a confirmation needs all its trials, but {unfinished} are not complete; run it again")
-    columns: dict[str, list[dict[str, float]]] = {}
-    for record in records:
-        columns.setdefault(record.title, []).append(problem_scores(record.folder / "items.jsonl"))
-    order = sorted(columns[SFT][0])
-    return {
-        title: np.array([[column[problem] for column in seeds] for problem in order])
-        for title, seeds in columns.items()
-    }
-
-
-def problem_scores(items: Path) -> dict[str, float]:
-    """Share of correct samples of each problem in an items file."""
-    verdicts: dict[str, list[bool]] = {}
-    for line in items.read_text("utf-8").splitlines():
-        item = json.loads(line)
-        verdicts.setdefault(item["problem"], []).append(item["verdict"] == "correct")
-    return {problem: sum(correct) / len(correct) for problem, correct in verdicts.items()}
-
-
-def _described(config: StudyConfig, scores: dict[str, Any]) -> list[dict[str, Any]]:
-    kept = retained(config)
+def _described(config: StudyConfig, found: Confirmation) -> list[dict[str, Any]]:
+    kept, scores = retained(config), {each.title: each.score for each in found.comparisons}
     return [
         {
             **candidate.model_dump(mode="json"),
-            "score": float(scores[candidate.title].mean()),
+            "score": found.sft_score if candidate.role == "sft" else scores.get(candidate.title),
             "retention": kept.get(candidate.title),
         }
         for candidate in config.candidates
@@ -221,12 +162,16 @@ def stored_verdict(config: StudyConfig) -> dict[str, Any] | None:
 
 
 def within_scores(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """A verdict whose intervals end where a difference of two scores must."""
+    """A verdict whose intervals end where a difference of two scores must, in today's form.
+
+    Verdicts of before compared every design with plain SFT over the same seeds, and asked nothing else.
+    """
+    before = {"seeds": verdict.get("seeds")}
     comparisons = [
-        {**each, "low": max(-1.0, float(each["low"])), "high": min(1.0, float(each["high"]))}
+        {**before, **each, "low": max(-1.0, float(each["low"])), "high": min(1.0, float(each["high"]))}
         for each in verdict["comparisons"]
     ]
-    return {**verdict, "comparisons": comparisons}
+    return {**NOT_ASKED, **verdict, "comparisons": comparisons}
 
 
 def verdict_files(folder: Path) -> list[Path]:

@@ -1,8 +1,14 @@
-"""From a claimed slot to its trial: baselines as they were published, everything else from the sampler."""
+"""From a claimed slot to its trial: baselines as they were published, everything else from the sampler.
+
+A search's queue holds, in this order: the baselines, the best designs of earlier studies, and then slots that the
+sampler fills. Among these stand, at places that depend on nothing but their number, slots that tune the baselines
+(`rivals.py`) and repetitions of plain SFT with other seeds, which say how far runs of one design differ.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +16,16 @@ from ...spaces import TargetSpec
 from ...spaces.errors import UserError
 from ...spaces.identity import canonical_id, derive_seed
 from ...spaces.search_space import Point
-from ...trainers.settings import TrainingSettings
 from ..store.prior import EarlierDesign, Prior
 from ..store.queue import Claim
 from ..store.sampling import Chooser
-from ..store.slots import Slot, fixed_parameters
-from ..study.config import BaselineSettings, Candidate, StudyConfig
+from ..store.slots import RIVAL, Slot, fixed_parameters
+from ..study.config import BaselineSettings, StudyConfig
 from ..study.trial import Rung, TrialSpec
+from .budget import is_confirmed
+
+REPEAT_EVERY = 5
+"""Slots after the baselines of which one repeats plain SFT, as long as there are repetitions left."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +38,16 @@ class Planned:
 
 
 def first_slots(config: StudyConfig, prior: Prior | None = None) -> list[Slot]:
-    """The baselines and the best designs of earlier studies, or every candidate with every fresh seed.
+    """The slots of a search in the order of its queue; a confirmation asks for its own as it goes.
 
     A baseline that is a point of the searched space is enqueued as its parameters: the sampler learns from it.
     """
-    if config.candidates:
-        seeds = range(config.confirmation.seeds)
-        return [_replicate(candidate, seed) for seed in seeds for candidate in config.candidates]
     earlier = prior.designs if prior is not None else ()
-    first = [*(_slot(config, baseline) for baseline in config.baseline_settings()), *map(_earlier_slot, earlier)]
-    return [*first, *_starts(config, (config.search.trials - len(first)) // 2)]
+    settled = [*(_slot(config, baseline) for baseline in config.baseline_settings()), *map(_earlier_slot, earlier)]
+    settled += _starts(config, (config.search.trials - len(settled)) // 2)
+    repeats = _repeats(config)
+    rest = [_open_slot(config, repeats, index) for index in range(config.search.trials - len(settled))]
+    return [*settled, *rest]
 
 
 def _starts(config: StudyConfig, most: int) -> list[Slot]:
@@ -47,7 +56,7 @@ def _starts(config: StudyConfig, most: int) -> list[Slot]:
     They leave the sampler half of the trials: the rest of a family is found from where its authors stand.
     """
     known = {canonical_id(baseline.target()) for baseline in config.baseline_settings()}
-    training = {name: getattr(config.training, name) for name in config.space.training_knobs}
+    training = {name: config.training.knob(name) for name in config.space.training_knobs}
     slots = []
     for name, target in config.space.starts(config.inputs).items():
         parameters = config.space.parameters(Point(target, training))
@@ -57,9 +66,31 @@ def _starts(config: StudyConfig, most: int) -> list[Slot]:
     return slots[: max(0, most)]
 
 
+def _repeats(config: StudyConfig) -> list[Slot]:
+    """Plain SFT as its baseline has it, with other seeds; none where nothing is confirmed, or SFT is no baseline."""
+    sft = next((each for each in config.baseline_settings() if each.preset == "sft"), None)
+    if sft is None or not is_confirmed(config):
+        return []
+    first = _slot(config, sft).attributes
+    facts = {"target": first["target"], "training": first["training"]}
+    return [
+        Slot(attributes={**facts, "title": f"sft, seed {each + 1}", "repeat": each})
+        for each in range(1, config.search.repeats + 1)
+    ]
+
+
+def _open_slot(config: StudyConfig, repeats: Sequence[Slot], index: int) -> Slot:
+    """Slot `index` of those after the settled ones."""
+    place, share = divmod(index, REPEAT_EVERY), config.search.rivals
+    if place[1] == REPEAT_EVERY - 1 and place[0] < len(repeats):
+        return repeats[place[0]]
+    is_rivals = math.floor((index + 1) * share + 1e-9) > math.floor(index * share + 1e-9)
+    return Slot(attributes={RIVAL: True}) if is_rivals else Slot()
+
+
 def _slot(config: StudyConfig, baseline: BaselineSettings) -> Slot:
     target = baseline.target()
-    training = {name: getattr(config.training, name) for name in config.space.training_knobs} | baseline.training
+    training = {name: config.training.knob(name) for name in config.space.training_knobs} | baseline.training
     parameters = config.space.parameters(Point(target, training))
     attributes = {
         "baseline": baseline.preset,
@@ -79,11 +110,6 @@ def _earlier_slot(design: EarlierDesign) -> Slot:
     return Slot(design.parameters or {}, attributes)
 
 
-def _replicate(candidate: Candidate, seed: int) -> Slot:
-    facts = {"title": candidate.title, "target": candidate.target.model_dump(mode="json"), "replicate": seed}
-    return Slot(attributes={**facts, "training": dict(candidate.training)})
-
-
 class Planner:
     """Makes the trial of a claim; everything but target and training knobs is the same for all trials of a study."""
 
@@ -99,13 +125,13 @@ class Planner:
         config = self._config
         spec = TrialSpec(
             target=target,
-            training=TrainingSettings.model_validate({**config.training.model_dump(), **training}),
+            training=config.training.with_knobs(training),
             model=config.model,
             teacher=config.teacher if "teacher" in target.needs else None,
             data=config.data,
             evaluation=config.evaluation,
             fingerprints=self._fingerprints,
-            **self._role(claim.attributes.get("replicate")),
+            **self._role(claim.attributes),
         )
         title = str(claim.attributes.get("title") or claim.attributes.get("baseline") or target.title())
         facts = {
@@ -117,12 +143,14 @@ class Planner:
         }
         return Planned(spec, title, facts)
 
-    def _role(self, replicate: int | None) -> dict[str, Any]:
-        """A trial of the search shares its seed with all others; a replicate of a confirmation has a fresh one."""
+    def _role(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """A trial of the search shares its seed with all others; repetitions and replicates have fresh ones."""
         seed = self._config.search.seed
-        if replicate is None:
-            return {"seed": derive_seed("study", seed), "rungs": self._rungs}
-        return {"seed": derive_seed("confirmation", seed, replicate), "split": "report"}
+        if "replicate" in facts:
+            return {"seed": derive_seed("confirmation", seed, facts["replicate"]), "split": "report"}
+        if "repeat" in facts:
+            return {"seed": derive_seed("repeat", seed, facts["repeat"])}
+        return {"seed": derive_seed("study", seed), "rungs": self._rungs}
 
     def _design(self, claim: Claim) -> tuple[TargetSpec, dict[str, float]]:
         attached = claim.attributes

@@ -18,11 +18,13 @@ from typing import Literal
 from optuna.trial import FrozenTrial, TrialState
 
 from ...spaces.errors import UserError
+from ..confirmation.race import wanted
 from ..launchers.choose import place
 from ..launchers.process import Launch, RunningEngine
 from ..store.disk import Disk, drop_checkpoints
 from ..store.history import TrialRecord, best, end_state, plain_sft, read_records
 from ..store.queue import Claim, Queue, Verdict
+from ..store.slots import RIVAL, Slot
 from ..store.study import Study, joined_config, open_study
 from ..study.config import StudyConfig
 from ..study.events import Event, Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
@@ -31,6 +33,7 @@ from ..study.trial import trial_folder
 from .budget import Budget, Over, Spending
 from .log import run_log
 from .plan import Planned, Planner, first_slots
+from .rivals import next_rival
 from .signals import StopSignals
 from .summary import Summary, ended
 from .warm_start import prior_of
@@ -144,7 +147,7 @@ class Supervisor:
         try:
             if self._study.stored:
                 self._queue.reap()
-            if self._study.stored and self._queue.is_done(self._study.config.search.trials):
+            if self._study.stored and self._is_done():
                 self._announce()
                 state = "finished"
             else:
@@ -156,6 +159,14 @@ class Supervisor:
             finally:
                 self._queue.leave()
         return self._summary("finished" if state == "finished" else "stopped")
+
+    def _is_done(self) -> bool:
+        """Whether all is finished, and a confirmation asks for nothing more."""
+        config = self._study.config
+        if config.race is None:
+            return self._queue.is_done(config.search.trials)
+        records = read_records(self._queue.slots(), self._study.folder)
+        return self._queue.is_done(None) and not wanted(config, records, 1)
 
     def _pause_if_long(self, seconds: float) -> None:
         """A storage that is away for so long may have been out of reach for this host only."""
@@ -176,7 +187,10 @@ class Supervisor:
         for worker in self._workers:
             worker.check_inputs = partial(refuse_other_inputs, first.inputs["fingerprints"], study=self._study.name)
         self._planner = Planner(self._study.config, first.inputs["fingerprints"])
-        self._queue.fill(first_slots(self._study.config, self._prior), self._study.config.search.trials)
+        if self._study.config.race is None:
+            self._queue.fill(first_slots(self._study.config, self._prior), self._study.config.search.trials)
+        else:
+            self._ask_for(len(self._workers))
         self._announce()
         for worker in others:
             worker.start_engine()
@@ -195,6 +209,7 @@ class Supervisor:
             self._look_now_and_then()
             idle = [worker for worker in self._workers if worker.idle]
             if idle and time.monotonic() - self._claimed > CLAIM_SECONDS and self._disk.has_room(self._last_full):
+                self._ask_for(len(idle))
                 for worker in idle:
                     self._next_trial(worker)
                 if not any(worker.task for worker in self._workers) and not self._queue.unfinished():
@@ -202,6 +217,17 @@ class Supervisor:
             self._listen(signals)
         self._stop_all(signals)
         return "stopped"
+
+    def _ask_for(self, count: int) -> None:
+        """Have what a race wants next in its queue, for `count` engines that wait; a search has its slots already."""
+        config, folder = self._study.config, self._study.folder
+
+        def missing(slots: list[FrozenTrial]) -> list[Slot]:
+            waiting = sum(slot.state == TrialState.WAITING for slot in slots)
+            return wanted(config, read_records(slots, folder), max(0, count - waiting))
+
+        if config.race is not None:
+            self._queue.put(missing)
 
     def _is_over(self, signals: StopSignals) -> bool:
         """Whether someone has asked to stop, or the budget has run out."""
@@ -236,6 +262,9 @@ class Supervisor:
         """Claim until a trial needs an engine: repetitions of finished ones are told at once."""
         assert self._planner is not None
         while (claim := self._queue.claim()) is not None:
+            if claim.attributes.get(RIVAL) and "target" not in claim.attributes:
+                records = read_records(self._queue.slots(), self._study.folder)
+                self._queue.settle(claim, next_rival(self._study.config, records, claim.number))
             try:
                 planned = self._planner.plan(claim)
             except UserError as error:

@@ -76,7 +76,7 @@ def _point(config: StudyConfig, record: TrialRecord) -> Point:
     """The design with a value for every training knob that `config` searches; others stay as the new study has them."""
     assert record.target is not None
     training = {
-        name: float(record.training.get(name, getattr(config.training, name))) for name in config.space.training_knobs
+        name: float(record.training.get(name, config.training.knob(name))) for name in config.space.training_knobs
     }
     return Point(record.target, training)
 

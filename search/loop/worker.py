@@ -85,7 +85,8 @@ class Worker:
     def _send_trial(self, task: Task) -> None:
         assert self.engine is not None
         self._last_sign = time.monotonic()
-        raced = task.spec.evaluation.racing is not None and not task.claim.attributes.get("baseline")
+        whole = any(name in task.claim.attributes for name in ("baseline", "repeat"))  # others are compared with it
+        raced = task.spec.evaluation.racing is not None and not whole
         command = {
             "type": "run",
             "number": task.claim.number,

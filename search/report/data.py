@@ -25,7 +25,7 @@ from ..store.study import held_against, storage_url
 from ..study.config import PUBLISHED, StudyConfig
 from ..study.config_file import FOLDER_FILE, load_study, read_folder
 from ..study.trial import trial_folder
-from ..terminal.tables import decisive
+from ..terminal.verdict import decisive
 
 COMPARISON = {field.name for field in fields(Comparison)}
 """What a verdict says of each design."""
@@ -58,6 +58,10 @@ class StudyData:
         if self.verdict is None:
             return best(self.records)
         found = decisive(self.verdict)["title"]
+        numbers = [each.get("trial") for each in self.verdict.get("candidates", ()) if each["title"] == found]
+        known = next((record for record in self.records if record.number in numbers), None)
+        if known is not None:
+            return known
         named = (record for record in self.records if f"trial {record.number}: {record.title}" == found)
         published = best(record for record in self.records if record.baseline == found)
         return next(named, None) or published or best(self.records)
@@ -257,7 +261,7 @@ def _whole_verdict(file: Path) -> Mapping[str, Any]:
     """A verdict with everything that a report says of it; ValueError for any other file."""
     found = _mapping(file)
     lacking = {"outcome", "winner", "sft_score", "problems", "seeds", "comparisons"} - found.keys()
-    lacking |= {name for each in found.get("comparisons", []) for name in COMPARISON - each.keys()}
+    lacking |= {name for each in found.get("comparisons", []) for name in COMPARISON - each.keys() - {"seeds"}}
     if lacking or not found["comparisons"]:
         raise ValueError(f"it lacks {', '.join(sorted(lacking)) or 'comparisons'}")
     return within_scores(found)

@@ -14,7 +14,7 @@ from ...spaces import TargetSpec, presets
 from ...spaces.identity import content_id
 from ..study.files import write_json
 from ..terminal.progress import ask_and_show
-from ..terminal.tables import decisive
+from ..terminal.verdict import decisive
 from .data import StudyData
 
 FILE = "pictures-{}.json"

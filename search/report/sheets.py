@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..store.history import TrialRecord
-from ..terminal.tables import decisive
+from ..terminal.verdict import decisive
 from .data import StudyData
 from .items import Sheet, last_sheet
 

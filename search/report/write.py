@@ -14,7 +14,8 @@ from ..report import figures as figures
 from ..store.history import TrialRecord, front
 from ..study.files import require_writable, write_atomic
 from ..study.secrets import redact
-from ..terminal.tables import decisive, winner_sentence
+from ..terminal.tables import winner_sentence
+from ..terminal.verdict import answers, decisive
 from ..terminal.visible import visible
 from .costs import costs, failures
 from .data import StudyData, gather
@@ -85,6 +86,7 @@ def describe(data: StudyData, shown: Any, path: str) -> dict[str, Any]:
         "missing": missing,
         "confirmed": data.verdict,
         "decisive": decisive(data.verdict) if data.verdict is not None else None,
+        "sentences": answers(data.verdict)[1:] if data.verdict is not None else [],
         "forgotten": _forgotten(data.verdict or {}),
         "limit": (data.verdict or {}).get("limit"),
         "published": _published(data, sheets),
@@ -111,7 +113,7 @@ def _verdict(data: StudyData) -> tuple[str, str]:
     said = {"better than SFT": "Better than plain SFT", "worse": "Worse than plain SFT"}
     outcome = str(shown["outcome"])
     effect, low, high = (f"{100 * float(shown[name]):+.1f}" for name in ("effect", "low", "high"))
-    evidence = f"on {data.verdict['problems']} untouched problems, over {data.verdict['seeds']} fresh training seeds"
+    evidence = f"on {data.verdict['problems']} untouched problems, over {shown['seeds']} fresh training seeds"
     sentence = f"{said.get(outcome, 'Not distinguishable from plain SFT')}: {effect} points [{low}, {high}] {evidence}."
     return tones.get(outcome, "same"), sentence
 

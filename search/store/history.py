@@ -18,7 +18,7 @@ from ..study.config import StudyConfig
 from ..study.config_file import read_folder
 from ..study.events import TrialState as EndState
 from ..study.trial import TrialFolder, trial_folder
-from .slots import RERUN_OF, by_hand, slots_of
+from .slots import RERUN_OF, RIVAL, by_hand, slots_of
 from .storage import open_storage
 from .study import storage_url
 
@@ -35,7 +35,7 @@ class TrialRecord:
     target: TargetSpec | None
     """None while the slot waits to be filled."""
     baseline: str | None
-    """Preset of a published objective that the study started with."""
+    """Preset of a published objective that the study started with, or tuned."""
     training: Mapping[str, Any]
     """Searched training settings, e.g. learning_rate; empty while the slot waits to be filled."""
     parameters: Mapping[str, Any]
@@ -66,6 +66,16 @@ class TrialRecord:
     """Number of the failed trial that this one runs again, in its place."""
     by_hand: bool = field(default=False)
     """Whether it was put in on top of the budget."""
+    replicate: int | None = field(default=None)
+    """Of a confirmation: the number of its fresh seed."""
+    candidate: str | None = field(default=None)
+    """Of a confirmation: whose replicate it is."""
+    longer: float | None = field(default=None)
+    """Of a confirmation: at how many times the search's steps; None at that length itself."""
+    rival: bool = field(default=False)
+    """Whether it tunes a published objective."""
+    repeat: int | None = field(default=None)
+    """Number of the other seed with which plain SFT was trained once more, to learn how far runs differ."""
 
     @property
     def finished(self) -> bool:
@@ -99,9 +109,14 @@ def read_records(trials: Iterable[FrozenTrial], folder: Path) -> list[TrialRecor
 
 
 def best(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The complete trial with the highest score; the first of equals."""
-    complete = [record for record in records if record.state == "complete" and record.score is not None]
+    """The complete trial with the highest score; the first of equals. Other seeds of plain SFT are no designs."""
+    complete = [record for record in records if is_scored(record)]
     return max(complete, key=lambda record: (record.score or 0.0, -record.number), default=None)
+
+
+def is_scored(record: TrialRecord) -> bool:
+    """Whether it is a design of the search with a score of all search problems."""
+    return record.state == "complete" and record.score is not None and record.repeat is None
 
 
 def front(records: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -109,7 +124,7 @@ def front(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 
     Of trials equal in both, the first.
     """
-    measured = [r for r in records if r.state == "complete" and r.score is not None and r.retention is not None]
+    measured = [record for record in records if is_scored(record) and record.retention is not None]
     ranked = sorted(measured, key=lambda r: (-(r.score or 0.0), _forgotten(r), r.number))
     kept: list[TrialRecord] = []
     for record in ranked:
@@ -160,7 +175,7 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         title=str(facts.get("title") or facts.get("baseline") or "-"),
         state=state,
         target=None if target is None else TargetSpec.model_validate(target),
-        baseline=facts.get("baseline"),
+        baseline=facts.get("baseline") or (facts[RIVAL] if isinstance(facts.get(RIVAL), str) else None),
         training=facts.get("training", {}),
         parameters=trial.params,
         score=trial.values[0] if trial.values and _has_score(state, facts) else None,
@@ -178,6 +193,11 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         retention=facts.get("retention"),
         rerun_of=facts.get(RERUN_OF),
         by_hand=by_hand(trial),
+        replicate=facts.get("replicate"),
+        candidate=facts.get("candidate"),
+        longer=facts.get("longer"),
+        rival=isinstance(facts.get(RIVAL), str),
+        repeat=facts.get("repeat"),
     )
 
 

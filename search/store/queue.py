@@ -258,15 +258,22 @@ class Queue:
         verdict = Verdict(twin.state, score, facts, constraints=dict(twin.constraints), further=tuple(further))
         self.finish(claim, verdict)
 
+    def settle(self, claim: Claim, slot: Slot) -> None:
+        """Keep with a claimed slot what it is to run, as if it had been enqueued so."""
+        if slot.parameters:
+            self._storage.backend.set_trial_system_attr(claim.trial._trial_id, "fixed_params", dict(slot.parameters))
+        self.note(claim, **slot.attributes)
+        claim.trial = Trial(claim.trial.study, claim.trial._trial_id)  # it reads its fixed parameters once
+
     def unfinished(self) -> int:
         """Slots that wait or run, here or elsewhere."""
         counts = self.counts()
         return counts["waiting"] + counts["running"]
 
-    def is_done(self, trials: int) -> bool:
-        """Whether there are `trials` slots, and those put in by hand, and all are finished."""
+    def is_done(self, trials: int | None) -> bool:
+        """Whether there are `trials` slots (None: any number), and those put in by hand, and all are finished."""
         finished = all(trial.state.is_finished() for trial in self.slots())
-        return finished and len(self._budgeted()) == trials
+        return finished and trials in (None, len(self._budgeted()))
 
     def reap(self) -> list[int]:
         """Put trials whose supervisor is gone back among the waiting ones; their numbers."""

@@ -19,7 +19,11 @@ ADDED = "added"
 """User attribute of a slot that was put in by hand."""
 RERUN_OF = "rerun_of"
 """User attribute of a slot that takes the place of a failed one: the number of that trial."""
-SETTLED = ("title", "baseline", "warm_start", "replicate", "target", "training", ADDED)
+RIVAL = "rival"
+"""User attribute of a slot that tunes a published objective: True, and its preset once that is chosen."""
+SETTLED = (
+    "title", "baseline", "warm_start", "replicate", "candidate", "longer", "repeat", RIVAL, "target", "training", ADDED,
+)  # fmt: skip
 """User attributes that say what a slot is to run; a second try has the same."""
 
 
@@ -54,7 +58,7 @@ def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:
 def by_hand(trial: FrozenTrial) -> bool:
     """Whether the slot is on top of the budget: an added design, or a point enqueued in Optuna itself."""
     facts = trial.user_attrs
-    own = any(name in facts for name in ("baseline", "warm_start", "replicate", RERUN_OF))
+    own = any(name in facts for name in ("baseline", "warm_start", "replicate", "repeat", RIVAL, RERUN_OF))
     return bool(facts.get(ADDED)) or (bool(fixed_parameters(trial)) and not own)
 
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ...evaluation.settings import EvaluationSettings
+from ...evaluation.statistics.settings import FinalsSettings
 from ...spaces import SearchSpace, TargetSpec, presets
 from ...spaces.errors import UserError
+from ...spaces.ranges import Range
 from ...spaces.settings import Settings
 from ...trainers.paths import expanded
 from ...trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
@@ -20,6 +22,10 @@ from .training_knobs import check_names, check_searched
 
 PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft")
 """Baselines of a study that names none, as far as its inputs allow."""
+
+
+ADAPTERS_FACTOR = 10.0
+"""Adapters want learning rates about so many times as high as full fine-tuning."""
 
 
 class EngineSettings(Settings):
@@ -57,6 +63,12 @@ class SearchSettings(Settings):
     """Where a trial is scored on its way: shares of the steps (below 1) or optimiser steps (1 and more)."""
     rung_problems: Annotated[float, Field(gt=0)] = 0.5
     """Search problems scored at a rung, always the first ones: a share (up to 1) or a number (above 1)."""
+    rivals: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of the slots after the baselines that tune plain SFT and the published objectives over the same training
+    knobs as the designs; 0: each runs as the study's file says."""
+    repeats: Annotated[int, Field(ge=0)] = 2
+    """Plain SFT is trained so many times more at the start, with other seeds: how far runs of one design differ. Only
+    where a confirmation follows, and at most a fifth of the slots after the baselines."""
 
     def rung_steps(self, steps: int) -> tuple[int, ...]:
         """Rungs in optimiser steps, rising, before the last step; none without a pruner."""
@@ -116,10 +128,18 @@ class ConfirmationSettings(Settings):
 
     automatic: bool = True
     """Confirm as soon as a search ends, if `evaluation.report_problems` are kept; else only on `qtarget confirm`."""
-    seeds: Annotated[int, Field(ge=2)] = 3
-    """Fresh seeds for each design; the same ones for all."""
+    detect: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Smallest lead worth finding, 0.03 is three points; default: what a usual number of trainings can find."""
+    power: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """With which probability it is to be found; the cheapest race that does so is run."""
+    seeds: Annotated[int, Field(ge=2)] | None = None
+    """Most fresh seeds of a candidate, the same ones for all; default: as many as the two above ask for."""
     designs: Annotated[int, Field(ge=1)] = 2
-    """Best designs of the search, compared with plain SFT; Target-SFT's default joins where there is a teacher."""
+    """Best designs of the search, compared with plain SFT and the best published objective."""
+    longer: Annotated[float, Field(gt=1)] | None = 2.0
+    """Winner and rivals are also trained at so many times the steps, to see whether the lead lasts; none: not."""
+    longer_seeds: Annotated[int, Field(ge=2)] = 3
+    """Most fresh seeds of each of these."""
 
 
 class Candidate(Settings):
@@ -128,6 +148,10 @@ class Candidate(Settings):
     title: str
     target: TargetSpec
     training: dict[str, float] = Field(default_factory=dict)
+    role: Literal["sft", "published", "design"] = "design"
+    """Plain SFT, the best published objective, or what the search found."""
+    trial: int | None = None
+    """Number of its best trial in the search."""
 
 
 class ConfirmedSearch(Settings):
@@ -161,7 +185,9 @@ class StudyConfig(Settings):
     confirmation: ConfirmationSettings = ConfirmationSettings()
     """Needs `evaluation.report_problems`."""
     candidates: tuple[Candidate, ...] = ()
-    """Designs to retrain with every fresh seed, instead of a search: how a confirmation is written down."""
+    """Designs to retrain with fresh seeds, instead of a search: how a confirmation is written down."""
+    race: FinalsSettings | None = None
+    """Of a confirmation: how its candidates race. None where each had a fixed number of seeds."""
     confirms: ConfirmedSearch | None = None
     """Of a confirmation: the search whose designs it retrains."""
     date: datetime.date | None = None
@@ -230,6 +256,12 @@ class StudyConfig(Settings):
     @classmethod
     def _space_fits_inputs(cls, space: SearchSpace, info: ValidationInfo) -> SearchSpace:
         inputs = _inputs(info.data)
+        training = info.data.get("training")
+        if "training" not in space.model_fields_set and training is not None and training.lora is not None:
+            rate = space.training["learning_rate"]
+            assert isinstance(rate, Range)
+            wider = Range(low=ADAPTERS_FACTOR * rate.low, high=ADAPTERS_FACTOR * rate.high, log=True)
+            space = space.model_copy(update={"training": {"learning_rate": wider}})
         if space.needs <= inputs:
             return space
         refused = UserError(

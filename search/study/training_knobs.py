@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
 from ...spaces.errors import UserError
 from ...spaces.ranges import Range
 from ...spaces.search_space.knobs import Options
-from ...trainers.settings import TrainingSettings
+from ...trainers.settings import LoraSettings, TrainingSettings
+
+ADAPTER_KNOBS = ("lora.rank", "lora.alpha", "lora.dropout")
+"""Settings of adapters that can be searched."""
+
+
+def _annotation(name: str) -> Any:
+    fields = LoraSettings.model_fields if name in ADAPTER_KNOBS else TrainingSettings.model_fields
+    return fields[name.rpartition(".")[2]].annotation
 
 
 def check_names(names: Iterable[str], field: str) -> None:
     """Raise UserError when one of `names` is no training setting."""
-    unknown = sorted(set(names) - set(TrainingSettings.model_fields))
+    known = (*TrainingSettings.model_fields, *ADAPTER_KNOBS)
+    unknown = sorted(set(names) - set(known))
     if unknown:
         raise UserError(
-            f"`{field}` must name training settings, but got {', '.join(unknown)}; "
-            f"known are {', '.join(TrainingSettings.model_fields)}",
+            f"`{field}` must name training settings, but got {', '.join(unknown)}; known are {', '.join(known)}",
             field=field,
         )
 
@@ -27,7 +36,12 @@ def check_searched(rules: Mapping[str, Range | Options | float], settings: Train
     """Raise UserError when a searched setting, beside the fixed ones of `settings`, may become what it must not be."""
     check_names(rules, field)
     for name, rule in rules.items():
-        whole = TrainingSettings.model_fields[name].annotation is int
+        if name in ADAPTER_KNOBS and settings.lora is None:
+            raise UserError(
+                f"`{field}.{name}` is a setting of adapters, but `training.lora` is none; give it, or drop the knob",
+                field=f"{field}.{name}",
+            )
+        whole = _annotation(name) is int
         if whole and isinstance(rule, Range):
             raise UserError(
                 f"`{field}.{name}` takes whole numbers, which a range does not keep to, but got "
@@ -40,7 +54,7 @@ def check_searched(rules: Mapping[str, Range | Options | float], settings: Train
 
 def _check_value(name: str, value: float | int | str, settings: TrainingSettings, field: str) -> None:
     try:
-        TrainingSettings.model_validate({**settings.model_dump(), name: value})
+        settings.with_knobs({name: value})
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
         raise UserError(

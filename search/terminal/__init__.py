@@ -11,5 +11,6 @@ reach.py     whether a study's storage and its tracking store can be opened
 progress.py  what a person sees while a study runs: a bar for it and for each running trial
 status.py    `qtarget status`: the table of a study and what is left of it
 tables.py    tables and sentences for people: the trials of a study, the winner against plain SFT
+verdict.py   a confirmation's verdict: better than plain SFT, better than what is published, and does the lead last
 visible.py   text of other people made visible: nothing in it steers a terminal
 """

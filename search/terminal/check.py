@@ -8,8 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ...spaces import presets
+from ...evaluation.statistics.standing import Line
+from ...spaces.errors import UserError
+from ..confirmation.candidates import SFT, candidates
+from ..confirmation.power import Plan, planned
+from ..confirmation.race import line_of
 from ..loop.budget import is_confirmed
+from ..store.history import load_history
 from ..study.config import StudyConfig
 from ..study.config_file import find_study
 from .learnt import show_learnt
@@ -34,6 +39,8 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         "trials": config.search.trials,
         "estimate_seconds": estimate_seconds(config, facts),
         "confirmation_seconds": confirmation_seconds(config, facts),
+        "confirmation_training_seconds": _trial_seconds(config, facts, config.evaluation.report_problems),
+        "confirmation_plan": confirmation_plan(config).as_dict() if is_confirmed(config) else None,
     }
     for name, line in facts["inputs"].items():
         console.print(f"{name:<10} {line}", soft_wrap=True, markup=False)
@@ -51,6 +58,9 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
             f"(longest demonstration {worst['longest']} tokens)",
             soft_wrap=True,
         )
+    if is_confirmed(config):
+        for line in confirmation_plan(config).lines(facts["confirmation_training_seconds"]):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     show_bias(facts["cache_bias"], console)
     for line in problem_lines(facts):
         console.print(line, soft_wrap=True, markup=False)
@@ -63,7 +73,8 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     for line in doubts[len(shown) :]:
         console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
     verdict = f"{len(doubts)} thing(s) to look at, above." if doubts else "All is well."
-    after = f", its confirmation {spoken_time(facts['confirmation_seconds'])}" if facts["confirmation_seconds"] else ""
+    seconds = facts["confirmation_seconds"]
+    after = f", its confirmation about {spoken_time(seconds)}" if seconds else ""
     console.print(
         f"The study takes {spoken_time(facts['estimate_seconds'])} at most, if every step is a worst case{after}. "
         f"{verdict}",
@@ -106,13 +117,28 @@ def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
 
 
 def confirmation_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
-    """Upper estimate of the confirmation after the search, in seconds; 0 when none follows."""
+    """What the confirmation after the search takes where it finds the lead it looks for; 0 when none follows.
+
+    Every step is taken to be a worst case.
+    """
     if not is_confirmed(config):
         return 0.0
-    published = presets.get("target_sft").needs <= config.inputs
-    designs = config.confirmation.designs + 1 + published  # plain SFT, and published Target-SFT where it can be had
-    trial = _trial_seconds(config, facts, config.evaluation.report_problems)
-    return designs * config.confirmation.seeds * trial
+    return confirmation_plan(config).cost * _trial_seconds(config, facts, config.evaluation.report_problems)
+
+
+def confirmation_plan(config: StudyConfig) -> Plan:
+    """The confirmation as far as it can be planned: with the noise of trials that are there, else an assumed one."""
+    try:
+        records = load_history(config)
+    except UserError:  # it has not begun
+        records = []
+    try:
+        line = line_of(candidates(config, records))
+    except UserError:
+        count = config.confirmation.designs + 1
+        published = any(each.preset != SFT for each in config.baseline_settings())
+        line = Line(count + published, count if published else None)
+    return planned(config, records, line)
 
 
 def _trial_seconds(config: StudyConfig, facts: Mapping[str, Any], problems: int) -> float:

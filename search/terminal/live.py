@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...spaces.errors import UserError
+from ..confirmation.race import wanted
 from ..loop.confirm import stored_verdict
 from ..store.history import TrialRecord, best, load_history, plain_sft
 from ..store.study import searched
@@ -27,7 +28,8 @@ from ..study.config_file import find_study
 from ..study.files import read_json
 from .output import lost_output
 from .progress import STATE_STYLE
-from .tables import confirmation_sentence, duration, score_text, winner_sentence
+from .tables import duration, score_text, winner_sentence
+from .verdict import confirmation_sentence
 
 TAIL_BYTES = 8192
 """Read from the end of metrics.jsonl: a few dozen steps."""
@@ -65,6 +67,8 @@ class Snapshot:
     """Engine time of the slots that are left, at the mean of the finished ones; None while none is finished."""
     expected_end: datetime | None
     """When nothing is left, with as many engines as work now; None when none does."""
+    asks_for_more: bool = False
+    """Whether a confirmation is not settled by the trials it has."""
 
     @property
     def left(self) -> int:
@@ -98,13 +102,14 @@ def snapshot(config: StudyConfig, records: Sequence[TrialRecord] | None = None) 
         left = mean * (waiting + sum(1 - each.step / max(1, each.steps) for each in running))
         if running:
             end = (datetime.now(UTC) + timedelta(seconds=left / len(running))).astimezone()
-    return Snapshot(config.study, records, running, spent, left, end)
+    more = config.race is not None and bool(wanted(config, records, 1))
+    return Snapshot(config.study, records, running, spent, left, end, more)
 
 
 def _running(config: StudyConfig, record: TrialRecord) -> Running:
     metrics = list(_tail(record.folder / "metrics.jsonl"))
     last = metrics[-1] if metrics else {}
-    step, steps = int(last.get("step", 0)), config.training.steps
+    step, steps = int(last.get("step", 0)), int(record.training.get("steps", config.training.steps))
     paces = [float(each["seconds"]) for each in metrics if "seconds" in each]
     left = (steps - step) * sum(paces) / len(paces) if paces else None
     items = [record.folder / "items.jsonl", record.folder / "rungs" / f"step-{step:06d}.jsonl"]
@@ -228,7 +233,7 @@ def follow(path: Path, console: Console, *, every: float = 2.0) -> dict[str, Any
             if verdict is not None:
                 frame = Group(frame, Text(confirmation_sentence(verdict), style="bold"))
             live.update(frame, refresh=True)
-            if not shown.left or lost_output():
+            if not (shown.left or shown.asks_for_more) or lost_output():
                 return {"study": config.study, "confirmation": verdict, **shown.as_dict()}
             time.sleep(every)
 
@@ -245,6 +250,6 @@ def _current(config: StudyConfig) -> Snapshot:
             confirmation = snapshot(find_study(place.parent))
         except UserError:
             continue  # it has just been made
-        if confirmation.left:
+        if confirmation.left or confirmation.asks_for_more:
             return confirmation
     return found

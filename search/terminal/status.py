@@ -14,7 +14,8 @@ from ..store.study import searched
 from ..study.config_file import find_study
 from ..study.files import BIAS_FILE, read_json
 from .live import snapshot, standing
-from .tables import confirmation_sentence, confirmation_table, front_table, show_bias, trials_table, winner_sentence
+from .tables import front_table, show_bias, trials_table, winner_sentence
+from .verdict import show_verdict
 
 
 def show_status(path: Path, console: Console) -> dict[str, Any]:
@@ -36,8 +37,7 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
     show_bias(bias, console)
     verdict = stored_verdict(config)
     if verdict is not None:
-        console.print(confirmation_table(verdict))
-        console.print(confirmation_sentence(verdict), soft_wrap=True, style="bold")
+        show_verdict(verdict, console)
     return {
         "study": config.study,
         "folder": str(config.study_folder),

@@ -106,50 +106,6 @@ def winner_sentence(winner: TrialRecord | None, sft: TrialRecord | None) -> str:
     )
 
 
-def confirmation_table(verdict: Mapping[str, Any]) -> Table:
-    """Each design against plain SFT: effect in points with its interval, corrected for how many were compared."""
-    title = f"Confirmation: {verdict['seeds']} fresh seeds, {verdict['problems']} untouched problems"
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name, justify in (("design", "left"), ("score", "right"), ("points above SFT", "right"),
-                          ("expect", "right"), ("p (corrected)", "right"), ("verdict", "left")):  # fmt: skip
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    forgotten = {each["title"]: each["retention"] for each in verdict["candidates"] if each.get("retention")}
-    if forgotten:
-        table.add_column("forgotten", justify="right")
-    kept = {title: [f"{found['forgotten']:.3g}"] for title, found in forgotten.items()}
-    table.add_row("sft", f"{verdict['sft_score']:.3f}", "", "", "", "", *kept.get("sft", []))
-    for found in sorted(verdict["comparisons"], key=lambda each: -float(each["effect"])):
-        table.add_row(
-            escape(found["title"]),
-            f"{found['score']:.3f}",
-            f"{100 * found['effect']:+.1f}  {_interval(found)}",
-            f"{100 * found['shrunken']:+.1f}",
-            f"{found['adjusted_p_value']:.2g}",
-            found["outcome"],
-            *kept.get(found["title"], []),
-        )
-    return table
-
-
-def confirmation_sentence(verdict: Mapping[str, Any]) -> str:
-    """The verdict in one sentence."""
-    shown = decisive(verdict)
-    return (
-        f"Confirmed: {shown['title']} is {shown['outcome']}: {100 * shown['effect']:+.1f} points {_interval(shown)} "
-        f"over {verdict['seeds']} seeds and {verdict['problems']} problems."
-    )
-
-
-def decisive(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The comparison a verdict rests on: its winner's, or the one with the largest effect."""
-    best: Mapping[str, Any] = max(verdict["comparisons"], key=lambda each: float(each["effect"]))
-    return next((each for each in verdict["comparisons"] if each["title"] == verdict["winner"]), best)
-
-
-def _interval(found: Mapping[str, Any]) -> str:
-    return f"[{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
-
-
 def show_bias(bias: Mapping[str, Any] | None, console: Console) -> None:
     """A line for each cached model of a study: how far its cached distribution is from the exact one."""
     if bias is None:

@@ -169,7 +169,8 @@ class MlflowWriter:
         if run in self._with_inputs:
             return
         wanted = inputs_of(spec)
-        if wanted and not self._client.get_run(run).inputs.dataset_inputs:
+        known = self._client.get_run(run).inputs
+        if wanted and not (known and known.dataset_inputs):
             self._client.log_inputs(run, wanted)
         self._with_inputs.add(run)
 

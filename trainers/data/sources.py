@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import UserError
 from .demonstrations import Demonstration
@@ -43,7 +43,9 @@ class Source:
 
 def sources(settings: DataSettings) -> list[Source]:
     """The sources of `path`, in their order. Raises UserError when one is named twice, or only some have a weight."""
-    shared = {key: getattr(settings, key, None) for key in SHARED}  # settings of an export lack what came later
+    shared: dict[str, Any] = {
+        key: getattr(settings, key, None) for key in SHARED
+    }  # settings of an export lack what came later
     found = []
     for entry in [settings.path] if isinstance(settings.path, str) else settings.path:
         said = {} if isinstance(entry, str) else {key: getattr(entry, key) for key in ("path", "weight", *OWN)}

@@ -31,9 +31,10 @@ class TrainerLoss:
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         progress = 0.0 if self._progress is None else self._progress()
         given = {name: self._asked(model, outputs.logits) for name, model in self._models.items()}
-        return self.loss(
+        found: Tensor = self.loss(
             logits=outputs.logits, labels=labels, num_items=num_items_in_batch, progress=progress, **given
-        )  # fmt: skip
+        )
+        return found
 
     def watch(self, model: nn.Module) -> None:
         """Remember what `model` reads at each pass."""

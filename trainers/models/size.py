@@ -35,7 +35,8 @@ def size_of(settings: ModelSettings, base: Path, *, field: str = "model") -> Siz
     try:
         config: Any = AutoConfig.from_pretrained(source.path, **source.arguments)
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+            make: Any = AutoModelForCausalLM.from_config
+            model: Any = make(config, trust_remote_code=settings.trust_remote_code)
     except Exception as error:  # hub client, file formats and remote code raise their own classes
         raise UserError(
             f"`{field}.path` must name a causal language model, but {settings.path} failed with "

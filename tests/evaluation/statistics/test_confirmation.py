@@ -1,4 +1,4 @@
-"""Confirmation: variances against an analysis of variance and simulation, honest verdicts, agreement with intervals."""
+"""Verdicts: what a race of tables is said to have come to, and how often such words are wrong."""
 
 import importlib.util
 import json
@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
-from qtarget.evaluation.statistics.confirmation import Outcome, confirm
+from qtarget.evaluation.statistics.confirmation import Confirmation, Outcome, Trend, conclude
+from qtarget.evaluation.statistics.evidence import Tables
+from qtarget.evaluation.statistics.finals import Finals, replay
+from qtarget.evaluation.statistics.settings import FinalsSettings
+from qtarget.evaluation.statistics.standing import Line
+
+TITLES = ["sft", "first", "second", "published"]
 
 
 def generator(seed: int) -> np.random.Generator:
@@ -31,6 +36,24 @@ def crossed(rng: np.random.Generator, problems: int, seeds: int, noise: tuple[fl
     )
 
 
+def tables_of(
+    rng: np.random.Generator, scores: tuple[float, ...], longer: tuple[float, ...] | None = None, seeds: int = 8
+) -> Tables:
+    """Candidates whose scores differ from 0.5 by `scores`, and their longer runs, on the same 200 problems."""
+    base = 0.2 * rng.normal(size=(200, 1))
+    wanted = [(score, seeds) for score in scores] + [(score, 3 if longer else 0) for score in longer or scores]
+    return Tables([base + score + crossed(rng, 200, count, (0, 0.01, 0.1)) for score, count in wanted])
+
+
+def race_of(evidence: Tables, published: int | None = 3, **changes: object) -> Confirmation:
+    """The verdict of a race that goes on as long as there are tables."""
+    rules = {"seeds": 8, "longer": None, "detect": 0.05, **changes}
+    count = len(evidence.available) // 2
+    race = Finals(Line(count, published), FinalsSettings(**rules), evidence)
+    replay(race, evidence.available)
+    return conclude(race, evidence, TITLES[:count], generator(0), resamples=50)
+
+
 @pytest.fixture(scope="module")
 def honesty() -> ModuleType:
     path = Path(__file__).parents[3] / "benchmarks" / "honesty.py"
@@ -43,119 +66,95 @@ def honesty() -> ModuleType:
     return module
 
 
-def test_one_design_is_the_textbook_two_way_random_analysis():
-    """V = (MS_problem + MS_seed - MS_cell) / (P S) when the seeds matter (Cochran 1951), from plain sums."""
-    rng = generator(0)
-    sft, design = crossed(rng, 40, 4, (0.3, 0.2, 0.2)), crossed(rng, 40, 4, (0.3, 0.2, 0.2))
-    d = design - sft
-    rows, columns, mean = d.mean(axis=1), d.mean(axis=0), d.mean()
-    ms_problem = 4 * sum((r - mean) ** 2 for r in rows) / 39
-    ms_seed = 40 * sum((c - mean) ** 2 for c in columns) / 3
-    cell = sum((d[i, j] - rows[i] - columns[j] + mean) ** 2 for i in range(40) for j in range(4)) / (39 * 3)
-    assert ms_seed > cell
-    variance = (ms_problem + ms_seed - cell) / 160
-    freedom = variance**2 / (((ms_problem / 160) ** 2) / 39 + ((ms_seed / 160) ** 2) / 3 + ((cell / 160) ** 2) / 117)
-    [found] = confirm(sft, {"x": design}, rng).comparisons
-    assert found.standard_error == pytest.approx(math.sqrt(variance))
-    assert found.freedom == pytest.approx(freedom)
-    assert found.p_value == pytest.approx(stats.t.sf(abs(mean) / math.sqrt(variance), freedom))
+def test_a_design_that_leads_everything_gets_three_answers() -> None:
+    found = race_of(tables_of(generator(0), (0.0, 0.3, 0.1, 0.15), (0.0, 0.3, 0.1, 0.15)), longer=2.0)
+    assert (found.outcome, found.winner, found.undecided) == (Outcome.BETTER, "first", ())
+    assert found.against_published is not None and found.against_published.settled
+    assert found.against_published.effect == pytest.approx(0.15, abs=0.03)
+    assert [each.rival for each in found.lasting] == ["sft", "published"]
+    assert {each.trend for each in found.lasting} == {Trend.HOLDS}
+    assert found.lasting[0].shorter == pytest.approx(0.3, abs=0.03)
+    assert json.loads(json.dumps(found.as_dict()))["lasting"][0]["trend"] == "holds"
 
 
-def test_without_seed_noise_it_is_the_paired_t_test_over_problems():
-    rng = generator(1)
-    sft, design = rng.normal(size=(200, 1)).repeat(3, axis=1), rng.normal(size=(200, 1)).repeat(3, axis=1)
-    [found] = confirm(sft, {"x": design}, rng).comparisons
-    expected = stats.ttest_rel(design[:, 0], sft[:, 0])
-    assert 2 * found.p_value == pytest.approx(float(expected.pvalue), rel=1e-6)
-    assert found.seed_error == 0
+@pytest.mark.parametrize(("longer", "trend"), [(0.0, Trend.SHRINKS), (0.6, Trend.GROWS), (0.3, Trend.HOLDS)])
+def test_what_becomes_of_a_lead_in_a_longer_training(longer: float, trend: Trend) -> None:
+    found = race_of(tables_of(generator(1), (0.0, 0.3), (0.0, longer)), published=None, longer=3.0)
+    (lasting,) = found.lasting
+    assert lasting.trend is trend and lasting.longer == pytest.approx(longer, abs=0.03)
+    assert (lasting.low > 0) == (trend is Trend.GROWS) and (lasting.high < 0) == (trend is Trend.SHRINKS)
 
 
-@pytest.mark.parametrize("noise", [(0.3, 0.0, 0.3), (0.2, 0.03, 0.4), (0.1, 0.1, 0.1)])
-def test_the_variance_matches_the_spread_of_repeated_confirmations(noise):
-    rng = generator(2)
-    effects, variances, errors = [], [], 0
-    for _ in range(400):
-        tables = [crossed(rng, 60, 3, noise) for _ in range(3)]
-        found = confirm(tables[0], {"a": tables[1], "b": tables[2]}, rng, resamples=10)
-        effects.append(found.comparisons[0].effect)
-        variances.append(found.comparisons[0].standard_error ** 2)
-        errors += found.outcome is Outcome.BETTER
-    assert np.mean(variances) > 0.85 * np.var(effects)
-    assert np.mean(variances) < 1.4 * np.var(effects)  # seed noise is not let below nothing
-    assert errors / 400 <= 0.08  # 0.05 and three standard errors
+def test_a_published_objective_may_be_the_best() -> None:
+    found = race_of(tables_of(generator(2), (0.0, 0.0, 0.0, 0.3)))
+    assert (found.outcome, found.winner) == (Outcome.BETTER, "published")
+    rival = found.against_published
+    assert rival is not None and not rival.settled and rival.rival == "published" and rival.effect < 0
 
 
-@given(st.integers(0, 10_000), st.integers(1, 4), st.floats(-0.3, 0.3))
-@settings(max_examples=60)
-def test_the_verdict_agrees_with_the_interval_and_the_p_value(seed, count, lift):
-    rng = generator(seed)
-    sft = crossed(rng, 30, 3, (0.2, 0.05, 0.2))
-    designs = {str(i): crossed(rng, 30, 3, (0.2, 0.05, 0.2)) + lift * i for i in range(count)}
-    found = confirm(sft, designs, rng, resamples=10)
-    for comparison in found.comparisons:
-        excludes = comparison.low > 0 or comparison.high < 0
-        assert (comparison.outcome is not Outcome.SAME) == excludes == (comparison.adjusted_p_value <= 0.05)
-        assert comparison.low <= comparison.effect <= comparison.high
-        assert abs(comparison.shrunken) <= abs(comparison.effect) + 1e-12
+def test_a_lead_over_sft_need_not_be_one_over_what_is_published() -> None:
+    found = race_of(tables_of(generator(3), (0.0, 0.3, 0.0, 0.3)))
+    assert found.winner == "first" and found.against_published is not None
+    assert not found.against_published.settled
+    assert found.against_published.low < 0 < found.against_published.high
 
 
-def test_better_worse_and_the_winner():
-    rng = generator(3)
-    sft = crossed(rng, 300, 3, (0.3, 0.01, 0.2))
-    tables = {
-        "worse": sft - 0.2 + crossed(rng, 300, 3, (0.05, 0.01, 0.1)) - 0.5,
-        "best": sft + 0.2 + crossed(rng, 300, 3, (0.05, 0.01, 0.1)) - 0.5,
-        "same": sft + crossed(rng, 300, 3, (0.05, 0.01, 0.1)) - 0.5,
-        "good": sft + 0.1 + crossed(rng, 300, 3, (0.05, 0.01, 0.1)) - 0.5,
+def test_without_a_rival_nothing_is_said_of_one() -> None:
+    found = race_of(tables_of(generator(4), (0.0, 0.3)), published=None)
+    assert found.winner == "first" and found.against_published is None
+
+
+def test_worse_candidates_are_called_worse_and_leave_early() -> None:
+    found = race_of(tables_of(generator(5), (0.3, 0.0, 0.1, 0.0)), detect=0.4)
+    assert (found.outcome, found.winner) == (Outcome.SAME, None) or found.outcome is Outcome.WORSE
+    assert found.trainings < 16
+
+
+def test_a_race_that_was_cut_says_what_is_open() -> None:
+    evidence = tables_of(generator(6), (0.0, 0.3, 0.0, 0.0), (0.0, 0.3, 0.0, 0.0))
+    cut = {
+        seeds: race_of(
+            Tables([table[:, :count] for table, count in zip(evidence._tables, seeds, strict=True)]), longer=2.0
+        )
+        for seeds in ((2, 2, 2, 0, 0, 0, 0, 0), (8, 8, 8, 0, 0, 0, 0, 0), (8, 8, 8, 8, 1, 1, 1, 1))
     }
-    found = confirm(sft, tables, rng)
-    assert {c.title: c.outcome.value for c in found.comparisons} == {
-        "worse": "worse",
-        "best": "better than SFT",
-        "same": "not distinguishable from SFT",
-        "good": "better than SFT",
-    }
-    assert (found.outcome, found.winner) == (Outcome.BETTER, "best")
-    assert str(found).startswith("best: better than SFT, +")
-    assert json.loads(json.dumps(found.as_dict()))["outcome"] == "better than SFT"
-    assert confirm(sft, {"worse": tables["worse"]}, rng).outcome is Outcome.WORSE
-    only_same = confirm(sft, {"same": tables["same"], "worse": tables["worse"]}, rng)
-    assert (only_same.outcome, only_same.winner) == (Outcome.SAME, None)
+    assert [found.undecided for found in cut.values()] == [
+        ("sft", "published", "length"),
+        ("published", "length"),
+        ("length",),
+    ]
+    assert [found.winner for found in cut.values()] == [None, "first", "first"]
 
 
-def test_a_copy_of_sft_is_not_distinguishable():
-    sft = generator(4).random((20, 3))
-    found = confirm(sft, {"copy": sft.copy()}, generator(5))
-    assert found.outcome is Outcome.SAME
-    assert found.comparisons[0].low == found.comparisons[0].high == 0
+@given(st.integers(0, 10_000), st.floats(-0.3, 0.3))
+@settings(max_examples=20)
+def test_the_verdict_agrees_with_its_intervals(seed: int, lift: float) -> None:
+    found = race_of(tables_of(generator(seed), (0.0, lift, lift / 2, -lift)))
+    for each in found.comparisons:
+        assert (each.outcome is Outcome.BETTER) == (each.low > 0)
+        assert (each.outcome is Outcome.WORSE) == (each.high < 0)
+        assert each.low <= each.effect <= each.high
+        assert abs(each.shrunken) <= abs(each.effect) + 1e-12
+    assert (found.winner is not None) == (found.outcome is Outcome.BETTER)
 
 
-@pytest.mark.parametrize(
-    ("sft", "designs", "message"),
-    [
-        (np.zeros((5, 3)), {}, "at least one design"),
-        (np.zeros((5, 1)), {"x": np.zeros((5, 1))}, "at least 2 problems and 2 seeds"),
-        (np.zeros((5, 3)), {"x": np.zeros((4, 3))}, r"must cover the problems and seeds of SFT \(5, 3\), not \(4, 3\)"),
-        (np.zeros((5, 3)), {"x": np.full((5, 3), np.nan)}, "must be finite"),
-    ],
-)
-def test_tables_must_match(sft, designs, message):
-    with pytest.raises(ValueError, match=message):
-        confirm(sft, designs, generator(6))
+def test_copies_of_sft_are_not_distinguishable() -> None:
+    table = generator(4).random((20, 8))
+    found = race_of(Tables([table, table, *[np.zeros((20, 0))] * 2]), published=None)
+    assert found.outcome is Outcome.SAME and abs(found.comparisons[0].effect) < 0.1
 
 
-def test_a_null_space_has_no_winner_and_a_real_one_is_found(honesty):
+def test_a_null_space_has_no_winner_and_a_real_one_is_found(honesty: ModuleType) -> None:
     """A small version of benchmarks/honesty.py; the bounds are the targets with three standard errors of room."""
-    world = honesty.World(trials=16, problems=128)
-    null = honesty.run(world, 60, 0.0)
-    assert np.mean([study.better for study in null]) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 60)
+    world = honesty.World(trials=16, problems=128, report_problems=256, seeds=8)
+    null = honesty.run(world, 40, 0.0)
+    assert np.mean([study.better for study in null]) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 40)
     assert np.mean([study.naive_lead for study in null]) > 0.03  # what luck alone would have announced
-    assert abs(np.mean([study.effect for study in null])) < 0.01
-    real = honesty.run(world, 30, 0.12)
-    assert np.mean([study.true_winner for study in real]) >= 0.8
+    real = honesty.run(world, 20, 0.12)
+    assert np.mean([study.true_winner for study in real]) >= 0.7
 
 
-def test_the_simulated_lift_is_the_stated_one(honesty):
+def test_the_simulated_lift_is_the_stated_one(honesty: ModuleType) -> None:
     world = honesty.World()
     lift = honesty._centre(world, 0.08) - honesty._centre(world)
     rng = generator(7)

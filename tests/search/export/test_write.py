@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import yaml
 from imports import ROOT
+from raced_tables import confirm
 from rich.console import Console
 from safetensors.torch import load_file
 from scripted_study import scripted
 from small_study import small_config, write_small_study
 
-from qtarget.evaluation.statistics.confirmation import confirm
 from qtarget.search.export.choice import choose
 from qtarget.search.export.files import accelerate_files
 from qtarget.search.export.write import export_winner
@@ -94,7 +94,7 @@ def study(finished: Path, tmp_path: Path) -> Path:
 def verdict_of(config: StudyConfig, scores: dict[str, float]) -> None:
     """A confirmation of the trials titled as in `scores`, with these mean scores."""
     generator = np.random.default_rng(0)
-    tables = {title: generator.random((60, 3)) < score for title, score in {"sft": 0.3, **scores}.items()}
+    tables = {title: generator.random((60, 4)) < score for title, score in {"sft": 0.3, **scores}.items()}
     found = confirm(tables.pop("sft"), tables, generator)
     records = {f"trial {record.number}: {record.title}": record for record in load_history(config)}
     candidates = [

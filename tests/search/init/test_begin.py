@@ -157,6 +157,12 @@ def test_what_is_wrong_is_said_with_what_there_is(here, options, said):
     assert not Path("never.yaml").exists()
 
 
+def test_demonstrations_that_the_model_cannot_read_are_refused(here):
+    write(here / "long.jsonl", [{"prompt": f"{a}+{b}=" * 99, "completion": "1"} for a, b in SUMS])
+    with pytest.raises(UserError, match=r"the model's 256 positions, but the shortest of 48 has \d+ tokens"):
+        begun("never.yaml", model="plain", data="long.jsonl", tasks=("problems.jsonl",))
+
+
 def test_nothing_is_overwritten(here):
     Path("mine.yaml").write_text("mine")
     with pytest.raises(UserError, match=r"overwrites nothing, but .*mine\.yaml is there"):

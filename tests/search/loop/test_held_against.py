@@ -41,7 +41,7 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished search without report problems, with scripted engines; so are those of its confirmation."""
     monkeypatch.setattr(supervisor, "place", lambda ranks, workers: (scripted, workers))
     (tmp_path / "study.yaml").write_text(
-        yaml.safe_dump(small_config(tracking={"uri": "none"}, confirmation={"seeds": 2}))
+        yaml.safe_dump(small_config(tracking={"uri": "none"}, confirmation={"seeds": 2, "longer": None}))
     )
     config = load_study(tmp_path / "study.yaml")
     config.study_folder.mkdir(parents=True)
@@ -96,7 +96,7 @@ def test_a_confirmation_that_asked_what_trials_had_seen_says_nothing(searched: P
     script_of_confirmations(searched, monkeypatch)
     confirm(searched)
     (folder,) = load_study(searched).study_folder.glob("confirmation-*-12")
-    write_json(folder / SEEN_FILE, {"problems": ["p3", "p4", "other"]})
+    write_json(folder / SEEN_FILE, {"problems": ["report-003", "report-004", "other"]})
     with pytest.raises(UserError, match="trials have seen 2 of its 16"):
         refuse_seen(folder)
 
@@ -168,7 +168,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
         search = {**small_config()["search"], "trials": 2, "pruner": "none"}
-        changes: dict[str, Any] = {"search": search, "tracking": {"uri": "none"}, "confirmation": {"seeds": 2}}
+        changes: dict[str, Any] = {
+            "search": search,
+            "tracking": {"uri": "none"},
+            "confirmation": {"seeds": 2, "longer": None},
+        }
         study = write_small_study(tmp_path_factory.mktemp("trained"), **changes)
         run_study(load_study(study))
         yield study

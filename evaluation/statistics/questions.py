@@ -1,0 +1,173 @@
+"""The three questions of a confirmation, asked of S races after each run (`finals.py` says in which order)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .leads import Array, Counts, Runs
+from .sequential import levels
+from .standing import (
+    CLAIMED,
+    GROWS,
+    HOLDS,
+    LENGTH,
+    NOT_ASKED,
+    OPEN,
+    OVER,
+    PUBLISHED,
+    RACING,
+    SHRINKS,
+    TRAILING,
+    UNSETTLED,
+    Flags,
+    Standing,
+)
+
+FIRST_LONG_LOOK = 2
+"""Seeds of the longer training before anything is said of it."""
+LOST = 0.5
+"""Share of a lead that may go before it no longer holds."""
+
+
+def race(at: Standing, runs: Runs, open_: Flags) -> None:
+    """Is a candidate better than plain SFT?"""
+    count, seeds = at.line.candidates, at.seeds
+    claimed = np.zeros((at.studies, count), dtype=bool)
+    for index in range(1, count):
+        due = open_ & at.racing[:, index] & (seeds[:, index] <= seeds[:, 0])
+        table = levels(at.error_rates[index], at.settings.seeds)
+        claimed[:, index] = _look(at, index, seeds[:, index], at.contrast(index, 0), due, table)
+        at.note(RACING, index, CLAIMED, claimed[:, index])
+    effects, won = runs.means[:, :count] - runs.means[:, [0]], np.asarray(claimed.any(axis=1))
+    at.better |= claimed
+    at.winner[won] = np.where(claimed, effects, -np.inf).argmax(axis=1)[won]
+    _drop(at, runs, effects, open_ & ~won)
+    at.stage[open_ & ~won & ~at.racing.any(axis=1)] = OVER
+    _after_race(at, won)
+
+
+def published(at: Standing, runs: Runs, open_: Flags) -> None:
+    """Is the winner better than the best published objective?"""
+    rival = at.line.published
+    assert rival is not None
+    ours, theirs = at.seeds[at.rows, at.winner], at.seeds[:, rival]
+    weights, claimed = at.contrast(at.winner, rival), np.zeros(at.studies, dtype=bool)
+    for index in at.line.designs:
+        due = open_ & (at.winner == index) & (theirs <= ours)
+        claimed |= _look(at, 0, theirs, weights, due, levels(at.published_rate(index), at.settings.seeds))
+    effects = runs.means[at.rows, at.winner] - runs.means[:, rival]
+    through = (ours >= at.settings.seeds) & (theirs >= at.settings.seeds)
+    leaves = open_ & ~claimed & (_is_hopeless(at, effects, ours, theirs, _spread(at, runs)) | through)
+    at.against_published[claimed], at.against_published[leaves] = CLAIMED, UNSETTLED
+    at.note(PUBLISHED, rival, CLAIMED, claimed)
+    at.note(PUBLISHED, rival, UNSETTLED, leaves)
+    start_length(at, claimed | leaves)
+
+
+def length(at: Standing, runs: Runs, open_: Flags) -> None:
+    """Does the lead last? Asked when all finalists have as many of the longer runs."""
+    count, last = at.line.candidates, at.settings.longer_seeds
+    longer = runs.seeds[:, count:]
+    fewest = np.where(at.finalists, longer, last + 1).min(axis=1)
+    even = np.where(at.finalists, longer, 0).max(axis=1) == fewest
+    looked = open_ & even & (fewest >= min(FIRST_LONG_LOOK, last))
+    if not looked.any():
+        return
+    for place, rival in enumerate((0, at.line.published)):
+        asked = looked & (at.trend[:, place] == OPEN)
+        if rival is not None and asked.any():
+            at.trend[asked, place] = _trends(at, rival, fewest)[asked]
+    done = looked & ((at.trend != OPEN).all(axis=1) | (fewest >= last))
+    at.trend[done] = np.where(at.trend[done] == OPEN, UNSETTLED, at.trend[done])
+    for place, rival in enumerate((0, at.line.published)):
+        if rival is not None and done.any():
+            at.note(LENGTH, rival, int(at.trend[0, place]), done & (at.trend[:, place] != NOT_ASKED))
+    at.stage[done] = OVER
+
+
+def _look(at: Standing, place: int, seeds: Counts, weights: Array, due: Flags, table: Mapping[int, float]) -> Flags:
+    """Whether a look at a lead is significant; each number of seeds is looked at once."""
+    due = due & (seeds > at.looked[:, place]) & np.isin(seeds, list(table))
+    if not due.any():
+        return due
+    at.looked[due, place] = seeds[due]
+    allowed = np.array([table.get(int(each), 0.0) for each in seeds])
+    return due & (at.lead(weights).p_value <= allowed)
+
+
+def _spread(at: Standing, runs: Runs) -> Array:
+    """(S,) variance of a run, for decisions about cost: pooled, with what was known before; NaN while unknown."""
+    before = 0.0 if at.settings.noise is None else at.settings.noise_freedom
+    known = before * (at.settings.noise or 0.0) ** 2
+    total = runs.freedom.sum(axis=1) + before
+    summed = (runs.variances * runs.freedom).sum(axis=1) + known
+    return np.asarray(np.where(total > 0, summed / np.maximum(total, 1e-9), np.nan))
+
+
+def _is_hopeless(
+    at: Standing, effect: Array, ours: Counts, theirs: Counts, spread: Array, patience: float | None = None
+) -> Flags:
+    """Whether the data favour no lead over the one looked for by `patience` to one."""
+    patience = at.settings.patience if patience is None else patience
+    variance = spread * (1 / np.maximum(ours, 1) + 1 / np.maximum(theirs, 1))
+    detect = at.settings.detect
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_ratio = detect * (effect - detect / 2) / variance
+    return np.asarray((ours > 0) & (theirs > 0) & (log_ratio < -np.log(patience)))
+
+
+def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
+    """Let candidates leave that would cost more than they promise."""
+    count, seeds, most = at.line.candidates, at.seeds, at.settings.seeds
+    spread = _spread(at, runs)
+    seen = open_[:, None] & at.racing & (seeds[:, :count] > 0) & (seeds[:, [0]] > 0)
+    trails = _trails(at, effects, seen, spread)
+    for index in range(1, count):
+        patience = 1.0 if index == at.line.published else at.settings.patience
+        hopeless = _is_hopeless(at, effects[:, index], seeds[:, index], seeds[:, 0], spread, patience)
+        hopeless &= seen[:, index]
+        through = open_ & at.racing[:, index] & (seeds[:, index] >= most) & (seeds[:, 0] >= most)
+        leaves = hopeless | trails[:, index] | through
+        at.racing[leaves, index] = False
+        at.note(RACING, index, UNSETTLED, leaves)
+
+
+def _trails(at: Standing, effects: Array, seen: Flags, spread: Array) -> Flags:
+    """(S, C) designs too far behind the leading one."""
+    designs = seen.copy()
+    if at.line.published is not None:
+        designs[:, at.line.published] = False
+    runs = np.maximum(at.seeds[:, : at.line.candidates], 1)
+    leading = np.where(designs, effects, -np.inf).argmax(axis=1)
+    errors = np.sqrt(spread[:, None] * (1 / runs + 1 / runs[at.rows, leading][:, None]))
+    gaps = effects[at.rows, leading][:, None] - effects
+    return np.asarray(designs & (gaps > TRAILING * errors))
+
+
+def _after_race(at: Standing, won: Flags) -> None:
+    """What winners are asked next."""
+    asked = won & (at.winner != at.line.published) if at.line.published is not None else np.zeros_like(won)
+    at.stage[asked], at.against_published[asked] = PUBLISHED, OPEN
+    start_length(at, won & ~asked)
+
+
+def start_length(at: Standing, where: Flags) -> None:
+    """Ask the third question, where the settings ask it at all."""
+    at.stage[where] = OVER if at.settings.longer is None else LENGTH
+    if at.settings.longer is None:
+        return
+    at.trend[where, 0] = OPEN
+    if at.line.published is not None:
+        at.trend[where & (at.winner != at.line.published), 1] = OPEN
+
+
+def _trends(at: Standing, rival: int, look: Counts) -> Counts:
+    """(S,) what may be said of a lead in the longer training; open where nothing may."""
+    found, kept = at.lead(at.change(at.winner, rival)), at.lead(at.change(at.winner, rival, LOST))
+    rates, last = at.trend_rates(), at.settings.longer_seeds
+    allowed = np.array(
+        [levels(float(rate) / 2, last, FIRST_LONG_LOOK).get(int(seeds), 0.0) if rate > 0 else 0.0
+         for rate, seeds in zip(rates, look, strict=True)]
+    )  # fmt: skip
+    shrinks, grows = 1 - found.p_value <= allowed, found.p_value <= allowed
+    return np.select([shrinks, grows, kept.p_value <= allowed], [SHRINKS, GROWS, HOLDS], OPEN)
