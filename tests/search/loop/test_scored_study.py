@@ -27,7 +27,7 @@ def study_file(folder: Path) -> Path:
     search = {**small_config()["search"], "trials": 5, "pruner": "none"}
     return write_small_study(
         folder,
-        baselines=["sft", {"preset": "sft", "training": {"learning_rate": 0.02}}],
+        baselines=["sft", "label_smoothing"],
         training={**small_config()["training"], "steps": 24},
         space={"training": {"learning_rate": [1e-7, 1e-6, "log"]}},
         search=search,
