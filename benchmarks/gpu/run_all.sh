@@ -25,7 +25,7 @@ call=$(date +%Y%m%dT%H%M%S)-$$
 # A measurement may take its process with it; the next one goes on behind it.
 while left=$((until - $(date +%s))) && [ "$left" -gt 5 ]; do
   status=0
-  timeout --kill-after=5 "$left" "$python" -m benchmarks.gpu.run "$results" --until "$until" --call "$call" "$@" \
+  timeout --foreground --kill-after=5 "$left" "$python" -m benchmarks.gpu.run "$results" --until "$until" --call "$call" "$@" \
     2>> "$results/run.log" || status=$?
   case $status in
     0) break ;;
