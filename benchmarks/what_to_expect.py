@@ -59,7 +59,7 @@ BEFORE = ("base", "teacher")
 
 
 def group(target: TargetSpec) -> str:
-    """Which kind of objective a target is: by what it looks at, else by whether an unlikely label moves it."""
+    """Which kind of objective a target is: by what it looks at, else by whether an unlikely label still moves it."""
     if "teacher" in target.needs:
         return "distilled"
     if "reference" in target.needs:
@@ -67,7 +67,7 @@ def group(target: TargetSpec) -> str:
     if "critical" in target.needs:
         return "label first"
     push = curves(target).push
-    return "label first" if push[3] > 0.5 * push.max() else "trusts what it believes"  # p = 0.01
+    return "label first" if push[3] > push.mean() else "trusts what it believes"  # p = 0.01
 
 
 @dataclass

@@ -21,8 +21,8 @@ from torch import nn
 
 from qtarget.spaces import presets
 from qtarget.trainers.data.demonstrations import Demonstrations
-from qtarget.trainers.data.packing import pack, prepare_packing
 from qtarget.trainers.loop.optimizer import Optimizer
+from qtarget.trainers.loop.packing import pack, prepare_packing
 from qtarget.trainers.loop.sft import StepReport, train
 from qtarget.trainers.models.head import decoder_of
 from qtarget.trainers.models.lora import attach_lora, detached

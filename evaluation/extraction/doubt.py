@@ -14,8 +14,11 @@ _RETRACTED = re.compile(
     r"(?:i|we)(?:['’]ve|\s+have)?\s+(?:made\s+an?\s+(?:\w+\s+)?(?:mistake|error)|mis(?:calculated|counted|read))|"
     rf"actually,?\s+(?:no|it|that|the|i)\b|{_IT}{_IS}\s+(?:{_WRONG}|right\b(?<=n['’]t be right))|"
     rf"{_IT}\s+{_NOT}\s+(?:(?:seem|look|sound|feel|be)\s+)?(?:to\s+be\s+)?(?:right|correct|make\s+sense|add\s+up|check\s+out))\b"
-    r"|\bno,\s+(?:wait|that|it)\b"
-    r"|(?:^|[.!?…]\s*|\n)\W*(?:hm+\W+)?(?:no|actually|sorry)\b,?\s+(?:wait|it|\(?[A-J](?![\w'’])|[-$\\]?\d)",
+    r"|\bno,\s+(?:wait|that|it)\b",
+    re.I,
+)
+_INSTEAD = re.compile(
+    r"(?:^|[.!?…]\s*|\n)\W*(?:hm+\W+)?(?:no|actually|sorry)\b,?\s+(?:wait|it|\(?[A-J](?![\w'’])|[-$\\]?\d)",
     re.I,
 )
 _REJECTED = re.compile(
@@ -46,7 +49,12 @@ _FILLED = re.compile(r"[ \t]*=")
 
 def takes_back(after: str) -> bool:
     """Whether what follows an answer withdraws it."""
-    return _RETRACTED.search(after[:_SEEN]) is not None
+    return takes_itself_back(after) or _INSTEAD.search(after[:_SEEN]) is not None
+
+
+def takes_itself_back(answer: str) -> bool:
+    """Whether an answer's own words withdraw it; they may begin with "no", as an option does."""
+    return _RETRACTED.search(answer[:_SEEN]) is not None
 
 
 def is_rejected(after: str) -> bool:

@@ -6,7 +6,7 @@ A sentence ends at its full stop, and an answer before its reasons.
 import re
 from dataclasses import dataclass, replace
 
-from .doubt import is_rejected, takes_back
+from .doubt import is_rejected, takes_back, takes_itself_back
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def sentence(rest: str, rule: str) -> Answer:
     if filler := _FILLER.match(body):
         body = body[filler.end() :].lstrip(" \t\r\n*_")
     answer, cut, end = _first(body, rule)
-    withdrawn = takes_back(body[:cut]) or is_rejected(body[cut:end]) or takes_back(body[end:])
+    withdrawn = takes_itself_back(body[:cut]) or is_rejected(body[cut:end]) or takes_back(body[end:])
     return replace(answer, text="") if withdrawn else answer
 
 

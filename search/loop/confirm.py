@@ -21,7 +21,7 @@ from ..confirmation.candidates import no_rival
 from ..confirmation.race import verdict_of
 from ..store.history import load_history
 from ..store.study import Searched
-from ..study.config import Candidate, ConfirmedSearch, StudyConfig
+from ..study.config import Candidate, ConfirmationSettings, ConfirmedSearch, StudyConfig
 from ..study.config_file import read_folder, with_kept_date
 from ..study.files import read_json, write_json
 from ..study.folder_file import FOLDER_FILE, named
@@ -69,12 +69,18 @@ def confirmation_config(
         "baselines": (),
         "candidates": chosen,
         "confirms": confirms,
-        "race": race or FinalsSettings(),
+        "race": race or usual_race(config.confirmation),
         "search": settings,
         "evaluation": config.evaluation.model_copy(update=evaluation),
         "date": with_kept_date(config).date,
     }
     return config.model_copy(update=changes)
+
+
+def usual_race(asked: ConfirmationSettings) -> FinalsSettings:
+    """A race that was not planned: what the study's file says, and defaults."""
+    limits = {"longer": asked.longer, "longer_seeds": asked.longer_seeds}
+    return FinalsSettings.model_validate(limits | ({} if asked.seeds is None else {"seeds": asked.seeds}))
 
 
 def _name(config: StudyConfig, chosen: Sequence[Candidate]) -> str:

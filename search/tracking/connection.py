@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import logging
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,11 @@ def artifact_root(uri: str, folder: Path) -> str | None:
 
 
 def connect(uri: str, folder: Path) -> MlflowClient:
-    """Client of a tracking store; a local store's tables are made once, under a lock (creation races otherwise)."""
+    """Client of a tracking store; a local store's tables are made once, under a lock (creation races otherwise).
+
+    Raises PermissionError for a file that may not be written, which MLflow would try again and again.
+    """
+    _refuse_read_only(uri)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     # standard output belongs to the program: `--json` prints one document there
@@ -42,7 +48,8 @@ def connect(uri: str, folder: Path) -> MlflowClient:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(os.environ[LEVEL])  # it may have been imported before
-    with FileLock(folder / "tracking.tables.lock"):
+    writable = os.access(folder, os.W_OK)
+    with FileLock(folder / "tracking.tables.lock") if writable else nullcontext():
         _make_tables(uri)
         follow_folder(uri, folder)
         client = MlflowClient(uri)
@@ -70,6 +77,13 @@ def is_refusal(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in REFUSALS
     return isinstance(error, ValueError | LookupError | TypeError | AttributeError) and not isinstance(error, OSError)
+
+
+def _refuse_read_only(uri: str) -> None:
+    path = sqlite_path(uri) if uri.startswith("sqlite:") else None
+    for place in (path, path.parent) if path is not None else ():
+        if place.exists() and not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, "it may not be written here (read-only, or another user's)", str(place))
 
 
 def _make_tables(uri: str) -> None:

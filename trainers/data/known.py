@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from .messages import FIELD, Message, refused
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .sources import Source
 
 WeightedSpan = tuple[int, int, float]
@@ -79,6 +78,8 @@ def columns_of(
     `learnt` (n,) bool; `answers` are the tokens of each learnt answer, `offsets` the characters of each token. Raises
     UserError for a list that has not one number a learnt token.
     """
+    import torch  # problems are read by what knows no torch
+
     found = {}
     weights = torch.full(learnt.shape, known.weight)
     for tokens, weight in zip(answers, known.answers, strict=False):
@@ -103,6 +104,8 @@ def _of_span(spans: Sequence[WeightedSpan], first: int, last: int) -> float:
 
 
 def _fitting(values: Sequence[float], learnt: Tensor, place: str, key: str) -> Tensor:
+    import torch
+
     wanted = int(learnt.sum())
     if len(values) != wanted:
         raise refused(

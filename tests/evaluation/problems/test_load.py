@@ -190,7 +190,7 @@ class TestRefusals:
         [
             (b"\xff\xfe{}", "it is UTF-16|must be UTF-8, but line 3"),
             (b"{'a': 1}", "must be a JSON object, but line 3"),
-            (b"[1]", "is list"),
+            (b"[1]", "line 3 of a.jsonl is a list"),
         ],
     )
     def test_a_broken_line_is_named(self, tmp_path, line, message):

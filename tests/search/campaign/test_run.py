@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from report_study import confirm, search
+from report_study import SHORT, confirm, search
 from rich.console import Console
 from scripted_study import scripted
 from small_study import small_config
@@ -199,7 +199,11 @@ def test_time_for_confirmations_is_kept_back_once_it_fits(tmp_path: Path, clock,
 def test_a_campaign_says_what_did_not_fit_and_confirms_once(tmp_path: Path) -> None:
     evaluation = small_config()["evaluation"] | {"report_problems": 16}
     path = write_campaign(
-        tmp_path, {"data": {"a": {}, "b": {}}}, evaluation=evaluation, budget={"trials": 8, "slice": 2}
+        tmp_path,
+        {"data": {"a": {}, "b": {}}},
+        evaluation=evaluation,
+        budget={"trials": 8, "slice": 2},
+        confirmation=SHORT,
     )
     console = Console(record=True, width=200, file=io.StringIO())
     stopped = run(path, console, hours=1e-9)

@@ -32,7 +32,7 @@ def study_file(folder: Path) -> Path:
         space={"training": {"learning_rate": [1e-7, 1e-6, "log"]}},
         search=search,
         evaluation={**evaluation, "racing": racing},
-        confirmation={"seeds": 2, "designs": 1},
+        confirmation={"seeds": 2, "designs": 1, "longer": None},
     )
 
 
@@ -82,7 +82,7 @@ def test_the_confirmation_is_not_raced_and_ends_with_a_verdict(ran) -> None:
     assert summary["state"] == "finished"
     [confirmation] = folder.glob("confirmation-*")
     replicates = results(confirmation)
-    assert len(replicates) == 2 * len(summary["confirmation"]["candidates"]) >= 4
+    assert 3 <= len(replicates) <= 2 * len(summary["confirmation"]["candidates"])
     assert all(each["state"] == "complete" and each["num_problems"] == 8 and not each["race"] for each in replicates)
     assert summary["confirmation"]["problems"] == 8 and "Confirmed:" in shown
 

@@ -19,10 +19,12 @@ from small_study import small_config
 from qtarget.search.campaign.run import run_file
 from qtarget.search.compare.tables import compare_and_show
 from qtarget.search.report.write import write_report
+from qtarget.search.store.storage import sqlite_url
 from qtarget.search.store.study import searched
 from qtarget.search.study.config_file import find_study, parse_study, write_folder
 from qtarget.search.study.files import require_writable, write_atomic
 from qtarget.search.terminal.status import show_status
+from qtarget.search.tracking.connection import connect
 from qtarget.spaces.errors import UserError
 
 
@@ -79,6 +81,16 @@ def test_a_report_that_has_no_place_says_where_to_put_it(locked: Path, tmp_path:
         write_report(locked, quiet(), compute=False)
     with pytest.raises(UserError, match="is no folder"):
         write_report(locked, quiet(), out=locked / "study.json" / "r.html", compute=False)
+
+
+@pytest.mark.slow
+def test_a_tracking_store_that_may_not_be_written_is_refused_at_once(locked: Path, tmp_path: Path) -> None:
+    store = locked / "store.db"
+    store.touch()
+    with pytest.raises(PermissionError, match="may not be written here"):
+        connect(sqlite_url(store), locked)
+    connect(sqlite_url(tmp_path / "mlflow.db"), locked)  # elsewhere, and without a lock in the folder
+    assert (tmp_path / "mlflow.db").is_file()
 
 
 @pytest.mark.slow
