@@ -32,7 +32,7 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
     now = snapshot(config, records)
     for part in standing(now):
         console.print(part)
-    console.print(winner_sentence(best(records), plain_sft(records)), soft_wrap=True)
+    console.print(winner_sentence(best(records), plain_sft(records)), soft_wrap=not console.record)
     bias = read_json(config.study_folder / BIAS_FILE)
     show_bias(bias, console)
     verdict = stored_verdict(config)

@@ -14,9 +14,10 @@ def show_verdict(verdict: Mapping[str, Any], console: Console) -> None:
     """The table of a verdict, and its answers."""
     console.print(confirmation_table(verdict))
     first, *others = answers(verdict)
-    console.print(f"{_word(verdict)}: {first}", soft_wrap=True, style="bold", markup=False, highlight=False)
+    whole = not console.record  # a picture has an edge
+    console.print(f"{_word(verdict)}: {first}", soft_wrap=whole, style="bold", markup=False, highlight=False)
     for sentence in others:
-        console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+        console.print(sentence, soft_wrap=whole, markup=False, highlight=False)
 
 
 def confirmation_table(verdict: Mapping[str, Any]) -> Table:
