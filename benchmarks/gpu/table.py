@@ -143,7 +143,8 @@ def study_rows(done: Found) -> Iterator[tuple[str, ...]]:
     if "d-quickstart" in done:
         values = done["d-quickstart"]
         what = "quickstart, from end to end" if values["in_one_go"] else "quickstart, the last of several goes"
-        yield what, f"{values['seconds']:.0f} s; verdict: {_short(values['verdict'])}"
+        found = [f"{each['title']} {each['outcome']}" for each in values["verdict"].get("comparisons", [])]
+        yield what, f"{values['seconds']:.0f} s; {'; '.join(found) or 'no verdict'}"
     if "g-two-engines" in done:
         yield "trials by two engines on one GPU, against one", f"{done['g-two-engines']['gain']:.2f} times as fast"
 
