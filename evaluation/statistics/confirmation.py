@@ -191,7 +191,7 @@ def _estimate(
     """A contrast with an interval that leaves `tail` on either side; nothing is known of it with one run of each.
 
     Between two looks a lead may seem certain that none of them has claimed: then its interval still begins at 0. Before
-    the first look nothing was spent, and every interval contains 0.
+    the first look nothing was spent: every interval contains 0, and no p-value is told.
     """
     found = finals.lead(weights, seeds)
     known = bool((seeds > 1).any())
@@ -205,7 +205,7 @@ def _estimate(
         tail,
         float(found.error[0]),
         float(found.freedom[0]),
-        min(p_value, 1 - p_value) if known else 0.5,
+        min(p_value, 1 - p_value) if known and looked else 0.5,
         float(found.seed_error[0]),
     )
 

@@ -8,7 +8,8 @@ training at a time is chosen, and after each it is seen what has been decided (`
    race spares the others. A candidate leaves when the data favour no lead over the lead one looks for (`detect`) by
    `patience` to one (the published objective: at all), when it trails the leading one by `TRAILING` standard errors,
    or at the limit of seeds.
-2. Is the winner better than the best published objective? That gets the seeds it lacks; the same rules.
+2. Is the winner better than the best published objective? That gets the seeds it lacks; the same rules. Its own
+   question 1 is asked on the way, by its own part of α.
 3. Does the lead last? Winner and rivals are trained at a multiple of the steps; the change of the lead is the contrast
    of four candidates.
 

@@ -31,25 +31,33 @@ LOST = 0.5
 
 def race(at: Standing, runs: Runs, open_: Flags) -> None:
     """Is a candidate better than plain SFT?"""
-    count, seeds = at.line.candidates, at.seeds
+    count = at.line.candidates
     claimed = np.zeros((at.studies, count), dtype=bool)
     for index in range(1, count):
-        due = open_ & at.racing[:, index] & (seeds[:, index] <= seeds[:, 0])
-        table = levels(at.error_rates[index], at.settings.seeds)
-        claimed[:, index] = _look(at, index, seeds[:, index], at.contrast(index, 0), due, table)
-        at.note(RACING, index, CLAIMED, claimed[:, index])
+        claimed[:, index] = _beats_sft(at, index, open_ & at.racing[:, index])
     effects, won = runs.means[:, :count] - runs.means[:, [0]], np.asarray(claimed.any(axis=1))
-    at.better |= claimed
     at.winner[won] = np.where(claimed, effects, -np.inf).argmax(axis=1)[won]
     _drop(at, runs, effects, open_ & ~won)
     at.stage[open_ & ~won & ~at.racing.any(axis=1)] = OVER
     _after_race(at, won)
 
 
+def _beats_sft(at: Standing, index: int, open_: Flags) -> Flags:
+    """A look at question 1 of one candidate, by the error rate that is its own."""
+    seeds = at.seeds[:, index]
+    due = open_ & (seeds <= at.seeds[:, 0])
+    table = levels(at.error_rates[index], at.settings.seeds)
+    claimed = _look(at, index, seeds, at.contrast(index, 0), due, table)
+    at.note(RACING, index, CLAIMED, claimed)
+    at.better[:, index] |= claimed
+    return claimed
+
+
 def published(at: Standing, runs: Runs, open_: Flags) -> None:
-    """Is the winner better than the best published objective?"""
+    """Is the winner better than the best published objective? Its own first question goes on beside that."""
     rival = at.line.published
     assert rival is not None
+    _beats_sft(at, rival, open_ & at.racing[:, rival])
     ours, theirs = at.seeds[at.rows, at.winner], at.seeds[:, rival]
     weights, claimed = at.contrast(at.winner, rival), np.zeros(at.studies, dtype=bool)
     for index in at.line.designs:

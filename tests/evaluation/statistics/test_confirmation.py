@@ -99,6 +99,18 @@ def test_a_lead_over_sft_need_not_be_one_over_what_is_published() -> None:
     assert found.against_published.low < 0 < found.against_published.high
 
 
+def test_what_is_published_gets_its_own_answer_though_a_design_has_won() -> None:
+    found = race_of(tables_of(generator(0), (0.0, 0.3, 0.1, 0.27)))
+    published = next(each for each in found.comparisons if each.title == "published")
+    assert found.winner == "first" and published.outcome is Outcome.BETTER and published.low > 0
+
+
+@pytest.mark.parametrize("score", [0.0, 0.27, 0.29])
+def test_a_small_p_value_is_told_of_claims_alone(score: float) -> None:
+    for each in race_of(tables_of(generator(0), (0.0, 0.3, 0.1, score))).comparisons:
+        assert (each.adjusted_p_value <= 0.05) == (each.outcome is not Outcome.SAME), each
+
+
 def test_without_a_rival_nothing_is_said_of_one() -> None:
     found = race_of(tables_of(generator(4), (0.0, 0.3)), published=None)
     assert found.winner == "first" and found.against_published is None
