@@ -24,11 +24,12 @@ CATEGORIES = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 @pytest.fixture(scope="session", autouse=True)
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One environment for whatever tests start, so that one nursery serves: one thread, no hub, a cache of its own."""
-    with pytest.MonkeyPatch.context() as patch, nursery.installed():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-        yield
+        with nursery.installed():
+            yield
 
 
 @pytest.fixture(autouse=True)

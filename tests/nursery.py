@@ -47,9 +47,7 @@ IMPORTS = (
 READ_BY_IMPORTS = ("CUDA", "HF_", "LANG", "LC_", "LD_", "MALLOC", "MKL", "OMP", "PYTHON", "TRITON")
 BY_HAND = frozenset({"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "HF_HUB_DISABLE_PROGRESS_BARS"})
 """Read by us in the child, or of no weight."""
-NURSERIES = 3
-"""At most, one for each environment."""
-COMMAND_LINE = 4096
+ROOM = 4096
 """Bytes reserved in a nursery's own command line, for that of its children; as many in its environment."""
 CHILD_SUBREAPER = 36
 ANEW = "QTARGET_TESTS_START_ANEW"
@@ -78,16 +76,13 @@ def installed() -> Iterator[None]:
 class Asked:
     """The side of whoever starts processes."""
 
-    def __init__(self) -> None:
-        self._near: dict[Environment, socket.socket] = {}
-        self._processes: list[subprocess.Popen[bytes]] = []
+    def __init__(self, near: socket.socket | None = None) -> None:
+        """`near`: the end of a nursery that is there already. It knows this process's environment as it is now."""
+        self._near = near
+        self._environment = dict(os.environ)
+        self._read = read_by_imports(os.environ)
         self._lock = threading.Lock()
-        self._may_start = True
-
-    def take(self, near: socket.socket) -> None:
-        """Use the nursery at the other end, which imported in this process's environment, and no other."""
-        self._near[read_by_imports(os.environ)] = near
-        self._may_start = False
+        self._process: subprocess.Popen[bytes] | None = None
 
     def install(self) -> None:
         """In the place of Popen's own method."""
@@ -100,16 +95,16 @@ class Asked:
         subprocess.Popen._execute_child = execute_child  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        """Nurseries leave at the end of their sockets."""
-        for near in self._near.values():
-            near.close()
-        for process in self._processes:
-            process.wait()
+        """The nursery leaves at the end of its socket."""
+        if self._near is not None:
+            self._near.close()
+        if self._process is not None:
+            self._process.wait()
 
     def _fork(self, popen: Any, given: Mapping[str, Any]) -> bool:
         environment = dict(os.environ if given["env"] is None else given["env"])
         plain = not any(given[name] for name in ("preexec_fn", "pass_fds", "shell")) and given["process_group"] == -1
-        if not (plain and is_ours(given["args"])) or ANEW in os.environ:
+        if not (plain and is_ours(given["args"])) or ANEW in environment or read_by_imports(environment) != self._read:
             return False
         request = {
             "command": [os.fspath(each) for each in given["args"]],
@@ -118,28 +113,22 @@ class Asked:
             "session": bool(given["start_new_session"]),
             "parent": os.getpid(),
         }
-        streams = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        given_streams = enumerate(given[name] for name in ("p2cread", "c2pwrite", "errwrite"))
+        streams = [number if descriptor == -1 else descriptor for number, descriptor in given_streams]
         with self._lock:
-            near = self._nursery(environment)
-            if near is None:
-                return False
-            popen.pid = ask(near, request, [number if fd == -1 else fd for number, fd in enumerate(streams)])
+            popen.pid = ask(self._near or self._start(), request, streams)
         popen._child_created = True
         popen._close_pipe_fds(*(given[name] for name in PIPES))
         return True
 
-    def _nursery(self, environment: Mapping[str, str]) -> socket.socket | None:
-        read = read_by_imports(environment)
-        if read not in self._near and self._may_start and len(self._near) < NURSERIES:
-            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            command = [sys.executable, "-P", __file__, str(far.fileno()), "." * COMMAND_LINE]
-            null, room = subprocess.DEVNULL, {"QTARGET_TESTS_ROOM": "." * COMMAND_LINE}
-            self._processes.append(
-                subprocess.Popen(command, pass_fds=[far.fileno()], env=environment | room, stdin=null, stdout=null)
-            )
-            far.close()
-            self._near[read] = near
-        return self._near.get(read)
+    def _start(self) -> socket.socket:
+        self._near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-P", __file__, str(far.fileno()), "." * ROOM]
+        null, room = subprocess.DEVNULL, {"QTARGET_TESTS_ROOM": "." * ROOM}
+        environment = self._environment | room
+        self._process = subprocess.Popen(command, pass_fds=[far.fileno()], env=environment, stdin=null, stdout=null)
+        far.close()
+        return self._near
 
 
 def ask(near: socket.socket, request: Mapping[str, Any], streams: Sequence[int]) -> int:
@@ -190,9 +179,7 @@ def live(near: socket.socket) -> tuple[str, str]:
         end, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() != 0:  # what this process starts is forked from a copy of what it is before it does anything
             far.close()
-            asked = Asked()
-            asked.take(end)
-            asked.install()
+            Asked(end).install()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             return kind, what
         end.close()
@@ -212,16 +199,18 @@ def serve(near: socket.socket) -> dict[str, Any]:
         request: dict[str, Any] = json.loads(os.pread(descriptors[3], os.fstat(descriptors[3]).st_size, 0))
         reading, writing = os.pipe()
         if (between := os.fork()) == 0:
-            if (child := os.fork()) == 0:
+            if os.fork() == 0:
                 near.close()
                 while os.getppid() != request["parent"]:
                     time.sleep(0.001)
                 for number, descriptor in enumerate(descriptors[:3]):
                     os.dup2(descriptor, number)
+                if request["session"]:
+                    os.setsid()
+                os.write(writing, str(os.getpid()).encode())
                 for descriptor in {reading, writing, *descriptors} - {0, 1, 2}:
                     os.close(descriptor)
                 return request
-            os.write(writing, str(child).encode())
             os._exit(0)
         os.waitpid(between, 0)
         near.send(os.read(reading, 64))
@@ -230,9 +219,7 @@ def serve(near: socket.socket) -> dict[str, Any]:
 
 
 def become(request: Mapping[str, Any]) -> tuple[str, str]:
-    """Take on session, folder, environment, streams and command line; (kind, what) is then to be run."""
-    if request["session"]:
-        os.setsid()
+    """Take on folder, environment, streams and command line; (kind, what) is then to be run."""
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -247,9 +234,9 @@ def become(request: Mapping[str, Any]) -> tuple[str, str]:
         for name in [name for name in sys.modules if name.partition(".")[0] == "qtarget"]:
             del sys.modules[name]
     unbuffered = "-u" in request["command"] or "PYTHONUNBUFFERED" in os.environ
-    sys.stdin = sys.__stdin__ = os.fdopen(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
-    lines = 1 if os.isatty(1) else -1
-    out = os.fdopen(1, "w", encoding="utf-8", buffering=lines, closefd=False)
+    text: dict[str, Any] = {"encoding": sys.stdout.encoding, "closefd": False}
+    sys.stdin = sys.__stdin__ = os.fdopen(0, **text)  # type: ignore[misc]
+    out = os.fdopen(1, "w", buffering=1 if os.isatty(1) else -1, **text)
     out.reconfigure(write_through=unbuffered)
     sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
     return kind, what
