@@ -70,6 +70,7 @@ def test_every_requirement_has_a_lower_bound() -> None:
 
 
 @pytest.mark.parametrize(("options", "outcome"), [([], "3 failed"), (["--count-deprecations"], "1 failed, 2 passed")])
+@pytest.mark.slow
 def test_deprecations_fail_unless_they_are_counted(tmp_path, options: list[str], outcome: str) -> None:
     for name in ("pyproject.toml", "tests/conftest.py", "tests/nursery.py"):
         shutil.copy(ROOT / name, tmp_path)
