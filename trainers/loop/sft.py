@@ -169,7 +169,7 @@ class _Run:
                 self.old_policy.refresh(self.step, self.settings.steps)
             totals = self._accumulate(batch)
         rate = learning_rate(self.settings, self.step)
-        norm = self.optimizer.clip().item()
+        norm = self.optimizer.clip()
         if not (math.isfinite(totals.loss) and math.isfinite(norm)):
             self.optimizer.clear()
             raise DivergedError(self.step + 1, totals.loss, norm)
