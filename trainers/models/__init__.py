@@ -2,6 +2,7 @@
 
 Cut into decoder and head, so that logits are made chunk by chunk, and spread over ranks where one device is too small.
 
+attention.py              attention of sequences that lie one after the other in a row: each by itself
 head.py                   the two halves of a causal language model: decoder to hidden states, output head to logits
 load.py                   causal language models and tokenizers from the hub, a local folder or a GGUF file
 lora.py                   low-rank adapters on a base model: attached by a seed, refused with a reason, described
