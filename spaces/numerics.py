@@ -24,10 +24,10 @@ def product(coefficient: Tensor, value: Tensor) -> Tensor:
 def expectation(weights: Tensor, values: Tensor) -> Tensor:
     """Σ_v weights(v)·values(v) with 0·(±∞) = 0; (T, V) and (T, V) give (T,).
 
-    On a CPU a product of matrices reads both once; a row in which it meets 0·(±∞) makes it do all again with care.
+    On a CPU the plain products come first; where one is 0·(±∞), all are made again with care.
     """
     if not weights.is_cuda:
-        total = (weights[:, None] @ values[..., None])[:, 0, 0]
+        total = (weights * values).sum(-1)
         if not total.isnan().any():
             return total
     return product(weights, values).sum(-1)
