@@ -1,0 +1,66 @@
+"""Tasks of lm-evaluation-harness (extra `lm-eval`): documents, prompts and stop strings as the library makes them.
+
+They are made and judged by workers (`verification/harness.py`), where the library's own code runs.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ...spaces.errors import UserError
+from ...spaces.identity import content_id
+from ..settings import TaskSettings
+from ..verification.harness import HarnessItem, HarnessSource
+from ..verification.pool import LOAD_LIMIT, shared_pool
+from .splits import content_hash, training_hashes
+
+FIELD = "evaluation.tasks"
+
+
+def harness_items(task: TaskSettings, base: Path) -> tuple[HarnessItem, ...]:
+    """Every document of the task or group, in the library's order.
+
+    Raises UserError for an unknown task, one that cannot be loaded or scored item by item, and without the library.
+    """
+    return _made(source_of(task, base).model_dump_json())
+
+
+def source_of(task: TaskSettings, base: Path) -> HarnessSource:
+    """What a worker needs to load the task."""
+    return HarnessSource(name=task.title, options=task.harness, base=str(base.resolve()))
+
+
+def harness_entry(task: TaskSettings, base: Path, item: HarnessItem) -> dict[str, Any]:
+    """What an item's judge needs to know, kept with the item."""
+    return {"harness": {"source": source_of(task, base).model_dump(), "task": item.task, "doc": item.doc}}
+
+
+def known_by(item: HarnessItem) -> frozenset[str]:
+    """Content hashes by which demonstrations may know the document: its question in any form, and its own fields."""
+    parts = {content_hash(field) for field in item.fields}
+    return frozenset(parts) | training_hashes([item.question]) if item.question.strip() else frozenset(parts)
+
+
+def asked_as(item: HarnessItem, entry: dict[str, Any]) -> str:
+    """Identity of prompt, generation and metric."""
+    kept = item.model_dump(include={"contexts", "continuations", "until", "max_new_tokens", "temperature"})
+    options = entry["harness"]["source"]["options"]
+    return content_id([kept, options["metric"], options["filter"]])
+
+
+@lru_cache(maxsize=4)  # the same task is drawn from several times: to be checked, searched with and confirmed
+def _made(source: str) -> tuple[HarnessItem, ...]:
+    verdict, detail = shared_pool().ask({"do": "make harness", "source": json.loads(source)}, LOAD_LIMIT)
+    if verdict == "correct":
+        return tuple(HarnessItem.model_validate(item) for item in json.loads(detail))
+    if "No module named 'lm_eval'" in detail:
+        raise UserError(
+            "`source: lm_eval` needs lm-evaluation-harness; install it with `pip install 'qtarget[lm-eval]'`",
+            field=FIELD,
+        )
+    if verdict == "wrong":
+        raise UserError(detail, field=FIELD)
+    raise RuntimeError(f"lm-evaluation-harness failed while it made the problems of a task ({source}): {detail}")
