@@ -116,7 +116,8 @@ def _answered(model: Any, questions: Sequence[Question], rows: int) -> list[tupl
     found: dict[Pair, Likelihood] = {}
     try:
         for batch in _batches(read, rows):
-            found |= _scored(model, batch, [pair for pair in pairs if pair.read in set(batch)])
+            inside = set(batch)
+            found |= _scored(model, batch, [pair for pair in pairs if pair.read in inside])
     except (RuntimeError, MemoryError) as error:
         if rows == 1 or not out_of_memory(error):
             raise

@@ -44,11 +44,10 @@ def known_by(item: HarnessItem) -> frozenset[str]:
     return frozenset(parts) | training_hashes([item.question]) if item.question.strip() else frozenset(parts)
 
 
-def asked_as(item: HarnessItem, entry: dict[str, Any]) -> str:
-    """Identity of prompt, generation and metric."""
+def asked_as(item: HarnessItem, task: TaskSettings) -> str:
+    """Identity of prompt, generation and metric: asked otherwise, it is another problem."""
     kept = item.model_dump(include={"contexts", "continuations", "until", "max_new_tokens", "temperature"})
-    options = entry["harness"]["source"]["options"]
-    return content_id([kept, options["metric"], options["filter"]])
+    return content_id([kept, task.harness.metric, task.harness.filter])
 
 
 @lru_cache(maxsize=4)  # the same task is drawn from several times: to be checked, searched with and confirmed

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...spaces.errors import UserError
-from ...spaces.identity import derive_seed
+from ...spaces.identity import content_id, derive_seed
 from ...spaces.settings import Settings
 from ...trainers.data.notes import Notes
 from ...trainers.data.style import Style
@@ -100,11 +100,7 @@ def content_of(problems: Sequence[Problem]) -> list[Any]:
     """What identifies problems: their ids, and how they are asked where anything comes before their questions."""
     ids = [problem.id for problem in problems]
     asked = [problem.asking.model_copy(update={"day": None}) for problem in problems]
-    content: list[Any] = ids
-    if any(each != Asking() for each in asked):
-        content = [ids, [each.model_dump(mode="json") for each in asked]]
-    harness = [asked_as(each.harness, each.entry) for each in problems if each.harness and each.entry]
-    return [content, harness] if harness else content
+    return ids if all(each == Asking() for each in asked) else [ids, [each.model_dump(mode="json") for each in asked]]
 
 
 def unreadable_golds(problems: Iterable[Problem]) -> list[tuple[Problem, str]]:
@@ -259,10 +255,12 @@ def _gym_problems(task: TaskSettings, seed: int) -> Iterator[Problem]:
 
 def _harness_problems(task: TaskSettings, base: Path) -> Iterator[Problem]:
     for item in harness_items(task, base):
-        entry = harness_entry(task, base, item)
         shown = item.question if task.chat else item.contexts[0]
+        entry = harness_entry(task, base, item)
         problem = _problem(task, item.question, shown, item.gold, "exact", entry, item.facts)
-        yield problem.model_copy(update={"task": item.task, "harness": item, "known_by": known_by(item), "chat": False})
+        asked = content_id([problem.id, asked_as(item, task)])[:16]
+        own = {"id": asked, "task": item.task, "harness": item, "known_by": known_by(item), "chat": False}
+        yield problem.model_copy(update=own)
 
 
 def _problem(

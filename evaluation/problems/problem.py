@@ -21,7 +21,8 @@ class Problem(Settings):
     """One question with its known answer, ready to be asked and judged."""
 
     id: str
-    """Hash of question and gold: the same problem has the same id in every study."""
+    """Hash of question and gold, and of the whole prompt where another library makes it: the same problem has the same
+    id in every study."""
     task: str
     question_hash: str
     """Hash of the normalised question; decides the split."""

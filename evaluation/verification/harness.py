@@ -126,7 +126,7 @@ def _find(where: HarnessSource) -> dict[str, Any]:
         raise Unusable(_unloadable(where.name, error)) from error
     for name, task in found.items():
         _check_kind(name, task)
-        if options.num_fewshot is not None:
+        if options.num_fewshot is not None and task.get_config("num_fewshot") != 0:  # 0 is meant, there as here
             task.set_config(key="num_fewshot", value=options.num_fewshot)
         if options.gen_kwargs and task.OUTPUT_TYPE == "generate_until":
             task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
