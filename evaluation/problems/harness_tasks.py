@@ -6,6 +6,8 @@ They are made and judged by workers (`verification/harness.py`), where the libra
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,17 @@ def harness_entry(task: TaskSettings, base: Path, item: HarnessItem) -> dict[str
     return {"harness": {"source": source_of(task, base).model_dump(), "task": item.task, "doc": item.doc}}
 
 
-def known_by(item: HarnessItem) -> frozenset[str]:
-    """Content hashes by which demonstrations may know the document: its question in any form, and its own fields."""
-    parts = {content_hash(field) for field in item.fields}
-    return frozenset(parts) | training_hashes([item.question]) if item.question.strip() else frozenset(parts)
+def known_by(items: Sequence[HarnessItem]) -> list[frozenset[str]]:
+    """Content hashes by which demonstrations may know each document: its question in any form, and its own fields.
+
+    What several questions have in common (an instruction, a category) tells none of them.
+    """
+    found = [{*map(content_hash, item.fields), *training_hashes([item.question])} for item in items]
+    owners: dict[str, set[str]] = defaultdict(set)
+    for item, hashes in zip(items, found, strict=True):
+        for each in hashes:
+            owners[each].add(item.question)
+    return [frozenset(each for each in hashes if len(owners[each]) == 1) for hashes in found]
 
 
 def asked_as(item: HarnessItem, task: TaskSettings) -> str:

@@ -254,12 +254,13 @@ def _gym_problems(task: TaskSettings, seed: int) -> Iterator[Problem]:
 
 
 def _harness_problems(task: TaskSettings, base: Path) -> Iterator[Problem]:
-    for item in harness_items(task, base):
-        shown = item.question if task.chat else item.contexts[0]
+    items = harness_items(task, base)
+    for item, known in zip(items, known_by(items), strict=True):
         entry = harness_entry(task, base, item)
+        shown = item.question if task.chat else item.contexts[0]
         problem = _problem(task, item.question, shown, item.gold, "exact", entry, item.facts)
         asked = content_id([problem.id, asked_as(item, task)])[:16]
-        own = {"id": asked, "task": item.task, "harness": item, "known_by": known_by(item), "chat": False}
+        own = {"id": asked, "task": item.task, "harness": item, "known_by": known, "chat": False}
         yield problem.model_copy(update=own)
 
 

@@ -197,7 +197,7 @@ def _items(task: _Task, options: HarnessOptions) -> Iterator[HarnessItem]:
             task=task.name,
             doc=number,
             question=_question(task.own, doc),
-            fields=tuple(text for text in _texts(doc) if shared[text] == 1),
+            fields=tuple(_texts(doc)),
             gold=gold_of(task.own, doc),
             contexts=tuple(contexts),
             continuations=()
