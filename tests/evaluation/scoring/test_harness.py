@@ -12,12 +12,14 @@ import pytest
 pytest.importorskip("lm_eval")
 
 from harness_world import COMPARED, GENERATED, write_lines, write_task, write_tasks
+from tiny_llama import tiny_llama
 
 from qtarget.evaluation.problems.load import Splits, content_of, load_problems
 from qtarget.evaluation.problems.splits import training_hashes
 from qtarget.evaluation.scoring.evaluate import evaluate
 from qtarget.evaluation.scoring.items import Item, read_items
-from qtarget.evaluation.settings import EvaluationSettings, TaskSettings
+from qtarget.evaluation.scoring.retention_measure import RetentionMeasure
+from qtarget.evaluation.settings import EvaluationSettings, RetentionSettings, TaskSettings
 from qtarget.evaluation.verification import harness, pool
 from qtarget.evaluation.verification.rejudge import rejudge
 from qtarget.evaluation.verification.worker import answer_request
@@ -126,6 +128,30 @@ def test_stored_items_are_judged_again_alike(model, tokenizer, folder, tmp_path)
     assert len(judged) == 48 and not any(each.changed for each in judged)
 
 
+def test_a_race_ends_at_a_whole_block_of_mixed_tasks(model, tokenizer, folder):
+    settings = EvaluationSettings(tasks=(TaskSettings(path="unused"),), batch_size=5)
+    problems = load(folder, "local_both", problems=24).search
+    looks: list[tuple[float, ...]] = []
+    whole = evaluate(
+        model, tokenizer, problems, settings, seed=0, race=lambda scores: bool(looks.append(scores)), block=7
+    )
+    cut = evaluate(model, tokenizer, problems, settings, seed=0, race=lambda scores: True, block=7)
+    assert {problem.task for problem in problems[:7]} == {"local_sums", "local_choices"}
+    assert cut.stopped and cut.item_scores == looks[0] == whole.item_scores[:7]
+    assert set(whole.tasks) == {"local_sums", "local_choices"} and not whole.stopped
+
+
+def test_retention_on_a_task_of_the_library(model, tokenizer, folder):
+    kept = TaskSettings(source="lm_eval", path="local_both", config={"include_path": "."})
+    settings = EvaluationSettings(tasks=(kept,), problems=2)
+    measure = RetentionMeasure(settings, RetentionSettings(tasks=(kept,), problems=24), tokenizer, folder, seed=0)
+    measure.ask_base(model, seed=0)
+    same = measure.measure(model, None, seed=0)
+    other = measure.measure(tiny_llama(1, len(tokenizer)), None, seed=0)
+    assert same is not None and same["forgotten"] == 0 and same["problems"] == 24
+    assert other is not None and other["forgotten"] == pytest.approx(same["value"] - other["value"])
+
+
 def test_search_and_report_are_split_by_content_and_training_is_left_out(folder):
     splits = load(folder, "local_both", problems=6, report=6)
     assert not {each.question_hash for each in splits.search} & {each.question_hash for each in splits.report}
@@ -199,7 +225,7 @@ def test_an_unknown_name_comes_with_the_closest_and_a_missing_file_is_told(folde
     with pytest.raises(UserError, match="got 'local_sum'; the closest are local_sums"):
         load(folder, "local_sum")
     write_task(folder, COMPARED | {"task": "gone"}, test="gone.jsonl")
-    with pytest.raises(UserError, match=r"'gone.yaml' .* FileNotFoundError .*if its data set cannot be reached"):
+    with pytest.raises(UserError, match=r"'gone.yaml' .* FileNotFoundError: .*if its data set cannot be reached"):
         load(folder, "gone.yaml")
 
 
@@ -235,6 +261,7 @@ def test_without_the_library_the_extra_is_named(folder, monkeypatch):
         load(folder, "local_sums", limit=3)
 
 
+@pytest.mark.slow
 def test_a_real_worker_makes_and_judges(model, tokenizer, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "_shared", None)
     splits = load(folder, "local_both", problems=24, fewshot_seed=1)
