@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..settings import HarnessOptions
@@ -102,13 +102,12 @@ def probe(task: Any, docs: Sequence[Any], options: HarnessOptions) -> None:
     for doc in docs[:3]:
         words = gold_of(task, doc).split()
         for text in (" ".join(words), " ".join(words[: len(words) // 2]), ""):
-            value = _or_none(lambda doc=doc, text=text: judged(task, doc, options, [text])[0])
-            _check_value(task, metric_of(task, options), value)
+            _check_value(task, metric_of(task, options), _value(task, doc, options, text))
 
 
-def _or_none(judge: Callable[[], Any]) -> Any:
+def _value(task: Any, doc: Any, options: HarnessOptions, text: str) -> Any:
     try:
-        return judge()
+        return judged(task, doc, options, [text])[0]
     except Exception:  # an answer that nobody gave: what a real one raises is told beside it
         return None
 
