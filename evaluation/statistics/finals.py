@@ -5,9 +5,10 @@ training at a time is chosen, and after each it is seen what has been decided (`
 
 1. Is a candidate better than plain SFT? Designs race first, the published objective once no design is left. The one
    with the fewest seeds is trained next, the leader first and plain SFT last, so that a run that ends a candidate's
-   race spares the others. A candidate leaves when the data favour no lead over the lead one looks for (`detect`) by
-   `patience` to one (the published objective: at all), when it trails the leading one by `TRAILING` standard errors,
-   or at the limit of seeds.
+   race spares the others; while several designs race, plain SFT, which all are compared with, counts half its seeds.
+   A candidate leaves when the data favour no lead over the lead one looks for (`detect`) by `patience` to one (the
+   published objective: unless they favour the lead by a little), when it trails the leading one by `TRAILING` standard
+   errors, or at the limit of seeds.
 2. Is the winner better than the best published objective? That gets the seeds it lacks; the same rules. Its own
    question 1 is asked on the way, by its own part of α.
 3. Does the lead last? Winner and rivals are trained at a multiple of the steps; the change of the lead is the contrast
@@ -30,6 +31,9 @@ from .leads import Counts
 from .questions import length, published, race, start_length
 from .standing import LENGTH, OPEN, OVER, PUBLISHED, RACING, UNSETTLED, Flags, Standing
 
+SHARED_BY_DESIGNS = 2
+"""Seeds of plain SFT for one of each design, while there are several: one run of it serves all comparisons."""
+
 
 class Finals(Standing):
     """S races on their way."""
@@ -43,7 +47,8 @@ class Finals(Standing):
         means = self.evidence.runs(self.seeds).means
         ties = (means - means.min(axis=1, keepdims=True)) / (2 * np.ptp(means, axis=1, keepdims=True) + 1e-9)
         ties[:, [0, self.line.candidates]] = -0.5
-        order = np.where(self._wanted(seeds), ties - seeds - 1e-6 * np.arange(seeds.shape[1]), -np.inf)
+        order = ties - self._counted(seeds) - 1e-6 * np.arange(seeds.shape[1])
+        order = np.where(self._wanted(seeds), order, -np.inf)
         return np.where(np.isinf(order.max(axis=1)), -1, order.argmax(axis=1))
 
     def take(self, chosen: Counts) -> None:
@@ -60,6 +65,13 @@ class Finals(Standing):
         """Train what comes next in every study until all are over."""
         while (chosen := self.next()).max() >= 0:
             self.take(chosen)
+
+    def _counted(self, seeds: Counts) -> Counts:
+        """(S, 2C) seeds as far as they are told against a candidate's turn."""
+        counted = seeds.copy()
+        several = (self.stage == RACING) & (self.racing[:, self.line.designs].sum(axis=1) > 1)
+        counted[several, 0] //= SHARED_BY_DESIGNS
+        return counted
 
     def _wanted(self, seeds: Counts) -> Flags:
         """(S, 2C) who may be trained next."""

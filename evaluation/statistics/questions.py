@@ -25,6 +25,8 @@ from .standing import (
 
 FIRST_LONG_LOOK = 2
 """Seeds of the longer training before anything is said of it."""
+PUBLISHED_PATIENCE = 0.75
+"""`patience` with the published objective: it leaves unless its runs favour the lead that is looked for by 4 to 3."""
 LOST = 0.5
 """Share of a lead that may go before it no longer holds."""
 
@@ -131,7 +133,7 @@ def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
     seen = open_[:, None] & at.racing & (seeds[:, :count] > 0) & (seeds[:, [0]] > 0)
     trails = _trails(at, effects, seen, spread)
     for index in range(1, count):
-        patience = 1.0 if index == at.line.published else at.settings.patience
+        patience = PUBLISHED_PATIENCE if index == at.line.published else at.settings.patience
         hopeless = _is_hopeless(at, effects[:, index], seeds[:, index], seeds[:, 0], spread, patience)
         hopeless &= seen[:, index]
         through = open_ & at.racing[:, index] & (seeds[:, index] >= most) & (seeds[:, 0] >= most)

@@ -11,9 +11,9 @@ from .settings import FinalsSettings
 
 Flags = NDArray[np.bool_]
 
-DESIGN_SHARE = 2.0
+DESIGN_SHARE = 4.0
 PUBLISHED_PART = 2 / 3
-TRAILING = 1.15
+TRAILING = 1.0
 """Standard errors behind the leading design at which another leaves."""
 RACING, PUBLISHED, LENGTH, OVER = range(4)
 """Stages: the question that is open."""
