@@ -91,7 +91,12 @@ def fill(path: Path, designs: Sequence[str], seeds: int) -> list[dict[str, Any]]
                 world, preset = design.split("/")
                 if world not in places:
                     places[world] = Place.build(path.parent / world, 0, WorldSettings(**WORLDS[world]), 256)
-                row = {"design": design, "decay": decay, "seed": seed, "scores": scores(places[world], preset, decay, seed)}
+                row = {
+                    "design": design,
+                    "decay": decay,
+                    "seed": seed,
+                    "scores": scores(places[world], preset, decay, seed),
+                }
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 rows.append(row)

@@ -1,6 +1,6 @@
 """How often does a confirmation announce a winner that is none, how often does it find one, and for how many trainings?
 
-    python benchmarks/races.py [--studies 400] [--seeds 24] [--patience 1.95] [--part null|found|length|tables] [--before 3 6]
+    python benchmarks/races.py [--studies 400] [--seeds 24] [--patience 1.95] [--part null|found|length|tables] ...
 
 Simulated studies of four candidates: plain SFT, the best published objective and two designs. Runs differ by a standard
 deviation of 1.5, 3 or 6 points, or unequally (10 in one or more candidates, half a point in the others), and by what

@@ -12,7 +12,7 @@ training at a time is chosen, and after each it is seen what has been decided (`
 2. Is the winner better than the best published objective? That gets the seeds it lacks; the same rules. Its own
    question 1 is asked on the way, by its own part of α.
 3. Does the lead last? Winner and rivals are trained at a multiple of the steps; the change of the lead is the contrast
-   of four candidates.
+   of four candidates. A rival is left alone once this is said of it, or can hardly be by more runs.
 
 Error rates: question 1 shares α out over the candidates, `DESIGN_SHARE` parts a design to one for the published
 objective. What a winner has gained by being claimed goes on to its further questions (a fallback chain: Wiens and

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from scipy import stats
 
 from .leads import Array, Counts, Runs
 from .sequential import levels
@@ -27,6 +28,8 @@ FIRST_LONG_LOOK = 2
 """Seeds of the longer training before anything is said of it."""
 PUBLISHED_PATIENCE = 0.75
 """`patience` with the published objective: it leaves unless its runs favour the lead that is looked for by 4 to 3."""
+HOPE = 2.0
+"""How much larger than it looks a change over its error may turn out, before the longer runs are given up."""
 LOST = 0.5
 """Share of a lead that may go before it no longer holds."""
 
@@ -75,24 +78,45 @@ def published(at: Standing, runs: Runs, open_: Flags) -> None:
 
 
 def length(at: Standing, runs: Runs, open_: Flags) -> None:
-    """Does the lead last? Asked when all finalists have as many of the longer runs."""
+    """Does the lead last? Asked of each rival when it and the winner have as many of the longer runs."""
     count, last = at.line.candidates, at.settings.longer_seeds
     longer = runs.seeds[:, count:]
     fewest = np.where(at.finalists, longer, last + 1).min(axis=1)
     even = np.where(at.finalists, longer, 0).max(axis=1) == fewest
     looked = open_ & even & (fewest >= min(FIRST_LONG_LOOK, last))
-    if not looked.any():
-        return
     for place, rival in enumerate((0, at.line.published)):
         asked = looked & (at.trend[:, place] == OPEN)
         if rival is not None and asked.any():
-            at.trend[asked, place] = _trends(at, rival, fewest)[asked]
-    done = looked & ((at.trend != OPEN).all(axis=1) | (fewest >= last))
-    at.trend[done] = np.where(at.trend[done] == OPEN, UNSETTLED, at.trend[done])
-    for place, rival in enumerate((0, at.line.published)):
-        if rival is not None and done.any():
-            at.note(LENGTH, rival, int(at.trend[0, place]), done & (at.trend[:, place] != NOT_ASKED))
-    at.stage[done] = OVER
+            found = _trends(at, rival, fewest)
+            ends = (fewest >= last) | _is_beyond_telling(at, rival, fewest)
+            at.trend[asked, place] = np.where((found == OPEN) & ends, UNSETTLED, found)[asked]
+            at.note(LENGTH, rival, int(at.trend[0, place]), asked & (at.trend[:, place] != OPEN))
+    at.stage[looked & (at.trend != OPEN).all(axis=1)] = OVER
+
+
+def _is_beyond_telling(at: Standing, rival: int, look: Counts) -> Flags:
+    """(S,) whether nothing would be said of a lead at the last look, were its change and noise to stay.
+
+    Its error shrinks with the number of longer runs; a change `HOPE` times as large over its error is allowed for.
+    """
+    last, beyond = at.settings.longer_seeds, np.ones(at.studies, dtype=bool)
+    limits = _trend_levels(at, np.full(at.studies, last))
+    for kept in (1.0, LOST):
+        found = at.lead(at.change(at.winner, rival, kept))
+        size = np.abs(found.effect) if kept == 1.0 else np.maximum(found.effect, 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            score = HOPE * np.sqrt(last / np.maximum(look, 1)) * np.where(size > 0, size / found.error, 0.0)
+        beyond &= stats.t.sf(score, found.freedom + last - look) > limits
+    return beyond
+
+
+def _trend_levels(at: Standing, look: Counts) -> Array:
+    """(S,) the p-value that is significant, on either side, at a look at the longer runs."""
+    last = at.settings.longer_seeds
+    return np.array(
+        [levels(float(rate) / 2, last, FIRST_LONG_LOOK).get(int(seeds), 0.0) if rate > 0 else 0.0
+         for rate, seeds in zip(at.trend_rates(), look, strict=True)]
+    )  # fmt: skip
 
 
 def _look(at: Standing, place: int, seeds: Counts, weights: Array, due: Flags, table: Mapping[int, float]) -> Flags:
@@ -174,10 +198,6 @@ def start_length(at: Standing, where: Flags) -> None:
 def _trends(at: Standing, rival: int, look: Counts) -> Counts:
     """(S,) what may be said of a lead in the longer training; open where nothing may."""
     found, kept = at.lead(at.change(at.winner, rival)), at.lead(at.change(at.winner, rival, LOST))
-    rates, last = at.trend_rates(), at.settings.longer_seeds
-    allowed = np.array(
-        [levels(float(rate) / 2, last, FIRST_LONG_LOOK).get(int(seeds), 0.0) if rate > 0 else 0.0
-         for rate, seeds in zip(rates, look, strict=True)]
-    )  # fmt: skip
+    allowed = _trend_levels(at, look)
     shrinks, grows = 1 - found.p_value <= allowed, found.p_value <= allowed
     return np.select([shrinks, grows, kept.p_value <= allowed], [SHRINKS, GROWS, HOLDS], OPEN)

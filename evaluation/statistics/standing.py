@@ -106,12 +106,12 @@ class Standing:
 
     @property
     def finalists(self) -> Flags:
-        """(S, C) the winner and its rivals."""
+        """(S, C) the winner, and the rivals of which it is open whether its lead over them lasts."""
         found = np.zeros((self.studies, self.line.candidates), dtype=bool)
-        found[:, 0] = True
-        found[self.rows, self.winner] = True
+        found[:, 0] = self.trend[:, 0] == OPEN
         if self.line.published is not None:
-            found[:, self.line.published] = True
+            found[:, self.line.published] = self.trend[:, 1] == OPEN
+        found[self.rows, self.winner] = True
         return found
 
     def contrast(self, index: Counts | int, against: Counts | int) -> Array:
