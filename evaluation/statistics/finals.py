@@ -11,6 +11,7 @@ training at a time is chosen, and after each it is seen what has been decided (`
    errors, or at the limit of seeds.
 2. Is the winner better than the best published objective? That gets the seeds it lacks; the same rules. Its own
    question 1 is asked on the way, by its own part of α.
+   A candidate that is better but forgets too much leaves; it wins only where no other is better.
 3. Does the lead last? Winner and rivals are trained at a multiple of the steps; the change of the lead is the contrast
    of four candidates. A rival is left alone once this is said of it, or can hardly be by more runs.
 
@@ -28,7 +29,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .leads import Counts
-from .questions import length, published, race, start_length
+from .questions import end_race, length, published, race, start_length
 from .standing import LENGTH, OPEN, OVER, PUBLISHED, RACING, UNSETTLED, Flags, Standing
 
 SHARED_BY_DESIGNS = 2
@@ -124,7 +125,7 @@ def give_up(finals: Finals, chosen: int) -> None:
         finals.racing[0, chosen] = False
         finals.note(RACING, chosen, UNSETTLED, everywhere)
         if not finals.racing.any():
-            finals.stage[0] = OVER
+            end_race(finals, finals.evidence.runs(finals.seeds), everywhere)
     elif finals.stage[0] == PUBLISHED:
         finals.against_published[0] = UNSETTLED
         start_length(finals, everywhere)

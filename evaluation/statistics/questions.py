@@ -12,7 +12,6 @@ from .standing import (
     GROWS,
     HOLDS,
     LENGTH,
-    NOT_ASKED,
     OPEN,
     OVER,
     PUBLISHED,
@@ -40,10 +39,25 @@ def race(at: Standing, runs: Runs, open_: Flags) -> None:
     claimed = np.zeros((at.studies, count), dtype=bool)
     for index in range(1, count):
         claimed[:, index] = _beats_sft(at, index, open_ & at.racing[:, index])
-    effects, won = runs.means[:, :count] - runs.means[:, [0]], np.asarray(claimed.any(axis=1))
-    at.winner[won] = np.where(claimed, effects, -np.inf).argmax(axis=1)[won]
+    effects, winners = runs.means[:, :count] - runs.means[:, [0]], claimed & at.may_win()
+    won = np.asarray(winners.any(axis=1))
+    at.racing[claimed & ~winners] = False  # better than plain SFT, but it forgets too much: another may still win
     _drop(at, runs, effects, open_ & ~won)
-    at.stage[open_ & ~won & ~at.racing.any(axis=1)] = OVER
+    _crown(at, effects, winners)
+    end_race(at, runs, open_ & ~won & ~at.racing.any(axis=1))
+
+
+def end_race(at: Standing, runs: Runs, where: Flags) -> None:
+    """Nobody is left: where some are better than plain SFT but none keeps within the limit, the best of them wins."""
+    count = at.line.candidates
+    at.stage[where] = OVER
+    _crown(at, runs.means[:, :count] - runs.means[:, [0]], at.better & where[:, None])
+
+
+def _crown(at: Standing, effects: Array, winners: Flags) -> None:
+    """The largest effect wins, where there is any winner, and is asked what follows."""
+    won = np.asarray(winners.any(axis=1))
+    at.winner[won] = np.where(winners, effects, -np.inf).argmax(axis=1)[won]
     _after_race(at, won)
 
 
@@ -167,12 +181,14 @@ def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
 
 
 def _trails(at: Standing, effects: Array, seen: Flags, spread: Array) -> Flags:
-    """(S, C) designs too far behind the leading one."""
+    """(S, C) designs too far behind the leading one; one that forgets too much leads only where all do."""
     designs = seen.copy()
     if at.line.published is not None:
         designs[:, at.line.published] = False
     runs = np.maximum(at.seeds[:, : at.line.candidates], 1)
-    leading = np.where(designs, effects, -np.inf).argmax(axis=1)
+    front = designs & at.may_win()
+    front = np.where(front.any(axis=1, keepdims=True), front, designs)
+    leading = np.where(front, effects, -np.inf).argmax(axis=1)
     errors = np.sqrt(spread[:, None] * (1 / runs + 1 / runs[at.rows, leading][:, None]))
     gaps = effects[at.rows, leading][:, None] - effects
     return np.asarray(designs & (gaps > TRAILING * errors))

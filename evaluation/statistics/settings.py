@@ -24,5 +24,7 @@ class FinalsSettings(Settings):
     """Winner and rivals are also trained at so many times the steps; None: not."""
     longer_seeds: Annotated[int, Field(ge=2)] = 3
     """Most runs of each of them."""
+    most_forgotten: float | None = None
+    """A candidate that forgets more on average is not the winner while another may be; None: whatever it forgets."""
     error_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Most probable share of studies with any wrong claim, all questions together."""
