@@ -106,6 +106,7 @@ def test_who_forgets_too_much_wins_only_where_no_other_is_better(second: float, 
     assert free.winner[0] == 1
 
 
+@pytest.mark.slow
 def test_the_cheapest_race_finds_what_is_asked_for() -> None:
     noise, rng = Noise(0.03, CELL, 0.0, 2.0), np.random.default_rng(0)
     settings = cheapest(LINE, noise, rng, detect=0.06, power=0.8)
