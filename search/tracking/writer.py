@@ -13,6 +13,7 @@ from ..study.trial import trial_folder
 from .address import run_key
 from .connection import artifact_root, connect, is_refusal
 from .inputs import inputs_of
+from .models import log_model
 from .names import PARAM_LIMIT, TAG_LIMIT, fitting_name, fitting_text, flatten
 from .spool import Entry
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "infeasible": "FAILED", "failed": "FAILED"}
 _BATCH = 900
+SCORES = ("final/score", "final/standard_error")
+"""What is logged of a trial's model."""
 
 
 class MlflowWriter:
@@ -32,6 +35,7 @@ class MlflowWriter:
         self._runs: dict[tuple[str, int | None], str] = {}
         self._experiment_id = ""
         self._with_inputs: set[str] = set()
+        self._with_models = True
 
     def open(self) -> None:
         """Reach the store; raises whatever it, or the way to it, raises."""
@@ -117,8 +121,11 @@ class MlflowWriter:
         path = trial_folder(self._folder, number).path / "result.json"
         moment = path.stat().st_mtime_ns // 1_000_000 if path.exists() else entry.milliseconds
         flat = flatten(result).items()
-        rows = ((f"final/{key}", item, moment, 0) for key, item in flat if isinstance(item, int | float))
+        rows = [(f"final/{key}", item, moment, 0) for key, item in flat if isinstance(item, int | float)]
         self._log_metrics(run, rows)
+        scores = {name: value for name, value, _, _ in rows if name in SCORES}
+        if scores and self._with_models:
+            self._with_models = log_model(self._client, self._client.get_run(run), scores, moment)
 
     def _end_left(self, entry: Entry) -> None:
         """End the runs of trials that were told, by a process that died before it could say so here."""
