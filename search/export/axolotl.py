@@ -17,8 +17,9 @@ HEADER = """\
 # Run it in this folder with axolotl 0.19:   PYTHONPATH=. axolotl train axolotl.yaml
 # The plugin reads demonstrations, their order, the schedule of the learning rate and the loss from winner.yaml, as the
 # search had them; axolotl asks for `datasets`, but does not read it. On several GPUs divide
-# `gradient_accumulation_steps` by their number. Weights stay in float32 (`bf16: false`), and {precision} computes.
+# `gradient_accumulation_steps` by their number.{precision}
 """
+IN_BF16 = " `bf16: false` keeps the weights in float32; the plugin lets bf16 compute."
 
 
 def axolotl_yaml(content: WinnerFile, folder: Path, title: str) -> str | None:
@@ -44,7 +45,7 @@ def axolotl_yaml(content: WinnerFile, folder: Path, title: str) -> str | None:
         "logging_steps": 1,
     }
     kept = {name: value for name, value in settings.items() if value is not None}
-    precision = "bf16" if training.precision == "bf16" else "float32"
+    precision = IN_BF16 if training.precision == "bf16" else ""
     return HEADER.format(title=title, precision=precision) + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 

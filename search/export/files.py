@@ -101,11 +101,11 @@ def write_files(
         shutil.copyfile(FRAME.with_name(name), folder / copy)
     for name, text in accelerate_files(winner.training.precision).items():
         write_atomic(folder / name, text)
-    text = axolotl.axolotl_yaml(content, folder, title)
-    if text is not None:
-        write_atomic(folder / axolotl.FILE, text)
+    for_axolotl = axolotl.axolotl_yaml(content, folder, title)
+    if for_axolotl is not None:
+        write_atomic(folder / axolotl.FILE, for_axolotl)
         shutil.copyfile(FRAME.with_name("axolotl.py"), folder / axolotl.PLUGIN)
-    write_atomic(folder / "MODEL_CARD.md", model_card(content, winner, sft))
+    write_atomic(folder / "MODEL_CARD.md", model_card(content, winner, sft, axolotl=for_axolotl is not None))
     write_json(folder / "provenance.json", provenance)
 
 
