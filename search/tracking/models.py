@@ -20,8 +20,8 @@ UNKNOWN = frozenset({"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"})
 """What servers from before MLflow 3 say, which know no logged models."""
 PARAMS = ("target.", "training.learning_rate")
 """Beginnings of the parameters that tell trials of a study apart."""
-WRITTEN = str.maketrans({".": "·", ":": " ", "/": " ", "%": " ", '"': " ", "'": " "})
-"""Characters that MLflow takes in no model's name."""
+WRITTEN = str.maketrans({".": "\u2024", "/": "\u2044", ":": " ", "%": " ", '"': " ", "'": " "})
+"""Characters that MLflow takes in no model's name: a leader's dot and a fraction's stroke look like the first two."""
 
 
 def log_model(client: MlflowClient, run: Run, scores: Mapping[str, float], milliseconds: int) -> bool:

@@ -12,6 +12,7 @@ from ..study.secrets import redact
 from ..study.trial import trial_folder
 from .address import run_key
 from .connection import artifact_root, connect, is_refusal
+from .describe import NOTE, of_study, of_trial, origin
 from .inputs import inputs_of
 from .models import log_model
 from .names import PARAM_LIMIT, TAG_LIMIT, fitting_name, fitting_text, flatten
@@ -81,14 +82,14 @@ class MlflowWriter:
         return True
 
     def _on_StudyStarted(self, entry: Entry) -> None:
-        run = self._run(None, entry, self._study)
+        run = self._run(None, entry, self._study, of_study(entry.data["config"]))
         self._client.update_run(run, status="RUNNING")
         self._log_params(run, entry.data["config"])
         self._end_left(entry)
 
     def _on_TrialStarted(self, entry: Entry) -> None:
         data = entry.data
-        run = self._run(data["number"], entry, f"{data['number']:03d} {data['title']}")
+        run = self._run(data["number"], entry, f"{data['number']:03d} {data['title']}", of_trial(data["spec"]))
         self._client.update_run(run, status="RUNNING")
         self._tag(run, "attempts", data["attempt"])
         self._log_params(run, data["spec"])
@@ -194,13 +195,13 @@ class MlflowWriter:
         """What the runs of the study that an entry tells of are found by."""
         return run_key(self._study, self._place, entry.identity)
 
-    def _run(self, number: int | None, entry: Entry, name: str | None = None) -> str:
+    def _run(self, number: int | None, entry: Entry, name: str | None = None, note: str = "") -> str:
         """Id of the trial's run (None: the study's), looked up by tags and made when there is none."""
         key = self._key(entry), number
         if key not in self._runs:
             parent = None if number is None else self._run(None, entry, self._study)
             with FileLock(self._folder / "tracking.lock"):
-                self._runs[key] = self._find(key) or self._create(key, entry, name, parent)
+                self._runs[key] = self._find(key) or self._create(key, entry, name, parent, note)
         return self._runs[key]
 
     def _find(self, key: tuple[str, int | None]) -> str | None:
@@ -214,11 +215,15 @@ class MlflowWriter:
             self._client.delete_run(surplus)
         return ids[0] if ids else None
 
-    def _create(self, key: tuple[str, int | None], entry: Entry, name: str | None, parent: str | None) -> str:
+    def _create(
+        self, key: tuple[str, int | None], entry: Entry, name: str | None, parent: str | None, note: str
+    ) -> str:
         study, number = key
-        tags = {"qtarget.study": study, "qtarget.trial": "study" if number is None else str(number)}
+        tags = {"qtarget.study": study, "qtarget.trial": "study" if number is None else str(number), **origin()}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
+        if note:
+            tags[NOTE] = fitting_text(redact(note), TAG_LIMIT)
         title = fitting_text(name or f"trial {number}", TAG_LIMIT)
         self._client.create_run(self._experiment_id, entry.milliseconds, tags, title)
         found = self._find(key)

@@ -118,7 +118,7 @@ def test_each_scored_trial_is_a_logged_model_with_its_score_on_the_problems(tmp_
         "evaluation": {"tasks": [{"path": "gsm8k"}]},
         "fingerprints": {"evaluation": "e" * 64},
     }
-    started = TrialStarted(0, "power(0.5) + teacher: 'x'", spec, "folder/0", 1, 4)
+    started = TrialStarted(0, "p^0.5: teacher^(1/2)", spec, "folder/0", 1, 4)
     events = [EVENTS[0], started, *EVENTS[2:]]
     deliver(uri, tmp_path, events)
     (tmp_path / "tracking.offset").write_text("0")  # told again: still one model
@@ -126,7 +126,7 @@ def test_each_scored_trial_is_a_logged_model_with_its_score_on_the_problems(tmp_
     found = runs(uri)
     client = MlflowClient(uri)
     [model] = client.search_logged_models([found["0"].info.experiment_id])  # trial 1 has failed
-    assert model.name == "000 power(0·5) + teacher   x " and model.status == "READY"
+    assert model.name == "000 p^0\u20245  teacher^(1\u20442)" and model.status == "READY"
     assert model.source_run_id == found["0"].info.run_id and model.tags["qtarget.trial"] == "0"
     assert model.params == {
         "target.gamma.kind": "power", "target.gamma.power": "0.5", "training.learning_rate": "0.001",
