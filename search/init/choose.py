@@ -47,7 +47,7 @@ class Named:
 
     study: str
     model: dict[str, Any]
-    data: str
+    data: str | list[str]
     teacher: str | None
     tasks: tuple[dict[str, Any], ...]
 
