@@ -42,8 +42,8 @@ def init(
     from ..init.question import Options
 
     options = Options(
-        model, tuple(data or ()), tuple(tasks or ()), teacher, kind, messages_column, prompt_column, completion_column, text_column,
-        split, hours,
+        model, tuple(data or ()), tuple(tasks or ()), teacher, kind,
+        messages_column, prompt_column, completion_column, text_column, split, hours,
     )  # fmt: skip
     written = begin(file, options, console_for(as_json), yes=yes or as_json, force=force)
     if as_json:
