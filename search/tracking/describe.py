@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from ...spaces.target import TargetSpec
 
 NOTE = "mlflow.note.content"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of an experiment: its pages are then those of trained models, and not of prompts and agents."""
 
 
 def origin() -> dict[str, str]:

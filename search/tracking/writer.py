@@ -12,7 +12,7 @@ from ..study.secrets import redact
 from ..study.trial import trial_folder
 from .address import run_key
 from .connection import artifact_root, connect, is_refusal
-from .describe import NOTE, of_study, of_trial, origin
+from .describe import KIND, NOTE, of_study, of_trial, origin
 from .inputs import inputs_of
 from .models import log_model
 from .names import PARAM_LIMIT, TAG_LIMIT, fitting_name, fitting_text, flatten
@@ -43,11 +43,13 @@ class MlflowWriter:
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
             root = artifact_root(self._uri, self._folder)
-            self._experiment_id = str(self._client.create_experiment(self._experiment, root))
+            self._experiment_id = str(self._client.create_experiment(self._experiment, root, KIND))
             return
         self._experiment_id = str(found.experiment_id)
         if found.lifecycle_stage == "deleted":  # nothing can be written to it, and its name is taken
             self._client.restore_experiment(self._experiment_id)
+        for name in KIND.keys() - found.tags.keys():
+            self._client.set_experiment_tag(self._experiment_id, name, KIND[name])
 
     def write(self, entries: list[Entry]) -> None:
         """Deliver entries of one kind and one trial, in order."""
