@@ -146,7 +146,7 @@ def axolotl_side(folder: Path, out: Path, steps: int) -> None:
     notes = Notes(out)
     TargetPlugin.post_trainer_create = lambda plugin, cfg, trainer: setattr(notes, "model", trainer.model)
     sys.argv[1:] = []  # it reads them too
-    do_cli(folder / "axolotl.yaml", output_dir=str(out / "model"), max_steps=steps)
+    do_cli(str(folder / "axolotl.yaml"), output_dir=str(out / "model"), max_steps=steps)
     notes.write()
 
 

@@ -20,6 +20,8 @@ UNKNOWN = frozenset({"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"})
 """What servers from before MLflow 3 say, which know no logged models."""
 PARAMS = ("target.", "training.learning_rate")
 """Beginnings of the parameters that tell trials of a study apart."""
+TAGS = ("qtarget.", "mlflow.user", "mlflow.source.", "mlflow.note.")
+"""Beginnings of a run's tags that are its model's too."""
 WRITTEN = str.maketrans({".": "\u2024", "/": "\u2044", ":": " ", "%": " ", '"': " ", "'": " "})
 """Characters that MLflow takes in no model's name: a leader's dot and a fraction's stroke look like the first two."""
 
@@ -50,7 +52,7 @@ def _model_of(client: MlflowClient, run: Run) -> str:
         run.info.experiment_id,
         name=str(run.info.run_name).translate(WRITTEN),
         source_run_id=run.info.run_id,
-        tags={EXTERNAL: "true", **{name: text for name, text in run.data.tags.items() if name.startswith("qtarget.")}},
+        tags={EXTERNAL: "true", **{name: text for name, text in run.data.tags.items() if name.startswith(TAGS)}},
         params={name: text for name, text in run.data.params.items() if name.startswith(PARAMS)},
         model_type=KIND,
     )  # fmt: skip

@@ -27,6 +27,11 @@ SCORES = ("final/score", "final/standard_error")
 """What is logged of a trial's model."""
 
 
+def _shown_first(metric: tuple[str, float]) -> tuple[bool, bool]:
+    """MLflow compares runs by what was logged first: never the loss, another quantity for each target."""
+    return metric[0] != "label_prob", metric[0] == "loss"
+
+
 class MlflowWriter:
     """Writes the runs of one study."""
 
@@ -102,7 +107,7 @@ class MlflowWriter:
         self._log_metrics(
             self._run(entries[0].data["number"], entries[0]),
             ((f"train/{key}", value, entry.milliseconds, entry.data["step"])
-             for entry in entries for key, value in entry.data["metrics"].items()),
+             for entry in entries for key, value in sorted(entry.data["metrics"].items(), key=_shown_first)),
         )  # fmt: skip
 
     def _on_RungScored(self, entry: Entry) -> None:
