@@ -137,6 +137,7 @@ def _notes(chosen: Choices, found: Survey) -> Mapping[str, str]:
 def _head(file: Path, options: Options) -> str:
     said = {
         "--model": [options.model], "--data": options.data, "--teacher": [options.teacher], "--tasks": options.tasks,
+        "--hours": [] if options.hours == Options.hours else [f"{options.hours:g}"],
     }  # fmt: skip
     words = [word for option, values in said.items() for value in values if value for word in (option, value)]
     return (
