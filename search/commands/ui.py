@@ -164,7 +164,8 @@ def _mlflow(name: str, uri: str, port: int, folder: Path) -> Server:
         link,
         arguments,
         folder / log,
-        {"MLFLOW_BACKEND_STORE_URI": uri, LEVEL: logging_level()},
+        # its queue of jobs, for judges and prompts, takes eight processes more
+        {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", LEVEL: logging_level()},
     )
 
 
