@@ -158,7 +158,7 @@ def _stores(configs: Sequence[StudyConfig]) -> dict[str, str]:
 def _mlflow(name: str, uri: str, port: int, folder: Path) -> Server:
     log = f"mlflow-ui-{name}.log" if name else "mlflow-ui.log"
     arguments = ["mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
-    link = f"http://{HOST}:{port}/#/experiments"
+    link = f"http://{HOST}:{port}/#/experiments?workflowType=machine_learning"  # else its pages are those of agents
     return _launch(
         f"MLflow {name}".rstrip(),
         link,
