@@ -74,7 +74,7 @@ def here(home, monkeypatch) -> Path:
     return home
 
 
-def begun(name: str, *, data: str, **options: Any) -> dict[str, Any]:
+def begun(name: str, *, data: str = "", **options: Any) -> dict[str, Any]:
     """`data`: names with a space between them."""
     given = Options(data=tuple(data.split()), **options)
     found = begin(Path(name), given, Console(file=io.StringIO()), yes=True, force=True)
