@@ -18,10 +18,10 @@ import yaml
 from target_data import base_folder, collate, demonstrations
 from target_loss import IGNORE_INDEX
 from target_model import load_model, load_tokenizer
+from target_trainer import Request, _next, put_loss_inside, states
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
-from train_trl import Request, _next, put_loss_inside, states
 
 FOLDER = Path(sys.argv[1])
 WINNER = yaml.safe_load((FOLDER / "winner.yaml").read_text("utf-8"))

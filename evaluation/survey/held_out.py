@@ -49,13 +49,16 @@ class Read:
 
 
 def read_rows(settings: DataSettings, base: Path) -> Read:
-    """Every row of the one source of `settings`. Raises UserError as loading demonstrations does."""
-    (source,) = sources(settings)
-    rows = list(read_path(source.path, base, name=source.name, split=source.split, field="data.path"))
-    if not rows:
-        raise UserError(f"`--data` must hold demonstrations, but {source.path} is empty", field="data.path")
-    read = turn_reader(source, rows[0].values, source.path, Notes())
-    return Read(rows, [read(row) for row in rows])
+    """Every row of the sources of `settings`. Raises UserError as loading demonstrations does."""
+    found = Read([], [])
+    for source in sources(settings):
+        rows = list(read_path(source.path, base, name=source.name, split=source.split, field="data.path"))
+        if not rows:
+            raise UserError(f"`--data` must hold demonstrations, but {source.path} is empty", field="data.path")
+        read = turn_reader(source, rows[0].values, source.path, Notes())
+        found.rows.extend(rows)
+        found.turns.extend(read(row) for row in rows)
+    return found
 
 
 def pair_of(turn: Turn) -> Pair | None:

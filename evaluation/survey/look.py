@@ -71,11 +71,12 @@ def look(wish: Wish, channel: Says) -> Survey:
 
 def _demonstrations(wish: Wish, model: ModelSettings, base: Path) -> tuple[DataFacts, Read, Any]:
     """What the rows are, the rows, and the tokenizer with the template that they need."""
-    first, title = _first_rows(DataSettings(**wish.data), base), str(wish.data["path"])
+    wished = DataSettings(**wish.data)
+    first, title = _first_rows(wished, base), wished.paths[0]
     said = {key: value for key, value in wish.data.items() if key != "path"}
     columns = demonstration_columns(first, wish.data, title)
     used, unread = shape_of(first[0], columns)
-    settings = DataSettings(path=title, **(said | columns))
+    settings = DataSettings(path=wished.path, **(said | columns))
     read, tokenizer = read_rows(settings, base), load_tokenizer(model, base)
     plain: dict[str, Any] = {}
     template: str | None = None
@@ -95,10 +96,11 @@ def _demonstrations(wish: Wish, model: ModelSettings, base: Path) -> tuple[DataF
 
 
 def _first_rows(settings: DataSettings, base: Path) -> list[Values]:
-    rows = read_path(str(settings.path), base, name=settings.name, split=settings.split, field="data.path")
+    path = settings.paths[0]
+    rows = read_path(path, base, name=settings.name, split=settings.split, field="data.path")
     found = [row.values for row in islice(rows, SAMPLE)]
     if not found:
-        raise UserError(f"`--data` must hold demonstrations, but {settings.path} is empty", field="data.path")
+        raise UserError(f"`--data` must hold demonstrations, but {path} is empty", field="data.path")
     return found
 
 

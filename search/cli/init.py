@@ -15,7 +15,9 @@ Column = Annotated[str | None, typer.Option(help="Its name, where it is not foun
 def init(
     file: Annotated[Path, typer.Argument(help="Study file to write.", metavar="STUDY.yaml")] = Path("study.yaml"),
     model: Annotated[str | None, typer.Option(help="Folder, GGUF file or hub id.")] = None,
-    data: Annotated[str | None, typer.Option(help="Demonstrations: file, pattern, folder or hub id.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Demonstrations: file, pattern, folder or hub id; once for each.")
+    ] = None,
     tasks: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,8 +44,8 @@ def init(
     from ..init.question import Options
 
     options = Options(
-        model, data, tuple(tasks or ()), teacher, kind, messages_column, prompt_column, completion_column, text_column,
-        split, hours,
+        model, tuple(data or ()), tuple(tasks or ()), teacher, kind,
+        messages_column, prompt_column, completion_column, text_column, split, hours,
     )  # fmt: skip
     written = begin(file, options, console_for(as_json), yes=yes or as_json, force=force)
     if as_json:

@@ -158,13 +158,14 @@ def _stores(configs: Sequence[StudyConfig]) -> dict[str, str]:
 def _mlflow(name: str, uri: str, port: int, folder: Path) -> Server:
     log = f"mlflow-ui-{name}.log" if name else "mlflow-ui.log"
     arguments = ["mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
-    link = f"http://{HOST}:{port}/#/experiments"
+    link = f"http://{HOST}:{port}/#/experiments?workflowType=machine_learning"  # else its pages are those of agents
     return _launch(
         f"MLflow {name}".rstrip(),
         link,
         arguments,
         folder / log,
-        {"MLFLOW_BACKEND_STORE_URI": uri, LEVEL: logging_level()},
+        # its queue of jobs, for judges and prompts, takes eight processes more
+        {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", LEVEL: logging_level()},
     )
 
 

@@ -3,6 +3,8 @@ written.
 
 A design becomes source text here: the functions of `spaces`, with everything but tensors worked out.
 
+axolotl.py     `axolotl.yaml` of an export: the design's training as axolotl's configuration, beside the plugin that it
+               names
 card.py        MODEL_CARD.md of an export: what the target is, what was measured, how to train with it, what is not
                known
 choice.py      which design an export takes: the confirmation's winner, or on request the best of the search

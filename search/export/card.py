@@ -27,8 +27,7 @@ With TRL alone (no qtarget):
 
     accelerate launch --config_file one_gpu.yaml train_trl.py --out model
     accelerate launch --config_file fsdp_8gpu.yaml train_trl.py --out model --steps 2000
-
-With qtarget (resumes after a kill, evaluates on the way):
+{axolotl}With qtarget (resumes after a kill, evaluates on the way):
 
     qtarget train winner.yaml --out model
     qtarget train sft.yaml --out model-sft        # plain SFT, to compare with
@@ -51,8 +50,15 @@ run, other data or another model is another question: compare with `sft.yaml`.{c
 """
 
 
-def model_card(content: WinnerFile, winner: Winner, sft: TrialRecord | None) -> str:
-    """The card as Markdown."""
+AXOLOTL = """
+With axolotl alone, by the plugin `target_axolotl.py`, in this folder:
+
+    PYTHONPATH=. axolotl train axolotl.yaml
+"""
+
+
+def model_card(content: WinnerFile, winner: Winner, sft: TrialRecord | None, *, axolotl: bool = True) -> str:
+    """The card as Markdown; `axolotl`: whether the export holds files for it."""
     training = content.training
     rows = {
         "learning rate": f"{training.learning_rate:.4g}, {training.decay}, warm-up {training.warmup_fraction:g}",
@@ -73,6 +79,7 @@ def model_card(content: WinnerFile, winner: Winner, sft: TrialRecord | None) -> 
         formula=content.target.title(),
         verdict=_verdict(winner),
         search=_search(winner, sft),
+        axolotl=f"{AXOLOTL}\n" if axolotl else "\n",
         needs=_needs(content.target, content),
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
         found="chosen and confirmed" if winner.confirmed else "chosen, not confirmed,",

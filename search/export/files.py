@@ -21,6 +21,7 @@ from ..study.config import StudyConfig
 from ..study.files import write_atomic, write_json
 from ..study.winner_file import FILE, WinnerFile, inputs_of
 from ..terminal.tables import winner_sentence
+from . import axolotl
 from .card import model_card
 from .choice import Winner
 from .loss import FRAME, loss_source
@@ -28,7 +29,12 @@ from .reading import FOLDER as READING
 from .reading import reading_files
 
 STACK = ("torch", "transformers", "accelerate", "datasets", "optuna", "peft", "trl")
-COPIED = {"data.py": "target_data.py", "model.py": "target_model.py", "trl.py": "train_trl.py"}
+COPIED = {
+    "data.py": "target_data.py",
+    "model.py": "target_model.py",
+    "trainer.py": "target_trainer.py",
+    "trl.py": "train_trl.py",
+}
 SFT_FILE = "sft.yaml"
 ONE_GPU = {
     "compute_environment": "LOCAL_MACHINE",
@@ -82,7 +88,8 @@ def write_files(
     provenance = provenance_of(config, winner, sft, spec) | places
     content = content.model_copy(update={"provenance": provenance})
     note = winner_sentence(winner.best_search, sft)
-    write_atomic(folder / FILE, render(content, f"{winner.title}: the target of study {config.study}.", note))
+    title = f"{winner.title}: the target of study {config.study}."
+    write_atomic(folder / FILE, render(content, title, note))
     if sft is not None:
         training = config.training.with_knobs(sft.training)
         plain = content.model_copy(update={"target": presets.get("sft"), "training": training})
@@ -94,7 +101,11 @@ def write_files(
         shutil.copyfile(FRAME.with_name(name), folder / copy)
     for name, text in accelerate_files(winner.training.precision).items():
         write_atomic(folder / name, text)
-    write_atomic(folder / "MODEL_CARD.md", model_card(content, winner, sft))
+    for_axolotl = axolotl.axolotl_yaml(content, folder, title)
+    if for_axolotl is not None:
+        write_atomic(folder / axolotl.FILE, for_axolotl)
+        shutil.copyfile(FRAME.with_name("axolotl.py"), folder / axolotl.PLUGIN)
+    write_atomic(folder / "MODEL_CARD.md", model_card(content, winner, sft, axolotl=for_axolotl is not None))
     write_json(folder / "provenance.json", provenance)
 
 

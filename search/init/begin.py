@@ -45,7 +45,7 @@ def begin(
         options, found = asker.until_right(options, lambda given: _looked(given, file, Path(scratch), console))
         show_survey(found, console)
         options, found = _with_teacher(options, found, asker)
-        name = study_name(file, str(options.model), str(options.data))
+        name = study_name(file, str(options.model), options.data[0])
         texts = _texts(file, name, Path(scratch))
         _refuse_existing(list(texts), force)
         text = _study(file, name, options, found)
@@ -68,7 +68,7 @@ def _looked(options: Options, file: Path, scratch: Path, console: Console) -> tu
     wish = Wish(
         base=str(folder),
         model={"path": seen_from(folder, str(options.model))},
-        data={"path": seen_from(folder, str(options.data)), **options.data_settings},
+        data={"path": _sources(folder, options), **options.data_settings},
         teacher=None if options.teacher is None else seen_from(folder, options.teacher),
         tasks=tuple(seen_from(folder, each) for each in options.tasks),
         kind=options.kind,  # type: ignore[arg-type]  # validated here
@@ -111,10 +111,16 @@ def _named(file: Path, name: str, options: Options, found: Survey) -> Named:
     return Named(
         study=name,
         model=model,
-        data=name + WRITTEN["demonstrations.jsonl"] if held else seen_from(folder, str(options.data)),
+        data=name + WRITTEN["demonstrations.jsonl"] if held else _sources(folder, options),
         teacher=None if options.teacher is None else seen_from(folder, options.teacher),
         tasks=tuple({**task, "path": problems} if held else task for task in found.problems.tasks),
     )
+
+
+def _sources(folder: Path, options: Options) -> str | list[str]:
+    """The demonstrations as the study file names them: one path, or a list of several."""
+    found = [seen_from(folder, each) for each in options.data]
+    return found[0] if len(found) == 1 else found
 
 
 def _notes(chosen: Choices, found: Survey) -> Mapping[str, str]:
@@ -129,9 +135,11 @@ def _notes(chosen: Choices, found: Survey) -> Mapping[str, str]:
 
 
 def _head(file: Path, options: Options) -> str:
-    said = {"--model": options.model, "--data": options.data, "--teacher": options.teacher}
-    words = [word for option, value in said.items() if value for word in (option, value)]
-    words += [word for task in options.tasks for word in ("--tasks", task)]
+    said = {
+        "--model": [options.model], "--data": options.data, "--teacher": [options.teacher], "--tasks": options.tasks,
+        "--hours": [] if options.hours == Options.hours else [f"{options.hours:g}"],
+    }  # fmt: skip
+    words = [word for option, values in said.items() for value in values if value for word in (option, value)]
     return (
         f"Written by `qtarget init {shlex.join(words)}`. Every choice says why; change what you like.\n"
         f"Next: qtarget check {file.name}, then qtarget run {file.name}"

@@ -47,7 +47,7 @@ class Named:
 
     study: str
     model: dict[str, Any]
-    data: str
+    data: str | list[str]
     teacher: str | None
     tasks: tuple[dict[str, Any], ...]
 
@@ -60,10 +60,13 @@ def choose(found: Survey, named: Named, hours: float) -> Choices:
     _data(chosen, found, named, plan)
     trials, plan = _trials(found, plan, hours)
     _training(chosen, found, plan)
+    seconds = trial_seconds(found, plan)
+    over = trials * seconds > 3600 * hours
+    fewest = f", more than the {spoken_time(3600 * hours)} asked for: fewer trials are no search" if over else ""
     chosen.take(
         "search.trials", trials,
-        f"about {spoken_time(trial_seconds(found, plan))} each, {spoken_time(trials * trial_seconds(found, plan))} in "
-        "all; roughly: `qtarget check` measures",
+        f"about {spoken_time(seconds)} each, {spoken_time(trials * seconds)} in all{fewest}; roughly: `qtarget check` "
+        "measures",
     )  # fmt: skip
     _evaluation(chosen, found.problems, named, plan)
     return chosen
@@ -165,7 +168,7 @@ def _training(chosen: Choices, found: Survey, plan: Plan) -> None:
     passes = plan.steps * plan.effective_batch / rows
     chosen.take("training.steps", plan.steps, f"{passes:.1f} passes over the demonstrations")
     chosen.take("training.effective_batch", plan.effective_batch, "sequences an optimiser step")
-    estimate = f"about {memory_bytes(found, plan) / 2**30:.1f} GiB of the {machine.memory_bytes / 2**30:.1f} GiB free"
+    estimate = f"about {spoken_bytes(memory_bytes(found, plan))} of the {spoken_bytes(machine.memory_bytes)} free"
     room = "" if fits(found, plan) else f", more than {ROOM:.0%} of it: it may not fit, `qtarget check` tells"
     chosen.take("training.micro_batch", plan.micro_batch, f"sequences a forward pass; {estimate}{room}")
     rate = learning_rate(found.model.parameters, plan.lora)
@@ -208,6 +211,11 @@ def _error(problems: int) -> str:
 def spoken_time(seconds: float) -> str:
     """Seconds where they are few, else minutes or hours."""
     return f"{seconds:.0f} s" if seconds < 90 else in_hours(seconds)
+
+
+def spoken_bytes(number: float) -> str:
+    """12.3 GiB, 64 MiB."""
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 
 def spoken_count(number: int) -> str:

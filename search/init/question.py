@@ -28,7 +28,7 @@ class Options:
     """What somebody says on the command line."""
 
     model: str | None = None
-    data: str | None = None
+    data: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     teacher: str | None = None
     kind: str | None = None
@@ -48,7 +48,8 @@ class Options:
 
     def with_answers(self, answers: Mapping[str, str]) -> Options:
         """The options with what somebody typed, by their name."""
-        typed: dict[str, Any] = {name: (text,) if name == "tasks" else text for name, text in answers.items()}
+        several = ("data", "tasks")
+        typed: dict[str, Any] = {name: (text,) if name in several else text for name, text in answers.items()}
         return replace(self, **typed)
 
 
@@ -78,7 +79,7 @@ class Asker:
             ("model", "Model: a folder, a GGUF file, or a hub id"),
             ("data", "Demonstrations: a file, a folder, or a hub id"),
         ):
-            if getattr(options, option) is None and not self.quiet:
+            if not getattr(options, option) and not self.quiet:
                 options = options.with_answers({option: self.ask(question)})
             options = self.until_right(options, partial(_named, option), {option: question})
         if options.teacher is not None:
@@ -104,5 +105,7 @@ class Asker:
 
 
 def _named(name: str, options: Options) -> Options:
-    require_there(require_given(getattr(options, name), f"--{name}"), f"--{name}")
+    given = getattr(options, name) or None
+    for each in given if isinstance(given, tuple) else (given,):
+        require_there(require_given(each, f"--{name}"), f"--{name}")
     return options

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from ...evaluation.survey.facts import Segment, Survey
-from .choose import spoken_count
+from .choose import spoken_bytes, spoken_count
 
 LONGEST = 240
 """Characters of a text that are shown: its beginning and its end."""
@@ -26,7 +26,7 @@ def survey_lines(found: Survey) -> Iterator[str]:
     model, data, problems = found.model, found.data, found.problems
     template = "with a chat template" if model.has_template else "without a chat template"
     yield f"model      {model.architecture}, {spoken_count(model.parameters)} parameters, {template}"
-    yield f"device     {found.machine.device}, {found.machine.memory_bytes / 2**30:.1f} GiB free"
+    yield f"device     {found.machine.device}, {spoken_bytes(found.machine.memory_bytes)} free"
     unread = f"; not read: {', '.join(data.unread_columns)}" if data.unread_columns else ""
     yield f"data       {data.rows} demonstrations, columns: {data.shape}{unread}"
     for number, shown in enumerate(data.shown, 1):

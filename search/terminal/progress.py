@@ -116,7 +116,7 @@ class ProgressDisplay:
         if self._study is not None and event.state != "interrupted":
             best = f"best {self._best[0]:.3f} {escape(self._best[1][:40])}" if self._best else ""
             self._bars.update(self._study, advance=1, note=best)
-        self._console.print(_line(event, title), highlight=False)
+        self._console.print(_line(event, title), highlight=False, soft_wrap=True)
 
 
 def _line(event: TrialEnded, title: str) -> str:

@@ -12,7 +12,9 @@ from ..study.secrets import redact
 from ..study.trial import trial_folder
 from .address import run_key
 from .connection import artifact_root, connect, is_refusal
+from .describe import KIND, NOTE, of_study, of_trial, origin
 from .inputs import inputs_of
+from .models import log_model
 from .names import PARAM_LIMIT, TAG_LIMIT, fitting_name, fitting_text, flatten
 from .spool import Entry
 
@@ -21,6 +23,13 @@ if TYPE_CHECKING:
 
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "infeasible": "FAILED", "failed": "FAILED"}
 _BATCH = 900
+SCORES = ("final/score", "final/standard_error")
+"""What is logged of a trial's model."""
+
+
+def _shown_first(metric: tuple[str, float]) -> tuple[bool, bool]:
+    """MLflow compares runs by what was logged first: never the loss, another quantity for each target."""
+    return metric[0] != "label_prob", metric[0] == "loss"
 
 
 class MlflowWriter:
@@ -32,17 +41,20 @@ class MlflowWriter:
         self._runs: dict[tuple[str, int | None], str] = {}
         self._experiment_id = ""
         self._with_inputs: set[str] = set()
+        self._with_models = True
 
     def open(self) -> None:
         """Reach the store; raises whatever it, or the way to it, raises."""
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
             root = artifact_root(self._uri, self._folder)
-            self._experiment_id = str(self._client.create_experiment(self._experiment, root))
+            self._experiment_id = str(self._client.create_experiment(self._experiment, root, KIND))
             return
         self._experiment_id = str(found.experiment_id)
         if found.lifecycle_stage == "deleted":  # nothing can be written to it, and its name is taken
             self._client.restore_experiment(self._experiment_id)
+        for name in KIND.keys() - found.tags.keys():
+            self._client.set_experiment_tag(self._experiment_id, name, KIND[name])
 
     def write(self, entries: list[Entry]) -> None:
         """Deliver entries of one kind and one trial, in order."""
@@ -77,14 +89,14 @@ class MlflowWriter:
         return True
 
     def _on_StudyStarted(self, entry: Entry) -> None:
-        run = self._run(None, entry, self._study)
+        run = self._run(None, entry, self._study, of_study(entry.data["config"]))
         self._client.update_run(run, status="RUNNING")
         self._log_params(run, entry.data["config"])
         self._end_left(entry)
 
     def _on_TrialStarted(self, entry: Entry) -> None:
         data = entry.data
-        run = self._run(data["number"], entry, f"{data['number']:03d} {data['title']}")
+        run = self._run(data["number"], entry, f"{data['number']:03d} {data['title']}", of_trial(data["spec"]))
         self._client.update_run(run, status="RUNNING")
         self._tag(run, "attempts", data["attempt"])
         self._log_params(run, data["spec"])
@@ -95,7 +107,7 @@ class MlflowWriter:
         self._log_metrics(
             self._run(entries[0].data["number"], entries[0]),
             ((f"train/{key}", value, entry.milliseconds, entry.data["step"])
-             for entry in entries for key, value in entry.data["metrics"].items()),
+             for entry in entries for key, value in sorted(entry.data["metrics"].items(), key=_shown_first)),
         )  # fmt: skip
 
     def _on_RungScored(self, entry: Entry) -> None:
@@ -117,8 +129,11 @@ class MlflowWriter:
         path = trial_folder(self._folder, number).path / "result.json"
         moment = path.stat().st_mtime_ns // 1_000_000 if path.exists() else entry.milliseconds
         flat = flatten(result).items()
-        rows = ((f"final/{key}", item, moment, 0) for key, item in flat if isinstance(item, int | float))
+        rows = [(f"final/{key}", item, moment, 0) for key, item in flat if isinstance(item, int | float)]
         self._log_metrics(run, rows)
+        scores = {name: value for name, value, _, _ in rows if name in SCORES}
+        if scores and self._with_models:
+            self._with_models = log_model(self._client, self._client.get_run(run), scores, moment)
 
     def _end_left(self, entry: Entry) -> None:
         """End the runs of trials that were told, by a process that died before it could say so here."""
@@ -187,13 +202,13 @@ class MlflowWriter:
         """What the runs of the study that an entry tells of are found by."""
         return run_key(self._study, self._place, entry.identity)
 
-    def _run(self, number: int | None, entry: Entry, name: str | None = None) -> str:
+    def _run(self, number: int | None, entry: Entry, name: str | None = None, note: str = "") -> str:
         """Id of the trial's run (None: the study's), looked up by tags and made when there is none."""
         key = self._key(entry), number
         if key not in self._runs:
             parent = None if number is None else self._run(None, entry, self._study)
             with FileLock(self._folder / "tracking.lock"):
-                self._runs[key] = self._find(key) or self._create(key, entry, name, parent)
+                self._runs[key] = self._find(key) or self._create(key, entry, name, parent, note)
         return self._runs[key]
 
     def _find(self, key: tuple[str, int | None]) -> str | None:
@@ -207,11 +222,15 @@ class MlflowWriter:
             self._client.delete_run(surplus)
         return ids[0] if ids else None
 
-    def _create(self, key: tuple[str, int | None], entry: Entry, name: str | None, parent: str | None) -> str:
+    def _create(
+        self, key: tuple[str, int | None], entry: Entry, name: str | None, parent: str | None, note: str
+    ) -> str:
         study, number = key
-        tags = {"qtarget.study": study, "qtarget.trial": "study" if number is None else str(number)}
+        tags = {"qtarget.study": study, "qtarget.trial": "study" if number is None else str(number), **origin()}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
+        if note:
+            tags[NOTE] = fitting_text(redact(note), TAG_LIMIT)
         title = fitting_text(name or f"trial {number}", TAG_LIMIT)
         self._client.create_run(self._experiment_id, entry.milliseconds, tags, title)
         found = self._find(key)

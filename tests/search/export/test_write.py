@@ -10,59 +10,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
+from exported_study import SCORES, export, finished_study, titles, verdict_of
 from imports import ROOT
-from raced_tables import confirm
-from rich.console import Console
 from safetensors.torch import load_file
-from scripted_study import scripted
-from small_study import small_config, write_small_study
+from small_study import write_small_study
 
 from qtarget.search.export.choice import choose
 from qtarget.search.export.files import accelerate_files
-from qtarget.search.export.write import export_winner
-from qtarget.search.loop.supervisor import run_study
 from qtarget.search.store.history import load_history
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import load_study
-from qtarget.search.study.files import write_json
 from qtarget.search.study.winner_file import against_search, load_winner
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
-from qtarget.trainers.data.load import load_demonstrations
-from qtarget.trainers.models.load import load_model, load_tokenizer, model_fingerprint
 
 pytestmark = pytest.mark.slow
-
-BASELINES = ["sft", "dft", {"preset": "target_sft", "training": {"learning_rate": 0.02}}]
-SCORES = {"0": 0.2, "1": 0.7, "2": 0.6}
-CONSOLE = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A study of three baselines with real models and data; its engine is scripted, its scores are SCORES."""
     return finished_study(tmp_path_factory.mktemp("study"), {"scores": SCORES})
-
-
-def finished_study(folder: Path, script: dict[str, Any]) -> Path:
-    search = {**small_config()["search"], "trials": 3, "pruner": "none"}
-    study = write_small_study(folder, baselines=BASELINES, search=search)
-    config = load_study(study)
-    config.study_folder.mkdir(parents=True)
-    write_json(config.study_folder / "script.json", {**script, "fingerprints": fingerprints(config)})
-    run_study(config, launch=scripted)
-    return study
-
-
-def fingerprints(config: StudyConfig) -> dict[str, str]:
-    """Of the study's real model and data, as its engine would have found them."""
-    base, tokenizer = config.base_folder, load_tokenizer(config.model, config.base_folder)
-    models = {name: getattr(config, name) for name in ("model", "teacher")}
-    found = {name: model_fingerprint(load_model(each, base, "fp32")) for name, each in models.items()}
-    return {**found, "data": load_demonstrations(config.data, tokenizer, base).fingerprint}
 
 
 @pytest.fixture(scope="module")
@@ -82,29 +52,6 @@ def study(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "study" / finished.name
 
 
-def verdict_of(config: StudyConfig, scores: dict[str, float]) -> None:
-    """A confirmation of the trials titled as in `scores`, with these mean scores."""
-    generator = np.random.default_rng(0)
-    tables = {title: generator.random((60, 4)) < score for title, score in {"sft": 0.3, **scores}.items()}
-    found = confirm(tables.pop("sft"), tables, generator)
-    records = {f"trial {record.number}: {record.title}": record for record in load_history(config)}
-    candidates = [
-        {"title": title, "target": records[title].target.model_dump(mode="json"), "training": records[title].training}
-        for title in tables
-    ]
-    write_json(
-        config.study_folder / "confirmation-x" / "confirmation.json", {"candidates": candidates, **found.as_dict()}
-    )
-
-
-def titles(config: StudyConfig) -> dict[int, str]:
-    return {record.number: f"trial {record.number}: {record.title}" for record in load_history(config)}
-
-
-def export(study: Path, folder: Path, **options: Any) -> dict[str, Any]:
-    return export_winner(study, folder, CONSOLE, **options)
-
-
 def test_the_confirmed_design_is_exported_with_all_its_files(exported) -> None:
     config, found = exported
     folder = Path(found["directory"])
@@ -112,8 +59,8 @@ def test_the_confirmed_design_is_exported_with_all_its_files(exported) -> None:
     assert found["check"]["loss"] < 1e-5 and found["check"]["gradient"] < 1e-5
     winner = load_winner(folder)
     assert winner.target == presets.get("target_sft") and winner.training.learning_rate == 0.02
-    written = """winner.yaml sft.yaml target_loss.py target_data.py target_model.py target_reading train_trl.py
-    one_gpu.yaml fsdp_8gpu.yaml MODEL_CARD.md provenance.json check.json"""
+    written = """winner.yaml sft.yaml target_loss.py target_data.py target_model.py target_reading target_trainer.py
+    train_trl.py axolotl.yaml target_axolotl.py one_gpu.yaml fsdp_8gpu.yaml MODEL_CARD.md provenance.json check.json"""
     assert set(written.split()) == set(found["files"])
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["confirmation"]["outcome"] == "better than SFT" and provenance["preset"] == "target_sft"

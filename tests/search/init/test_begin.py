@@ -74,8 +74,10 @@ def here(home, monkeypatch) -> Path:
     return home
 
 
-def begun(name: str, **options: Any) -> dict[str, Any]:
-    found = begin(Path(name), Options(**options), Console(file=io.StringIO()), yes=True, force=True)
+def begun(name: str, *, data: str = "", **options: Any) -> dict[str, Any]:
+    """`data`: names with a space between them."""
+    given = Options(data=tuple(data.split()), **options)
+    found = begin(Path(name), given, Console(file=io.StringIO()), yes=True, force=True)
     assert found is not None
     return found
 
@@ -127,6 +129,20 @@ def test_held_out_problems_are_files_of_their_own(here):
     assert "numeric: 48 of 48 answers end in a number" in (here / "own.yaml").read_text()
 
 
+def test_several_files_are_learnt_from_and_held_out_of_together(here):
+    rows = (here / "messages.jsonl").read_text().splitlines(keepends=True)
+    (here / "one.jsonl").write_text("".join(rows[:20]))
+    (here / "two.jsonl").write_text("".join(rows[20:]))
+    found = begun("parts.yaml", model="chat", data="one.jsonl two.jsonl", tasks=("problems.jsonl",))
+    assert found["found"]["data"]["rows"] == len(SUMS)
+    assert load_study(here / "parts.yaml").data.paths == ("one.jsonl", "two.jsonl")
+    assert "--data one.jsonl --data two.jsonl" in (here / "parts.yaml").read_text()
+    held = begun("both.yaml", model="chat", data="one.jsonl two.jsonl")["found"]["problems"]["held_out"]
+    whole = begun("whole.yaml", model="chat", data="messages.jsonl")["found"]["problems"]["held_out"]
+    assert held == whole
+    assert (here / "both-problems.jsonl").read_text() == (here / "whole-problems.jsonl").read_text()
+
+
 def test_a_named_teacher_is_in_the_file(here):
     begun("taught.yaml", model="chat", data="messages.jsonl", tasks=("problems.jsonl",), teacher="larger")
     config = load_study(here / "taught.yaml")
@@ -166,7 +182,7 @@ def test_demonstrations_that_the_model_cannot_read_are_refused(here):
 def test_nothing_is_overwritten(here):
     Path("mine.yaml").write_text("mine")
     with pytest.raises(UserError, match=r"overwrites nothing, but .*mine\.yaml is there"):
-        begin(Path("mine.yaml"), Options(model="chat", data="messages.jsonl"), Console(), yes=True)
+        begin(Path("mine.yaml"), Options(model="chat", data=("messages.jsonl",)), Console(), yes=True)
     assert Path("mine.yaml").read_text() == "mine"
 
 

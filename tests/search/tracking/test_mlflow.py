@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 from scripted_study import TESTS
 from small_study import small_config
@@ -107,6 +109,43 @@ def test_demonstrations_and_problems_are_datasets_of_their_runs(tmp_path: Path, 
             "training": ("one.jsonl, two", "d" * 36),
             "evaluation": ("gsm8k", "e" * 36),
         }
+
+
+def test_each_scored_trial_is_a_logged_model_with_its_score_on_the_problems(tmp_path: Path, uri: str) -> None:
+    spec = {
+        "target": {"gamma": {"kind": "power", "power": 0.5}},
+        "training": {"learning_rate": 1e-3, "steps": 4},
+        "evaluation": {"tasks": [{"path": "gsm8k"}]},
+        "fingerprints": {"evaluation": "e" * 64},
+    }
+    started = TrialStarted(0, "p^0.5: teacher^(1/2)", spec, "folder/0", 1, 4)
+    events = [EVENTS[0], started, *EVENTS[2:]]
+    deliver(uri, tmp_path, events)
+    (tmp_path / "tracking.offset").write_text("0")  # told again: still one model
+    deliver(uri, tmp_path, [])
+    found = runs(uri)
+    client = MlflowClient(uri)
+    [model] = client.search_logged_models([found["0"].info.experiment_id])  # trial 1 has failed
+    assert model.name == "000 p^0\u20245  teacher^(1\u20442)" and model.status == "READY"
+    assert model.source_run_id == found["0"].info.run_id and model.tags["qtarget.trial"] == "0"
+    assert model.params == {
+        "target.gamma.kind": "power", "target.gamma.power": "0.5", "training.learning_rate": "0.001",
+    }  # fmt: skip
+    scores = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics}
+    assert scores == {"final/score": (0.5, "gsm8k"), "final/standard_error": (0.1, "gsm8k")}
+    assert [each.model_id for each in found["0"].outputs.model_outputs] == [model.model_id]
+    assert len(client.get_metric_history(found["0"].info.run_id, "final/score")) == 1
+
+
+def test_a_server_that_knows_no_models_is_told_of_none_and_takes_the_rest(
+    tmp_path: Path, uri: str, monkeypatch
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise MlflowException("no such endpoint", error_code=ENDPOINT_NOT_FOUND)
+
+    monkeypatch.setattr(MlflowClient, "search_logged_models", unknown)
+    assert deliver(uri, tmp_path, EVENTS).failure is None
+    assert runs(uri)["0"].data.metrics["final/score"] == 0.5 and runs(uri)["study"].info.status == "FINISHED"
 
 
 def test_events_sent_again_after_a_crash_change_nothing(tmp_path: Path, uri: str) -> None:
