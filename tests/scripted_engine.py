@@ -62,9 +62,19 @@ def run(command: dict, script: dict) -> None:
     if "by_target" in script:
         score = replicate_score(spec, script["by_target"])
     for rung in spec["rungs"]:
+        if rung["step"] in command.get("passed", ()):
+            continue
         send("rung", number=number, step=rung["step"], score=score, standard_error=0.1)
-        if json.loads(sys.stdin.readline())["prune"]:
+        word = json.loads(sys.stdin.readline())
+        if word["type"] == "stop":
+            send("stopped", number=number, step=rung["step"])
+            return
+        if word["prune"]:
             finish(folder, number, score, "pruned")
+            return
+        if word["pause"]:
+            (folder / "checkpoint").mkdir(exist_ok=True)
+            send("paused", number=number, step=rung["step"])
             return
     if script.get("items"):
         write_items(folder, score)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,14 +20,29 @@ from ...spaces.settings import Settings
 from ...trainers.paths import expanded
 from ...trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
 from .files import StudyName
+from .trial import Rung
 from .training_knobs import check_names, check_searched
 
 PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft")
 """Baselines of a study that names none, as far as its inputs allow."""
 
 
+PAUSES = (1 / 9, 1 / 3)
+"""Rungs of a study whose trials pause there."""
+DECAY = 0.25
+"""How long their weights are trained on before they are scored, in a rung's steps."""
 ADAPTERS_FACTOR = 10.0
 """Adapters want learning rates about so many times as high as full fine-tuning."""
+
+
+def _share(given: Any) -> Any:
+    """A number as it is; one written as a fraction, `1/9`, as a number."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return float(Fraction(given.replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        return given  # which the field refuses
 
 
 class EngineSettings(Settings):
@@ -58,9 +75,19 @@ class SearchSettings(Settings):
     sampler: Literal["tpe", "random", "gp"] = "tpe"
     startup_trials: Annotated[int, Field(ge=0)] = 10
     """Finished trials, baselines included, before the sampler models anything and the pruner stops anything."""
-    pruner: Literal["none", "median", "successive_halving", "hyperband"] = "median"
-    rungs: tuple[Annotated[float, Field(gt=0)], ...] = (0.5,)
-    """Where a trial is scored on its way: shares of the steps (below 1) or optimiser steps (1 and more)."""
+    pruner: Literal["none", "median", "successive_halving", "hyperband", "asha"] = "median"
+    """asha: a trial pauses at each rung, and goes on only if it is promoted; the budget is then the steps of `trials`
+    whole trials, and more are begun (rules in `store/halving.py`). The others stop trials for good."""
+    rungs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default_factory=lambda given: PAUSES if given.get("pruner") == "asha" else (0.5,)
+    )
+    """Where a trial is scored on its way: shares of the steps (below 1, also as 1/9) or optimiser steps (1 and
+    more). Default: a half, with asha a ninth and a third."""
+    rung_decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        default_factory=lambda given: DECAY if given.get("pruner") == "asha" else 0.0
+    )
+    """A rung's score is that of the weights after a further training at a falling learning rate, which is thrown away:
+    so many times the rung's steps. Default: none, with asha a quarter."""
     rung_problems: Annotated[float, Field(gt=0)] = 0.5
     """Search problems scored at a rung, always the first ones: a share (up to 1) or a number (above 1)."""
     rivals: Annotated[float, Field(ge=0, lt=1)] = 0.25
@@ -69,6 +96,24 @@ class SearchSettings(Settings):
     repeats: Annotated[int, Field(ge=0)] = 2
     """Plain SFT is trained so many times more at the start, with other seeds: how far runs of one design differ. Only
     where a confirmation follows, and at most a fifth of the slots after the baselines."""
+
+    @field_validator("rungs", mode="before")
+    @classmethod
+    def _fractions(cls, given: Any) -> Any:
+        return [_share(each) for each in given] if isinstance(given, list | tuple) else given
+
+    @property
+    def pauses(self) -> bool:
+        """Whether trials pause at rungs and are promoted."""
+        return self.pruner == "asha"
+
+    def rungs_of(self, steps: int, problems: int) -> tuple[Rung, ...]:
+        """The rungs of a trial of so many optimiser steps, scored on the first of `problems`."""
+        scored, share = self.rung_problem_count(problems), self.rung_decay
+        return tuple(
+            Rung(step=step, problems=scored, decay_steps=min(steps - step, math.ceil(share * step)))
+            for step in self.rung_steps(steps)
+        )
 
     def rung_steps(self, steps: int) -> tuple[int, ...]:
         """Rungs in optimiser steps, rising, before the last step; none without a pruner."""

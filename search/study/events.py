@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-TrialState = Literal["complete", "pruned", "infeasible", "failed", "interrupted"]
+TrialState = Literal["complete", "pruned", "infeasible", "failed", "interrupted", "paused"]
+"""interrupted, paused: it goes on later, after a stop or when it is promoted from its rung."""
 
 
 @dataclass(frozen=True)
