@@ -335,6 +335,24 @@ class StudyConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _pausing_trials_are_alike(self) -> Self:
+        if not self.search.pauses:
+            return self
+        if not self.search.rung_steps(self.training.steps):
+            raise UserError(
+                f"`search.rungs` must name a step below `training.steps` with `pruner: asha`, but got "
+                f"{list(self.search.rungs)} and {self.training.steps} steps; lower a rung",
+                field="search.rungs",
+            )
+        if "steps" in self.space.training:
+            raise UserError(
+                "`space.training.steps` must not be searched with `pruner: asha`, whose budget is in steps of equal "
+                "trials; fix it, or take another pruner",
+                field="space.training.steps",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ranks_share_a_batch(self) -> Self:
         batch, ranks = self.training.effective_batch, self.engine.ranks
         if batch % ranks:
