@@ -20,8 +20,8 @@ from ...spaces.settings import Settings
 from ...trainers.paths import expanded
 from ...trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
 from .files import StudyName
-from .trial import Rung
 from .training_knobs import check_names, check_searched
+from .trial import Rung
 
 PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft")
 """Baselines of a study that names none, as far as its inputs allow."""

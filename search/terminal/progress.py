@@ -22,7 +22,14 @@ from ..study.events import (
     TrialStarted,
 )
 
-STATE_STYLE = {"complete": "green", "pruned": "yellow", "infeasible": "red", "failed": "red", "interrupted": "cyan", "paused": "cyan"}
+STATE_STYLE = {
+    "complete": "green",
+    "pruned": "yellow",
+    "infeasible": "red",
+    "failed": "red",
+    "interrupted": "cyan",
+    "paused": "cyan",
+}
 
 
 def bars(console: Console) -> Progress:

@@ -108,7 +108,8 @@ def train(
 
     Trains the parameters that require a gradient. `on_step` is called after every optimiser step on every rank and may
     evaluate the model; when it returns True on any rank, all ranks stop there with a checkpoint. `looks` are had when
-    the training reaches their steps, or resumes there. Without a folder there are no checkpoints. A model sharded by `ranks.shard` is trained as such.
+    the training reaches their steps, or resumes there. Without a folder there are no checkpoints. A model sharded by
+    `ranks.shard` is trained as such.
 
     Raises DivergedError before a step with a non-finite loss or gradient, UserError when the target needs something
     that is not given or `folder` holds another run.
