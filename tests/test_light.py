@@ -7,6 +7,8 @@ import pytest
 
 import qtarget
 
+pytestmark = pytest.mark.started_anew
+
 HEAVY = ("torch", "optuna", "mlflow", "transformers", "numpy", "pydantic", "pandas")
 
 

@@ -213,6 +213,7 @@ def test_a_missing_module_is_an_error():
     assert "no_such_module" in judgement.detail
 
 
+@pytest.mark.started_anew
 def test_importing_evaluation_loads_no_torch():
     script = (
         "import sys, qtarget.evaluation, qtarget.evaluation.problems.load as p; "

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,6 @@ CHANGES: dict[str, Any] = {
     "search": {**small_config()["search"], "trials": 3},
     "tracking": {"uri": "none"},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_engines(tmp_path_factory) -> Iterator[None]:
-    """One thread, and prepared data sets that go with the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-        yield
 
 
 class At(Recorder):
