@@ -14,6 +14,7 @@ from ..confirmation.candidates import SFT, candidates
 from ..confirmation.power import Plan, planned
 from ..confirmation.race import line_of
 from ..loop.budget import is_confirmed
+from ..store.halving import Halving
 from ..store.history import load_history
 from ..study.config import StudyConfig
 from ..study.config_file import find_study
@@ -49,7 +50,7 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     size = config.space.size()
     console.print(
         f"space      {size.dimensions} dimensions, {size.combinations} combination(s) of families, "
-        f"{config.search.trials} trials",
+        f"{config.search.trials} trials{_more(config)}",
         soft_wrap=True,
     )
     for title, worst in facts["worst_steps"].items():
@@ -83,6 +84,11 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     return facts
 
 
+def _more(config: StudyConfig) -> str:
+    halving = Halving.of(config)
+    return f"' worth of steps ({halving.budget}), spent on more of them" if halving is not None else ""
+
+
 def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     """The problems as the engine found them, who answers them, and what else is measured."""
     found = facts["problems"]
@@ -113,7 +119,13 @@ def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
     """Upper estimate of the whole search: every step and every problem of every trial, nothing pruned, in seconds."""
-    return config.search.trials * _trial_seconds(config, facts, config.evaluation.problems)
+    trials, halving = config.search.trials, Halving.of(config)
+    whole = trials * _trial_seconds(config, facts, config.evaluation.problems)
+    if halving is None:
+        return whole
+    rung = halving.rungs[0]
+    scoring = _trial_seconds(config, facts, rung.problems) - _trial_seconds(config, facts, 0)
+    return whole * halving.whole / halving.steps + scoring * (halving.budget // halving.cost(0, rung.step))
 
 
 def confirmation_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import optuna
 import pytest
@@ -17,6 +18,7 @@ from qtarget.search.store.queue import Claim, Queue, Slot, Verdict
 from qtarget.search.store.storage import StudyStorage
 from qtarget.search.study.config_file import parse_study
 from qtarget.search.study.trial import Rung
+from qtarget.search.terminal.check import estimate_seconds
 from qtarget.spaces.errors import UserError
 
 STEPS = 36
@@ -204,3 +206,32 @@ def test_rungs_are_written_as_fractions() -> None:
     assert parse_study(small_config(search=search)).search.rungs == (1 / 9, 1 / 3)
     with pytest.raises(UserError, match="rungs"):
         parse_study(small_config(search={**search, "rungs": ["1/0"]}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"search": {"rungs": [36]}}, "search.rungs"),
+        ({"space": {"training": {"steps": {"options": [8, 36]}}}}, "space.training.steps"),
+    ],
+)
+def test_a_budget_of_steps_needs_rungs_and_equal_trials(changes: dict[str, Any], field: str) -> None:
+    given = small_config(**{name: value for name, value in changes.items() if name != "search"})
+    given["training"]["steps"] = STEPS
+    given["search"] = {"trials": 4, "pruner": "asha"} | changes.get("search", {})
+    with pytest.raises(UserError) as caught:
+        parse_study(given)
+    assert caught.value.field == field and "asha" in str(caught.value)
+
+
+def test_a_checked_study_counts_the_scores_at_its_rungs() -> None:
+    """Of 36 steps of 1 s and 16 problems of 0.1 s: 4 trials of 40 steps, and at most 32 scores of 8 problems."""
+    given = small_config()
+    given["training"]["steps"] = STEPS
+    facts = {"worst_steps": {"sft": {"seconds": 1.0}}, "seconds_per_problem": 0.1}
+    found = {}
+    for pruner in ("none", "asha"):
+        given["search"] = {"trials": 4, "pruner": pruner, "rung_problems": 8}
+        found[pruner] = estimate_seconds(parse_study(given), facts)
+    assert found["none"] == pytest.approx(4 * (36 + 1.6))
+    assert found["asha"] == pytest.approx(4 * (36 + 1.6) * 40 / 36 + 32 * 0.8)
