@@ -128,12 +128,17 @@ def _rungs(data: StudyData) -> list[str]:
     return [*([] if found is None else [budget_sentence(found)]), *agreements(data.config, data.records)]
 
 
+def whole(record: TrialRecord) -> bool:
+    """Whether its score is that of its end: not of a rung, nor of the problems before a race was lost."""
+    return record.state not in ("pruned", "paused")
+
+
 def _published(data: StudyData, sheets: Sheets) -> list[dict[str, Any]]:
     """The winner and the published baselines on the search problems, each against plain SFT, paired."""
     if data.sft is None:
         return []
     base = sheets.of(data.sft).scores
-    shown = [record for record in data.records if record.score is not None and record.baseline]
+    shown = [record for record in data.records if record.score is not None and record.baseline and whole(record)]
     if data.winner is not None and data.winner not in shown:
         shown.append(data.winner)
     ranked = sorted(shown, key=lambda record: -(record.score or 0.0))
