@@ -2,7 +2,7 @@
 
 A trial trains to its first rung, is scored, and waits there with its checkpoint, holding no engine. Whoever has an
 engine free gives it to the best trial that waits among the best `1 / FACTOR` of all that were scored at its rung, the
-highest rung first; where there is none, to a new one (ASHA, Li et al. 2020, algorithm 2). What is compared stays whole:
+highest rung first; where there is none, to a new one (ASHA, Li et al. 2020, algorithm 2). Equals go on together. What is compared stays whole:
 baselines, other seeds of plain SFT and designs put in by hand pause nowhere, and count at the rungs they pass.
 
 The budget is in optimiser steps: as many as the study's number of trials would take, each trained to its end. A step
@@ -145,9 +145,13 @@ class Halving:
                 yield Grant(trial, end)
 
     def _best(self, slots: Iterable[FrozenTrial], step: int) -> set[int]:
-        """Numbers of the best third of all that were scored at a rung; of equals the first."""
-        ranked = sorted(_scored(slots, step), key=lambda trial: _order(trial, step))
-        return {trial.number for trial in ranked[: len(ranked) // FACTOR]}
+        """Numbers of the best third of all that were scored at a rung, and of all that equal the last of these.
+
+        A rung too early to tell designs apart, where most score nothing, then stops nobody instead of somebody.
+        """
+        scores = {trial.number: trial.intermediate_values[step] for trial in _scored(slots, step)}
+        best = sorted(scores.values(), reverse=True)[: len(scores) // FACTOR]
+        return {number for number, score in scores.items() if best and score >= best[-1]}
 
     def _paused(self, slots: Iterable[FrozenTrial], step: int) -> list[FrozenTrial]:
         return sorted((trial for trial in slots if paused_at(trial) == step), key=lambda trial: _order(trial, step))

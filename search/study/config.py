@@ -27,8 +27,8 @@ PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd
 """Baselines of a study that names none, as far as its inputs allow."""
 
 
-PAUSES = (1 / 9, 1 / 3)
-"""Rungs of a study whose trials pause there."""
+PAUSES = (1 / 3,)
+"""Rungs of a study whose trials pause there: the earliest that was seen to rank designs (`docs/log.md`)."""
 DECAY = 0.25
 """How long their weights are trained on before they are scored, in a rung's steps."""
 ADAPTERS_FACTOR = 10.0
@@ -82,7 +82,7 @@ class SearchSettings(Settings):
         default_factory=lambda given: PAUSES if given.get("pruner") == "asha" else (0.5,)
     )
     """Where a trial is scored on its way: shares of the steps (below 1, also as 1/9) or optimiser steps (1 and
-    more). Default: a half, with asha a ninth and a third."""
+    more). Default: a half, with asha a third."""
     rung_decay: Annotated[float, Field(ge=0, le=1)] = Field(
         default_factory=lambda given: DECAY if given.get("pruner") == "asha" else 0.0
     )

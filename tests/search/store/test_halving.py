@@ -38,7 +38,7 @@ def storage() -> StudyStorage:
 def open_queue(storage: StudyStorage, trials: int, first: list[Slot] | None = None) -> Queue:
     given = small_config()
     given["training"]["steps"] = STEPS
-    given["search"] = {"trials": trials, "sampler": "random", "pruner": "asha"}
+    given["search"] = {"trials": trials, "sampler": "random", "pruner": "asha", "rungs": ["1/9", "1/3"]}
     queue = Queue(parse_study(given), storage)
     queue.fill([*(first or []), *[Slot()] * trials][:trials], trials)
     return queue
@@ -75,6 +75,18 @@ def test_a_trial_waits_at_its_rung_and_goes_on_as_itself(storage: StudyStorage) 
     assert (again.number, again.attempt, again.attributes[GRANTED]) == (1, 1, 12), "the best of three"
     assert queue.passed(again) == [4] and paused_at(again.frozen) is None
     assert queue.counts() == {"waiting": 1, "running": 1, "complete": 0, "pruned": 0, "fail": 0, "paused": 2}
+
+
+def test_a_rung_that_tells_nothing_stops_nobody(storage: StudyStorage) -> None:
+    queue = open_queue(storage, 9)
+    for score in (0.0, 0.0):
+        train(queue, queue.claim(), score)
+    for number in (2, 0, 1):
+        claim = queue.claim()
+        assert claim.number == number and claim.attributes[GRANTED] == (4 if number == 2 else 12)
+        if number == 2:
+            queue.report(claim, 4, 0.0)
+            assert not queue.pauses(claim), "three that are equal: all go on"
 
 
 def test_a_trial_that_is_promoted_at_once_does_not_pause(storage: StudyStorage) -> None:
@@ -203,7 +215,7 @@ def test_rungs_are_written_as_fractions() -> None:
     rungs = config.search.rungs_of(90, 16)
     assert [(rung.step, rung.decay_steps) for rung in rungs] == [(10, 3), (30, 8)]
     del search["rungs"]
-    assert parse_study(small_config(search=search)).search.rungs == (1 / 9, 1 / 3)
+    assert parse_study(small_config(search=search)).search.rungs == (1 / 3,)
     with pytest.raises(UserError, match="rungs"):
         parse_study(small_config(search={**search, "rungs": ["1/0"]}))
 
@@ -231,7 +243,7 @@ def test_a_checked_study_counts_the_scores_at_its_rungs() -> None:
     facts = {"worst_steps": {"sft": {"seconds": 1.0}}, "seconds_per_problem": 0.1}
     found = {}
     for pruner in ("none", "asha"):
-        given["search"] = {"trials": 4, "pruner": pruner, "rung_problems": 8}
+        given["search"] = {"trials": 4, "pruner": pruner, "rungs": ["1/9", "1/3"], "rung_problems": 8}
         found[pruner] = estimate_seconds(parse_study(given), facts)
     assert found["none"] == pytest.approx(4 * (36 + 1.6))
     assert found["asha"] == pytest.approx(4 * (36 + 1.6) * 40 / 36 + 32 * 0.8)
