@@ -108,6 +108,7 @@ def torch_beside_trackers(imports: dict[str, set[str]]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_no_import_climbs_a_floor() -> None:
     assert upward(imports_by_module()) == []
 

@@ -48,6 +48,7 @@ def talk(number: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.started_anew
+@pytest.mark.slow
 def test_the_exported_reader_gives_the_same_demonstrations(tmp_path: Path) -> None:
     tool = {"type": "function", "function": {"name": "look"}}
     rows = [

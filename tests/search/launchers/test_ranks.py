@@ -62,6 +62,7 @@ def losses(record: TrialRecord) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_trials_of_one_through_a_kill_and_an_interrupt(tmp_path: Path) -> None:
     alone = load_study(write_small_study(tmp_path / "alone", **CHANGES))
     assert run_study(alone).state == "finished"
