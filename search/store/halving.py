@@ -2,8 +2,9 @@
 
 A trial trains to its first rung, is scored, and waits there with its checkpoint, holding no engine. Whoever has an
 engine free gives it to the best trial that waits among the best `1 / FACTOR` of all that were scored at its rung, the
-highest rung first; where there is none, to a new one (ASHA, Li et al. 2020, algorithm 2). Equals go on together. What is compared stays whole:
-baselines, other seeds of plain SFT and designs put in by hand pause nowhere, and count at the rungs they pass.
+highest rung first; where there is none, to a new one (ASHA, Li et al. 2020, algorithm 2). Equals go on together. What
+is compared stays whole: baselines, other seeds of plain SFT and designs put in by hand pause nowhere, and count at the
+rungs they pass.
 
 The budget is in optimiser steps: as many as the study's number of trials would take, each trained to its end. A step
 counts when it is granted, under the study's lock, so that any number of workers spends no more than there is. A new
