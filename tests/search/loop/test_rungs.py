@@ -21,6 +21,8 @@ from qtarget.search.study.config_file import parse_study
 from qtarget.search.terminal.live import snapshot, view
 from qtarget.search.terminal.status import show_status
 
+pytestmark = pytest.mark.slow
+
 TRIALS, WHOLE = 6, 10
 """Of 8 steps: rungs at 2 and 4, each scored after one step more."""
 

@@ -21,6 +21,7 @@ def weights(model) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft", "psft", "curiosft"])
 def test_what_a_look_does_is_undone(make_model, sums, tmp_path, name):
     """Bit for bit, also where a previous policy goes along; and again when the run resumes where the look was."""
