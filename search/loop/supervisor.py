@@ -202,9 +202,9 @@ class Supervisor:
         done, folder = ended(records), str(self._study.folder)
         inputs = next((worker.inputs for worker in self._workers if worker.inputs is not None), {})
         warnings, halving = tuple(inputs.get("warnings", ())), self._queue.halving
-        steps = (None, 0) if halving is None else (halving.budget, halving.spent(self._queue.slots()))
-        shown = (self._study.name, folder, len(records), len(done), config, done, warnings, *steps)
-        self._emit(StudyStarted(*shown, identity=self._study.identity))
+        budget, spent = (None, 0) if halving is None else (halving.budget, halving.spent(self._queue.slots()))
+        shown = (self._study.name, folder, len(records), len(done), config, done, warnings)
+        self._emit(StudyStarted(*shown, budget_steps=budget, spent_steps=spent, identity=self._study.identity))
 
     def _work(self, signals: StopSignals) -> Literal["finished", "stopped"]:
         while not self._is_over(signals):
