@@ -128,7 +128,7 @@ def _rungs(data: StudyData) -> list[str]:
     return [*([] if found is None else [budget_sentence(found)]), *agreements(data.config, data.records)]
 
 
-def whole(record: TrialRecord) -> bool:
+def _is_whole(record: TrialRecord) -> bool:
     """Whether its score is that of its end: not of a rung, nor of the problems before a race was lost."""
     return record.state not in ("pruned", "paused")
 
@@ -138,7 +138,7 @@ def _published(data: StudyData, sheets: Sheets) -> list[dict[str, Any]]:
     if data.sft is None:
         return []
     base = sheets.of(data.sft).scores
-    shown = [record for record in data.records if record.score is not None and record.baseline and whole(record)]
+    shown = [record for record in data.records if record.score is not None and record.baseline and _is_whole(record)]
     if data.winner is not None and data.winner not in shown:
         shown.append(data.winner)
     ranked = sorted(shown, key=lambda record: -(record.score or 0.0))

@@ -140,14 +140,12 @@ def _forgotten(record: TrialRecord) -> float:
     return 0.0 if record.retention is None else float(record.retention["forgotten"])
 
 
-def opponents(trials: Iterable[FrozenTrial], folder: Path, preset: str | None = None) -> dict[str, Any] | None:
+def opponents(trials: Iterable[FrozenTrial], folder: Path) -> dict[str, Any] | None:
     """What a trial races against: number and item scores of the best complete trial, and what all of them predict.
 
-    A published objective (`preset`) races against published ones only, plain SFT against itself: the best of each kind
-    is what designs are compared with, and has a score of all problems. None without a complete trial, or when the
-    best one's files are elsewhere.
+    None without a complete trial, or when the best one's files are elsewhere.
     """
-    records = [record for record in read_records(trials, folder) if _is_opponent(record, preset)]
+    records = read_records(trials, folder)
     complete = [record for record in records if record.state == "complete" and record.same_as is None]
     scores = {record.number: _item_scores(record) for record in complete}
     winner = best(complete)
@@ -156,12 +154,6 @@ def opponents(trials: Iterable[FrozenTrial], folder: Path, preset: str | None = 
         return None
     known = [found for found in scores.values() if found is not None and len(found) == len(incumbent)]
     return {"number": winner.number, "incumbent": incumbent, "reference": predictions(known, incumbent).tolist()}
-
-
-def _is_opponent(record: TrialRecord, preset: str | None) -> bool:
-    if preset is None:
-        return True
-    return record.baseline == preset if preset == "sft" else record.baseline is not None
 
 
 def _item_scores(record: TrialRecord) -> list[float] | None:

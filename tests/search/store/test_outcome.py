@@ -78,20 +78,6 @@ def test_a_trial_races_against_the_best_full_trial_and_all_of_them_predict(tmp_p
     assert found["reference"] == pytest.approx([(2 + 0.75) / 3, (1 + 0.75) / 3, 0.75 / 3, (1 + 0.75) / 3])
 
 
-@pytest.mark.parametrize(
-    ("preset", "against"), [(None, 3), ("dft", 2), ("sft", 1)], ids=["a design", "published", "plain SFT"]
-)
-def test_what_designs_are_compared_with_races_among_itself(tmp_path: Path, preset: str | None, against: int) -> None:
-    """Of plain SFT at two rates, a better published objective and a best design, each kind's best ends whole."""
-    scores = {0: [1.0, 0.0, 0.0, 0.0], 1: [1.0, 1.0, 0.0, 0.0], 2: [1.0, 1.0, 1.0, 0.0], 3: [1.0, 1.0, 1.0, 1.0]}
-    found = trials(tmp_path, scores, {})
-    for trial, name in zip(found, ("sft", "sft", "dft"), strict=False):
-        trial.user_attrs["baseline"] = name
-    raced = opponents(found, tmp_path, preset)
-    assert raced is not None and raced["number"] == against
-    assert opponents(found[3:], tmp_path, "dft") is None, "without another published one it runs whole"
-
-
 def test_nobody_races_without_a_full_trial_or_without_its_files(tmp_path: Path) -> None:
     assert opponents([], tmp_path) is None
     assert (
