@@ -78,14 +78,10 @@ class SearchSettings(Settings):
     pruner: Literal["none", "median", "successive_halving", "hyperband", "asha"] = "median"
     """asha: a trial pauses at each rung, and goes on only if it is promoted; the budget is then the steps of `trials`
     whole trials, and more are begun (rules in `store/halving.py`). The others stop trials for good."""
-    rungs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default_factory=lambda given: PAUSES if given.get("pruner") == "asha" else (0.5,)
-    )
+    rungs: tuple[Annotated[float, Field(gt=0)], ...] = (0.5,)
     """Where a trial is scored on its way: shares of the steps (below 1, also as 1/9) or optimiser steps (1 and
     more). Default: a half, with asha a third."""
-    rung_decay: Annotated[float, Field(ge=0, le=1)] = Field(
-        default_factory=lambda given: DECAY if given.get("pruner") == "asha" else 0.0
-    )
+    rung_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     """A rung's score is that of the weights after a further training at a falling learning rate, which is thrown away:
     so many times the rung's steps. Default: none, with asha a quarter."""
     rung_problems: Annotated[float, Field(gt=0)] = 0.5
@@ -96,6 +92,12 @@ class SearchSettings(Settings):
     repeats: Annotated[int, Field(ge=0)] = 2
     """Plain SFT is trained so many times more at the start, with other seeds: how far runs of one design differ. Only
     where a confirmation follows, and at most a fifth of the slots after the baselines."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_pruner(cls, given: Any) -> Any:
+        pauses = isinstance(given, Mapping) and given.get("pruner") == "asha"
+        return {"rungs": PAUSES, "rung_decay": DECAY, **given} if pauses else given
 
     @field_validator("rungs", mode="before")
     @classmethod

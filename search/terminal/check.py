@@ -42,7 +42,7 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         "study": config.study,
         "trials": config.search.trials,
         "estimate_seconds": estimate_seconds(config, facts),
-        "expected_seconds": config.search.trials * _trial_seconds(config, facts, config.evaluation.problems, USUAL),
+        "expected_seconds": search_seconds(config, facts, USUAL),
         "confirmation_seconds": confirmation_seconds(config, facts),
         "confirmation_most_seconds": confirmation_most_seconds(config, facts),
         "confirmation_training_seconds": _trial_seconds(config, facts, config.evaluation.report_problems, USUAL),
@@ -128,12 +128,17 @@ def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
     """Upper estimate of the whole search: every step and every problem of every trial, nothing pruned, in seconds."""
+    return search_seconds(config, facts, WORST)
+
+
+def search_seconds(config: StudyConfig, facts: Mapping[str, Any], step_kind: str) -> float:
+    """All trials, or their worth of steps with the scores at rungs; `step_kind`: WORST or USUAL."""
     trials, halving = config.search.trials, Halving.of(config)
-    whole = trials * _trial_seconds(config, facts, config.evaluation.problems, WORST)
+    whole = trials * _trial_seconds(config, facts, config.evaluation.problems, step_kind)
     if halving is None:
         return whole
     rung = halving.rungs[0]
-    scoring = _trial_seconds(config, facts, rung.problems, WORST) - _trial_seconds(config, facts, 0, WORST)
+    scoring = _trial_seconds(config, facts, rung.problems, step_kind) - _trial_seconds(config, facts, 0, step_kind)
     return whole * halving.whole / halving.steps + scoring * (halving.budget // halving.cost(0, rung.step))
 
 
