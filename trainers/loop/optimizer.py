@@ -139,7 +139,8 @@ class Optimizer:
         torch._fused_adamw_(
             [piece.master for piece in bucket],
             gradients,
-            *([piece.moments[place] for piece in bucket] for place in range(len(MOMENTS))),
+            [piece.moments[0] for piece in bucket],
+            [piece.moments[1] for piece in bucket],
             [],
             [self._steps] * len(bucket),
             lr=learning_rate,
