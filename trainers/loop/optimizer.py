@@ -139,7 +139,8 @@ class Optimizer:
         torch._fused_adamw_(
             [piece.master for piece in bucket],
             gradients,
-            *([piece.moments[place] for piece in bucket] for place in range(len(MOMENTS))),
+            [piece.moments[0] for piece in bucket],
+            [piece.moments[1] for piece in bucket],
             [],
             [self._steps] * len(bucket),
             lr=learning_rate,
@@ -169,14 +170,14 @@ class Optimizer:
             yield bucket
 
     def _pieces(self, name: str, limit: int) -> Iterator[_Piece]:
-        master, gradient = torch.atleast_1d(self.masters[name]), self._gradients.get(name)
+        master, gradient = _at_least_a_row(self.masters[name]), self._gradients.get(name)
         whole = (local(self.parameters[name].detach()), master, *self._moments.get(name, ()))
         rows = max(1, limit * len(master) // max(1, master.numel()))
         if not master.is_contiguous():  # its rows are no memory of their own
             rows = max(1, len(master))
         for start in range(0, len(master), rows):
-            weight, part, *moments = (torch.atleast_1d(each)[start : start + rows] for each in whole)
-            own = None if gradient is None else torch.atleast_1d(gradient)[start : start + rows]
+            weight, part, *moments = (_at_least_a_row(each)[start : start + rows] for each in whole)
+            own = None if gradient is None else _at_least_a_row(gradient)[start : start + rows]
             yield _Piece(weight, part, own, tuple(moments))
 
     def clear(self) -> None:
@@ -234,6 +235,10 @@ class Optimizer:
                 self._share(name, each).to(master.device, copy=not is_sharded(each))  # whose memory is the checkpoint's
                 for each in given
             )
+
+
+def _at_least_a_row(tensor: Tensor) -> Tensor:
+    return tensor if tensor.ndim else tensor[None]
 
 
 def _widened(bucket: list[_Piece]) -> list[Tensor]:
