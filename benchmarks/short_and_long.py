@@ -32,8 +32,8 @@ from what_to_expect import group
 
 from qtarget.evaluation.scoring.evaluate import evaluate
 from qtarget.search.engine.inputs import Engine
+from qtarget.search.study.campaign_config import load_campaign
 from qtarget.search.study.config import StudyConfig
-from qtarget.search.study.config_file import load_study
 from qtarget.spaces import TargetSpec, presets
 from qtarget.spaces.identity import derive_seed
 from qtarget.trainers.loop.sft import DivergedError, train
@@ -225,14 +225,14 @@ def _scores(tables: Mapping[int, Scores], chosen: Sequence[Design], generator: n
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path)
+    parser.add_argument("study", type=Path, help="a study's file, or the folder of one, also of a campaign's")
     parser.add_argument("--out", type=Path, default=Path("runs/short-and-long"))
     parser.add_argument("--steps", type=int, help="of the short length; default: the study's")
     parser.add_argument("--seeds", type=int, default=3, help="at both ends")
     parser.add_argument("--table", action="store_true", help="print what is there, train nothing")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
-    config = load_study(given.study)
+    (config,) = load_campaign([given.study]).studies
     given.out.mkdir(parents=True, exist_ok=True)
     results = Results(given.out / "results.jsonl")
     claim(given.out / "settings.json", {"study": str(given.study), "steps": given.steps or config.training.steps})
