@@ -54,7 +54,7 @@ def row(pair: PairData) -> list[str]:
     named = titles(verdict)
     hours = (pair.search_seconds + pair.confirmation_seconds) / 3600
     kept = {each["title"]: each["retention"] for each in verdict["candidates"] if each.get("retention")}
-    forgotten = [f"{kept[name]['forgotten']:.2g}" for role in named if (name := named[role]) in kept]
+    forgotten = [f"{role} {kept[name]['forgotten']:.2g}" for role, name in named.items() if name in kept]
     return [
         pair.short,
         f"{100 * verdict['sft_score']:.1f}",

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,8 +150,11 @@ def run(config: StudyConfig, results: Results, steps: int, seeds: int) -> None:
 
 
 def correlation(first: Scores, second: Scores) -> float:
-    """Spearman's, of the designs' means over seeds and problems."""
-    return float(spearmanr(first.mean(axis=(1, 2)), second.mean(axis=(1, 2))).statistic)
+    """Spearman's, of the designs' means over seeds and problems; NaN where all designs of a length score the same."""
+    sides = [np.round(table.mean(axis=(1, 2)), 12) for table in (first, second)]
+    if any(np.ptp(side) == 0 for side in sides):
+        return math.nan
+    return float(spearmanr(*sides).statistic)
 
 
 def interval(first: Scores, second: Scores, generator: np.random.Generator) -> tuple[float, float]:
@@ -161,7 +165,8 @@ def interval(first: Scores, second: Scores, generator: np.random.Generator) -> t
         of = generator.integers(problems, size=problems)
         picked = [each[:, generator.integers(each.shape[1], size=each.shape[1])][:, :, of] for each in (first, second)]
         drawn.append(correlation(*picked))
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    known = [each for each in drawn if not math.isnan(each)]
+    low, high = np.quantile(known, [0.025, 0.975]) if known else (math.nan, math.nan)
     return float(low), float(high)
 
 
@@ -202,7 +207,7 @@ def report(results: Results, chosen: Sequence[Design]) -> Iterator[str]:
         if table.shape[1] > 1:
             yield f"two seeds at {length} x: rank correlation {within(table):.2f}"
     for (one, first), (other, second) in itertools.combinations(tables.items(), 2):
-        low, high = interval(first, second, generator)
+        low, high = interval(first, second, generator)  # NaN: cannot be told
         yield (
             f"{one} x and {other} x: rank correlation {correlation(first, second):.2f} [{low:.2f}, {high:.2f}]; the "
             f"best of {one} x is {100 * lost(first, second, 1):.1f} points behind at {other} x, the best of its three "
