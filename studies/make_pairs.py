@@ -9,7 +9,7 @@ other file has, and FOLDER/general.txt paragraphs of the Python manual that come
 not forget. Which side a question belongs to is decided by its content alone, a sum by its unordered operands.
 
 clean-sums      two-digit sums, all right
-noisy-sums      the same, 30 % of the answers with a wrong digit
+noisy-sums      the same, 40 % of the answers with a wrong digit
 carried-sums    an annotator who forgets to carry in 60 % of the sums that need it: wrong in a way that can be learnt
 worked-sums     worked solutions: a third careful, a third the answer alone, a third with working that is wrong
 tagged-words    numbers in words, to be written in digits as JSON, which the model does not do unasked; 30 % are wrong
@@ -126,7 +126,7 @@ TAGGED = '{{"number": {}}}'
 
 PAIRS: dict[str, tuple[Callable[[], list[Item]], Annotate]] = {
     "clean-sums": (sums, right),
-    "noisy-sums": (sums, noisy(0.3)),
+    "noisy-sums": (sums, noisy(0.4)),
     "carried-sums": (sums, carried),
     "worked-sums": (sums, worked),
     "tagged-words": (words, noisy(0.3, TAGGED)),

@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8)
     given = parser.parse_args()
     settings = ModelSettings(path=str(given.model.absolute()), chat_template=str(TEMPLATE.absolute()))
     resident = ResidentModel(settings, Path(), precision="bf16")
