@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import nursery
 import pytest
 from hypothesis import settings
 
@@ -17,6 +19,24 @@ settings.load_profile("patient")
 
 OPTION = "--count-deprecations"
 CATEGORIES = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One environment for whatever tests start, so that one nursery serves: one thread, no hub, a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
+        with nursery.installed():
+            yield
+
+
+@pytest.fixture(autouse=True)
+def start_anew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of a test with this mark are started as users start them."""
+    if request.node.get_closest_marker("started_anew"):
+        monkeypatch.setenv(nursery.ANEW, "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

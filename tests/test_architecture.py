@@ -108,6 +108,7 @@ def torch_beside_trackers(imports: dict[str, set[str]]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_no_import_climbs_a_floor() -> None:
     assert upward(imports_by_module()) == []
 
@@ -144,6 +145,7 @@ def test_the_process_that_talks_to_optuna_and_mlflow_never_imports_torch() -> No
     assert torch_beside_trackers(imports_by_module()) == []
 
 
+@pytest.mark.started_anew
 def test_spaces_imports_torch_only_inside_functions() -> None:
     names = "qtarget.spaces, qtarget.evaluation.settings, qtarget.trainers.settings"
     code = f"import sys, {names}; print('torch' in sys.modules)"

@@ -7,6 +7,8 @@ import pytest
 
 import qtarget
 
+pytestmark = pytest.mark.started_anew
+
 HEAVY = ("torch", "optuna", "mlflow", "transformers", "numpy", "pydantic", "pandas")
 
 
@@ -16,6 +18,7 @@ def test_import_brings_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_study_is_named_and_opened_without_torch(tmp_path):
     (tmp_path / "s.yaml").write_text(
         "study: s\nmodel: {path: m}\ndata: {path: d.jsonl}\nevaluation: {tasks: [{path: p.jsonl}]}\n"

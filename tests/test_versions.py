@@ -70,13 +70,24 @@ def test_every_requirement_has_a_lower_bound() -> None:
 
 
 @pytest.mark.parametrize(("options", "outcome"), [([], "3 failed"), (["--count-deprecations"], "1 failed, 2 passed")])
+@pytest.mark.slow
 def test_deprecations_fail_unless_they_are_counted(tmp_path, options: list[str], outcome: str) -> None:
-    for name in ("pyproject.toml", "tests/conftest.py"):
+    for name in ("pyproject.toml", "tests/conftest.py", "tests/nursery.py"):
         shutil.copy(ROOT / name, tmp_path)
     kinds = ("DeprecationWarning", "FutureWarning", "UserWarning")
     tests = [f"def test_{kind}():\n    warnings.warn('its {kind}', {kind})\n" for kind in kinds]
     (tmp_path / "test_warns.py").write_text("\n".join(["import warnings", *tests]))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_warns.py", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "pythonpath=.",
+        "test_warns.py",
+        *options,
+    ]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
     assert outcome in said
     assert ("FutureWarning: its FutureWarning (first: test_warns.py::test_FutureWarning)" in said) == bool(options)

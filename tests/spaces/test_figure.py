@@ -48,12 +48,14 @@ def test_curves_are_finite(name: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.slow
 def test_the_figure_is_written(suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"objectives.{suffix}"
     draw(file, {"sft": presets.get("sft"), "a winner": presets.get("target_sft", eta=0.3)})
     assert file.stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_every_preset_is_named_in_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import matplotlib
 

@@ -38,6 +38,7 @@ def test_neighbouring_seeds_share_nothing_and_a_seed_repeats():
     assert not {item.question for item in first} & {item.question for item in neighbour}
 
 
+@pytest.mark.slow
 def test_a_task_that_depends_on_the_hash_seed_is_reproducible():
     """isomorphic_strings iterates over a set of strings: processes with different hash seeds would disagree."""
     first = items("isomorphic_strings", 5)

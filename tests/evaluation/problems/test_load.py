@@ -199,6 +199,7 @@ class TestRefusals:
         with pytest.raises(UserError, match=message):
             load_problems(settings(path), tmp_path, 0)
 
+    @pytest.mark.slow
     def test_a_verifier_beside_the_file_is_found_and_a_missing_one_is_told(self, tmp_path):
         write_jsonl(tmp_path / "a.jsonl", sums(10))
         (tmp_path / "beside_the_file.py").write_text(

@@ -156,6 +156,7 @@ def test_copies_of_sft_are_not_distinguishable() -> None:
     assert found.outcome is Outcome.SAME and abs(found.comparisons[0].effect) < 0.1
 
 
+@pytest.mark.slow
 def test_a_null_space_has_no_winner_and_a_real_one_is_found(honesty: ModuleType) -> None:
     """A small version of benchmarks/honesty.py; the bounds are the targets with three standard errors of room."""
     world = honesty.World(trials=16, problems=128, report_problems=256, seeds=8)

@@ -90,6 +90,7 @@ def test_a_candidate_that_cannot_be_trained_is_out_and_the_race_goes_on() -> Non
     assert race.stage[0] == OVER and race.winner[0] == -1
 
 
+@pytest.mark.slow
 def test_the_cheapest_race_finds_what_is_asked_for() -> None:
     noise, rng = Noise(0.03, CELL, 0.0, 2.0), np.random.default_rng(0)
     settings = cheapest(LINE, noise, rng, detect=0.06, power=0.8)

@@ -181,6 +181,7 @@ class TestShrink:
         assert shrunken.spread == pytest.approx(math.sqrt(variance), abs=1e-6)
         assert shrunken.centre == pytest.approx(x.mean())
 
+    @pytest.mark.slow
     def test_unequal_errors_reach_the_likelihoods_maximum(self):
         generator = np.random.default_rng(14)
         s = generator.uniform(0.05, 0.3, 12)

@@ -43,6 +43,7 @@ def test_every_preset_has_a_kind(script: ModuleType) -> None:
     assert {kinds[name] for name in ("kd", "target_sft")} == {"distilled"}
 
 
+@pytest.mark.slow
 def test_a_call_does_what_is_missing_and_shows_what_is_there(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

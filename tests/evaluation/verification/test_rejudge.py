@@ -32,6 +32,7 @@ def test_only_what_changed_is_marked(tmp_path):
     assert transitions(judged)["correct", "wrong"] == 1 and transitions(judged)["-", "correct"] == 1
 
 
+@pytest.mark.slow
 def test_items_carry_how_they_were_judged(tmp_path, verifiers):
     rows = [
         {"completion": "The answer is 4", "gold": "4", "kind": "numeric", "finish": "length"},
@@ -119,6 +120,7 @@ def test_a_missing_file_is_told(tmp_path):
         rejudge(tmp_path / "absent")
 
 
+@pytest.mark.slow
 def test_items_of_an_evaluation_are_judged_again_to_the_same_verdicts(tmp_path, model, tokenizer):
     from qtarget.evaluation.problems.load import Problem
     from qtarget.evaluation.scoring.evaluate import evaluate

@@ -69,6 +69,7 @@ def test_verdicts_agree_in_a_thread_and_in_a_batch():
     assert batch == expected
 
 
+@pytest.mark.slow
 def test_verdicts_agree_in_a_daemonic_process():
     """A daemonic process may have no children of multiprocessing's; the workers must start all the same."""
     script = """
@@ -90,11 +91,13 @@ if __name__ == "__main__":
     subprocess.run([sys.executable, "-c", script], check=True, timeout=250)
 
 
+@pytest.mark.slow
 def test_a_hanging_comparison_ends_at_its_limit_and_the_next_is_right():
     assert verify(HANGING, "5", limit=1.0) is Verdict.TIMEOUT
     assert verify(r"\boxed{x+1}", "1+x") is Verdict.CORRECT
 
 
+@pytest.mark.slow
 def test_a_batch_survives_a_hanging_item():
     claims = [Claim(rf"\boxed{{x+{i}}}", "x+1") for i in range(3)]
     claims.insert(1, Claim(HANGING, "5"))
@@ -180,6 +183,7 @@ def test_an_unknown_kind_is_refused():
         verify("5", "5", "maths")
 
 
+@pytest.mark.slow
 def test_a_users_verifier_decides(verifiers):
     assert verify("it is so", "so", verifier=f"{verifiers}:ends") is Verdict.CORRECT
     assert verify("it is so", "no", verifier=f"{verifiers}:ends") is Verdict.WRONG
@@ -203,6 +207,7 @@ def test_a_failing_verifier_is_an_error_with_its_reason(verifiers, function, det
     assert verify("so", "so", verifier=f"{verifiers}:ends") is Verdict.CORRECT
 
 
+@pytest.mark.slow
 def test_a_verifier_that_never_returns_is_a_timeout(verifiers):
     assert verify("x", "x", verifier=f"{verifiers}:loop", limit=0.5) is Verdict.TIMEOUT
 
@@ -213,6 +218,7 @@ def test_a_missing_module_is_an_error():
     assert "no_such_module" in judgement.detail
 
 
+@pytest.mark.started_anew
 def test_importing_evaluation_loads_no_torch():
     script = (
         "import sys, qtarget.evaluation, qtarget.evaluation.problems.load as p; "
@@ -270,6 +276,7 @@ def test_an_absolute_error_counts_for_integers_too():
             assert judge(Claim(f"\\boxed{{{answer}}}", "3", kind, absolute=0.1)).verdict is verdict
 
 
+@pytest.mark.slow
 def test_the_same_code_has_the_same_identity():
     script = "from qtarget.evaluation.verification.verify import fingerprint; print(fingerprint())"
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()

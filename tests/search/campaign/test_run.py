@@ -117,6 +117,7 @@ def test_trials_are_shared_equally_and_in_rounds(tmp_path: Path) -> None:
     assert set(shares(own).values()) == {4}, "without a budget each study has its own"
 
 
+@pytest.mark.slow
 def test_a_campaign_searches_all_pairs_in_turn_and_resumes_from_its_studies(tmp_path: Path, quiet: Console) -> None:
     matrix = {"data": {name: {"data": {"path": f"{name}.jsonl"}} for name in ("a", "b")}}
     path = write_campaign(tmp_path, matrix, budget={"trials": 7, "slice": 2})
@@ -140,6 +141,7 @@ def test_a_campaign_searches_all_pairs_in_turn_and_resumes_from_its_studies(tmp_
     assert campaign_status([path], quiet)["studies"][0]["best"]["score"] == standing_of(first).best.score  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_studies_take_turns(tmp_path: Path) -> None:
     matrix = {"data": {name: {"data": {"path": f"{name}.jsonl"}} for name in ("a", "b")}}
     path = write_campaign(tmp_path, matrix, budget={"trials": 6, "slice": 2})
@@ -154,6 +156,7 @@ def test_studies_take_turns(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_pair_that_cannot_work_does_not_stop_the_others(tmp_path: Path, quiet: Console) -> None:
     matrix = {"data": {name: {"data": {"path": f"{name}.jsonl"}} for name in ("a", "b")}}
     path = write_campaign(tmp_path, matrix, budget={"trials": 4, "slice": 1})
@@ -176,6 +179,7 @@ def with_trials(tmp_path: Path) -> StudyConfig:
     return config
 
 
+@pytest.mark.slow
 def test_time_for_confirmations_is_kept_back_once_it_fits(tmp_path: Path, clock, trials_take) -> None:
     trials_take(0.3)
     config = with_trials(tmp_path)
@@ -196,6 +200,7 @@ def test_time_for_confirmations_is_kept_back_once_it_fits(tmp_path: Path, clock,
     assert SharedBudget([other], late, None, 1).for_search(other) == Limits(late, None), "nothing to confirm yet"
 
 
+@pytest.mark.slow
 def test_a_campaign_says_what_did_not_fit_and_confirms_once(tmp_path: Path) -> None:
     evaluation = small_config()["evaluation"] | {"report_problems": 16}
     path = write_campaign(
@@ -223,6 +228,7 @@ def test_a_campaign_says_what_did_not_fit_and_confirms_once(tmp_path: Path) -> N
     assert "confirmation ─" not in console.export_text(), "what is confirmed is not confirmed again"
 
 
+@pytest.mark.slow
 def test_hours_are_shared_and_a_confirmation_has_its_part(tmp_path: Path, trials_take) -> None:
     trials_take(0.3)
     config = with_trials(tmp_path)

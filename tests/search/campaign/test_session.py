@@ -16,6 +16,7 @@ from qtarget.spaces.errors import UserError
 
 
 @pytest.mark.slow
+@pytest.mark.started_anew
 def test_a_stop_before_the_first_trial_is_a_stop_and_the_same_command_starts(tmp_path: Path) -> None:
     path = write_small_study(tmp_path, tracking={"uri": "none"})
     console = Console(file=io.StringIO(), width=200)

@@ -29,7 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
     """The study file, and the folders that `cache build --json` reports."""
     study = write_small_study(tmp_path_factory.mktemp("study"), cache={"k": 4}, baselines=["sft", "kd"])
     command = [sys.executable, "-m", "qtarget", "cache", "build", str(study), "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "QTARGET_CACHE": str(study.with_name("root"))}
+    environment = {**os.environ, "QTARGET_CACHE": str(study.with_name("root"))}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert "cache      teacher: KL(exact || cached)" in done.stderr
@@ -41,7 +41,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 def root(built: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = built[0].with_name("root")
     monkeypatch.setenv("QTARGET_CACHE", str(folder))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return folder
 
 

@@ -30,13 +30,6 @@ RUN = {"evaluate_every": 2, "save_every": 2, "keep": 1, "steps": 5}
 TRAINING = {"steps": 40, "effective_batch": 8, "micro_batch": 4, "learning_rate": 0.003, "checkpoint_every": 2}
 
 
-@pytest.fixture(autouse=True)
-def one_thread(tmp_path_factory, monkeypatch):
-    """Sums over another number of threads round differently; prepared data sets go with the test."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-
-
 def write_winner(folder: Path, target: str = "target_sft", **changes: Any) -> Path:
     """A winner over the models and data of the small study."""
     write_small_study(folder)
@@ -93,10 +86,7 @@ def wait_for(path: Path, step: int, process: subprocess.Popen[bytes]) -> None:
 def trained(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     """A winner trained by one process for five steps, and what the command returned."""
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
-        found = train(write_winner(folder), folder / "out", f"sqlite:///{folder}/mlflow.db", run=RUN, seed=5)
+    found = train(write_winner(folder), folder / "out", f"sqlite:///{folder}/mlflow.db", run=RUN, seed=5)
     return folder, found
 
 

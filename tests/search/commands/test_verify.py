@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROWS = [
     {"completion": "The answer is 5.", "gold": "5", "kind": "numeric", "verdict": "correct"},
     {"completion": "\\boxed{x>5} [bold]", "gold": "5", "kind": "math", "verdict": "correct"},
@@ -23,6 +25,7 @@ def stored(folder: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_people_see_counts_and_what_changed(tmp_path):
     done = run(stored(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -30,6 +33,7 @@ def test_people_see_counts_and_what_changed(tmp_path):
     assert "x>5" in done.stdout and "北京" in done.stdout
 
 
+@pytest.mark.slow
 def test_programs_read_every_change(tmp_path):
     done = run(stored(tmp_path), "--json")
     facts = json.loads(done.stdout)
@@ -46,6 +50,7 @@ def test_what_cannot_be_read_is_a_usage_error(tmp_path):
     assert done.returncode == 2 and "cannot be read" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_verifier_beside_the_study_is_found(tmp_path):
     (tmp_path / "my_grading.py").write_text("def ends(completion, gold):\n    return completion.endswith(gold)\n")
     path = tmp_path / "a.jsonl"

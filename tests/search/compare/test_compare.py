@@ -63,6 +63,7 @@ def test_a_design_holds_only_when_it_is_better_in_every_pair() -> None:
     assert outcomes(first, second, third) == {"sft": None, "kd": OPEN, "dft": OPEN, "hybrid_kd": MIXED, "asft": OPEN}
 
 
+@pytest.mark.slow
 def test_equal_designs_are_hardly_ever_called_better_in_every_pair() -> None:
     generator = np.random.default_rng(7)
     names, wrong = ["sft", "dft", "kd", "asft", "hybrid_kd"], 0
@@ -128,6 +129,7 @@ def finished(scripted_study: Callable[..., StudyConfig]) -> list[StudyConfig]:
     return configs
 
 
+@pytest.mark.slow
 def test_compare_reads_study_folders_and_writes_page_and_figure(finished: list[StudyConfig], tmp_path: Path) -> None:
     folders = [config.study_folder for config in finished]
     console = Console(file=io.StringIO(), record=True, width=140)
@@ -143,6 +145,7 @@ def test_compare_reads_study_folders_and_writes_page_and_figure(finished: list[S
     assert "<svg" in (tmp_path / "ranks.svg").read_text()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_refused(finished: list[StudyConfig], tmp_path: Path) -> None:
     folder, console = finished[0].study_folder, Console(quiet=True)
     with pytest.raises(UserError, match="at least 2 studies, but got 1"):

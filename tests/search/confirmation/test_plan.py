@@ -94,6 +94,7 @@ def test_noise_is_measured_on_repetitions_of_sft(tmp_path: Path) -> None:
     assert (none.run, none.freedom) == (ASSUMED_RUN, 0.0)
 
 
+@pytest.mark.slow
 def test_the_plan_in_words() -> None:
     usual = planned(config(), [], LINE)
     lines = list(usual.lines(60.0, workers=2))

@@ -39,10 +39,8 @@ def study(tmp_path_factory) -> tuple[Path, Path]:
         search={**small["search"], "trials": 2, "rungs": []},
     )  # fmt: skip
     bring_along(folder / "train.jsonl")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        assert run_study(load_study(path)).state == "finished"
-        export_winner(path, folder / "out", CONSOLE, unconfirmed=True)
+    assert run_study(load_study(path)).state == "finished"
+    export_winner(path, folder / "out", CONSOLE, unconfirmed=True)
     return path, folder / "out"
 
 

@@ -80,6 +80,7 @@ def test_every_family_and_modifier(parts: tuple[str, str, str]) -> None:
 
 @settings(max_examples=60)
 @given(specs())
+@pytest.mark.slow
 def test_any_design_of_the_space_at_any_moment(spec: TargetSpec) -> None:
     check(spec, ANY_MOMENT)
 
@@ -171,6 +172,7 @@ def test_a_head_with_cap_scale_bias_and_padding_has_the_gradients_of_its_parts()
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_the_file_imports_nothing_but_torch_and_the_standard_library() -> None:
     for name in presets.names():
         tree = ast.parse(loss_source(presets.get(name)))

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tiny_llama import character_tokenizer
 
 from qtarget.search.export.reading import FOLDER, reading_files
@@ -24,6 +25,8 @@ READ = """
 import json, sys
 from datetime import date
 from pathlib import Path
+
+import pytest
 sys.path.insert(0, sys.argv[1])
 from types import SimpleNamespace
 from target_reading.load import load_demonstrations
@@ -44,6 +47,8 @@ def talk(number: int, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": r, "content": c} for r, c in zip(roles, texts, strict=True)], **more}
 
 
+@pytest.mark.started_anew
+@pytest.mark.slow
 def test_the_exported_reader_gives_the_same_demonstrations(tmp_path: Path) -> None:
     tool = {"type": "function", "function": {"name": "look"}}
     rows = [

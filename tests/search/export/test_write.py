@@ -41,15 +41,6 @@ SCORES = {"0": 0.2, "1": 0.7, "2": 0.6}
 CONSOLE = Console(quiet=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def private_caches(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("HF_HUB_OFFLINE", "1")  # a folder that is gone is not looked for on the hub
-        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A study of three baselines with real models and data; its engine is scripted, its scores are SCORES."""
@@ -271,7 +262,7 @@ def test_the_trl_script_trains_the_same_weights_on_two_ranks_replicated_and_shar
     weights = {}
     for name, launch in launches.items():
         script = [str(copy / "train_trl.py"), "--out", str(tmp_path / name), "--steps", "2"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ
         done = subprocess.run([sys.executable, *launch, *script], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         assert "FutureWarning" not in done.stderr

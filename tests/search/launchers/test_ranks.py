@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,6 @@ CHANGES: dict[str, Any] = {
     "search": {**small_config()["search"], "trials": 3},
     "tracking": {"uri": "none"},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_engines(tmp_path_factory) -> Iterator[None]:
-    """One thread, and prepared data sets that go with the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-        yield
 
 
 class At(Recorder):
@@ -71,6 +62,7 @@ def losses(record: TrialRecord) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_trials_of_one_through_a_kill_and_an_interrupt(tmp_path: Path) -> None:
     alone = load_study(write_small_study(tmp_path / "alone", **CHANGES))
     assert run_study(alone).state == "finished"

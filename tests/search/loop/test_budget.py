@@ -198,6 +198,7 @@ def an_hour_ahead() -> str:
     return (datetime.now(UTC) + timedelta(hours=1)).isoformat()
 
 
+@pytest.mark.slow
 def test_a_search_ends_early_enough_for_its_confirmation(study_file, trials_take) -> None:
     """In engine hours; the deadline drill goes by the clock."""
     trials_take(1.0)
@@ -210,6 +211,7 @@ def test_a_search_ends_early_enough_for_its_confirmation(study_file, trials_take
     assert states == {"complete", "waiting"}
 
 
+@pytest.mark.slow
 def test_no_time_to_confirm_is_said_and_the_next_call_goes_on(study_file, recorder, clock, monkeypatch) -> None:
     path = study_file({"3": ["wait", "finish"]}, {"items": True}, search=search(trials=6), teacher=None)
     screen, until = io.StringIO(), clock.shown + timedelta(hours=8)

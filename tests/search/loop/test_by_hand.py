@@ -56,6 +56,7 @@ def after(config: StudyConfig, *numbers: int) -> list[Any]:
     return [records[number] for number in numbers]
 
 
+@pytest.mark.slow
 def test_a_point_enqueued_in_optuna_is_run_on_top_of_the_budget(ran: StudyConfig) -> None:
     point = {**in_optuna(ran).trials[2].params, "training.learning_rate": 0.0123}
     in_optuna(ran).enqueue_trial(point)
@@ -74,6 +75,7 @@ def test_a_point_enqueued_in_optuna_is_run_on_top_of_the_budget(ran: StudyConfig
         ({"training.learning_rate": 5.0}, r"`training.learning_rate` must be in \[0.003, 0.03\], but is 5.0"),
     ],
 )
+@pytest.mark.slow
 def test_a_point_that_the_space_does_not_have_fails_with_the_reason(
     ran: StudyConfig, recorder: Recorder, point: dict[str, float], said: str
 ) -> None:
@@ -86,6 +88,7 @@ def test_a_point_that_the_space_does_not_have_fails_with_the_reason(
     assert rerun_trials(ran.study_folder, [], QUIET)["again"] == {"3": 5}, "what cannot be run is not run again"
 
 
+@pytest.mark.slow
 def test_a_smaller_budget_takes_back_no_point_of_others(scripted_study: Build) -> None:
     config = scripted_study({"1": ["bug", "finish"]})
     with pytest.raises(RuntimeError, match="bug in trial"):
@@ -96,6 +99,7 @@ def test_a_smaller_budget_takes_back_no_point_of_others(scripted_study: Build) -
     assert [record.number for record in load_history(config)] == [0, 1, 4]
 
 
+@pytest.mark.slow
 def test_a_result_that_somebody_put_into_the_storage_is_no_trial(ran: StudyConfig) -> None:
     study = in_optuna(ran)
     third = study.trials[2]
@@ -104,6 +108,7 @@ def test_a_result_that_somebody_put_into_the_storage_is_no_trial(ran: StudyConfi
     assert len(load_history(ran)) == 4 and summary.winner is not None and summary.winner.score < 0.99
 
 
+@pytest.mark.slow
 def test_an_added_design_runs_before_what_the_sampler_fills(scripted_study: Build, recorder: Recorder) -> None:
     config = scripted_study(search={**small_config()["search"], "trials": 5})
 
@@ -118,6 +123,7 @@ def test_an_added_design_runs_before_what_the_sampler_fills(scripted_study: Buil
     assert added.target == presets.get("label_smoothing", lam=0.3) and added.state == "complete"
 
 
+@pytest.mark.slow
 def test_designs_are_added_by_name_file_or_mapping(ran: StudyConfig, tmp_path: Path) -> None:
     folder = ran.study_folder
     named = add_design(folder, "dft", QUIET, training=["learning_rate=0.004"])
@@ -154,6 +160,7 @@ def test_what_a_study_cannot_run_is_not_added(
     assert len(load_history(without_teacher)) == 2
 
 
+@pytest.mark.slow
 def test_a_failed_trial_runs_again_in_its_place(ran: StudyConfig) -> None:
     before = load_history(ran)[3]
     (ran.study_folder / "script.json").write_text("{}")
@@ -166,6 +173,7 @@ def test_a_failed_trial_runs_again_in_its_place(ran: StudyConfig) -> None:
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "trial 0 is complete; `qtarget reproduce`"), (9, "no trial 9")])
+@pytest.mark.slow
 def test_only_what_has_no_score_runs_again(ran: StudyConfig, number: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
         rerun_trials(ran.study_folder, [number], QUIET)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,20 +161,17 @@ def test_the_newest_verdict_is_no_matter_of_dates(searched: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search of two trials with a real model, which kept no problems back."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-        search = {**small_config()["search"], "trials": 2, "pruner": "none"}
-        changes: dict[str, Any] = {
-            "search": search,
-            "tracking": {"uri": "none"},
-            "confirmation": {"seeds": 2, "longer": None},
-        }
-        study = write_small_study(tmp_path_factory.mktemp("trained"), **changes)
-        run_study(load_study(study))
-        yield study
+    search = {**small_config()["search"], "trials": 2, "pruner": "none"}
+    changes: dict[str, Any] = {
+        "search": search,
+        "tracking": {"uri": "none"},
+        "confirmation": {"seeds": 2, "longer": None},
+    }
+    study = write_small_study(tmp_path_factory.mktemp("trained"), **changes)
+    run_study(load_study(study))
+    return study
 
 
 def test_real_engines_confirm_on_problems_that_no_trial_saw(trained: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -33,15 +32,6 @@ RUN = (
     "from qtarget.search.loop.supervisor import run_study\n"
     "print(run_study(load_study(sys.argv[1])).state)"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_engines(tmp_path_factory) -> Iterator[None]:
-    """One thread, and prepared data sets that go with the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-        yield
 
 
 def write_study(folder: Path) -> Path:

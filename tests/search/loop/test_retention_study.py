@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,14 +33,6 @@ pytestmark = pytest.mark.slow
 
 TEXT = "some words that the base has its own mind about\n\nand others, 1 2 3\n\nthe end of a text\n"
 BASELINES = ["sft", {"preset": "sft", "training": {"learning_rate": 1e-4}}]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_engines(tmp_path_factory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-        yield
 
 
 def write(folder: Path, retention: dict[str, Any], **changes: Any) -> Path:

@@ -100,6 +100,7 @@ def test_the_order_of_the_queue() -> None:
     assert all(set(slot.attributes) in (set(), {"baseline", "target", "training"}) for slot in without)
 
 
+@pytest.mark.slow
 def test_rivals_and_repetitions_run_and_the_sampler_learns_from_rivals(tmp_path: Path) -> None:
     evaluation = {**small_config()["evaluation"], "report_problems": 16}
     search = {**small_config()["search"], "trials": 12, "startup_trials": 3, "pruner": "none"}

@@ -39,7 +39,7 @@ def study_file(folder: Path) -> Path:
 def qtarget(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "qtarget", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"},
+        env={**os.environ, "COLUMNS": "300"},
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stderr

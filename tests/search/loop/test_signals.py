@@ -58,6 +58,7 @@ def heard_hangups() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("number", "to_engine"), [(signal.SIGTERM, True), (signal.SIGHUP, False)])
+@pytest.mark.slow
 def test_a_signal_stops_the_study_whoever_gets_it(scripted_study, number: int, to_engine: bool) -> None:
     config = scripted_study({"1": ["wait", "finish"]}, limits={**small_config()["limits"], "retries": 0})
     heard = Send(number, to_engine)
@@ -68,6 +69,7 @@ def test_a_signal_stops_the_study_whoever_gets_it(scripted_study, number: int, t
     assert run_study(config, launch=scripted).counts["complete"] == 4, "that was no crash of the trial"
 
 
+@pytest.mark.slow
 def test_an_engine_stops_and_leaves_and_passes_the_signal_on() -> None:
     for number in STOP_SIGNALS:
         pipe = subprocess.PIPE

@@ -53,6 +53,7 @@ class Interrupt(Recorder):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_a_study_finishes_exactly_its_slots_and_tells_the_story(scripted_study, recorder: Recorder) -> None:
     config = scripted_study(search=search(trials=6))
     summary = run_study(config, [recorder], launch=scripted)
@@ -75,6 +76,7 @@ def test_the_winner_has_the_best_score_and_sft_is_found(scripted_study) -> None:
     assert summary.winner.verdicts == {"correct": 14, "wrong": 2}
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_not_started_again_and_a_larger_one_goes_on(scripted_study, recorder: Recorder) -> None:
     config = scripted_study()
     run_study(config, launch=scripted)
@@ -126,6 +128,7 @@ def test_what_cannot_be_trained_is_infeasible_for_the_sampler(scripted_study, re
 
 
 @pytest.mark.parametrize("behaviour", ["kill", "segfault"])
+@pytest.mark.slow
 def test_a_crash_is_retried_up_to_the_limit(scripted_study, recorder: Recorder, behaviour: str) -> None:
     script = {"0": [behaviour, behaviour, "finish"], "1": [behaviour]}
     config = scripted_study(script, search=search(trials=3), limits=limits(retries=2))
@@ -138,6 +141,7 @@ def test_a_crash_is_retried_up_to_the_limit(scripted_study, recorder: Recorder, 
     assert [event.attempt for event in recorder.of("TrialStarted")] == [1, 2, 3, 1, 2, 3, 1]
 
 
+@pytest.mark.slow
 def test_crashes_after_new_checkpoints_are_not_counted_together(scripted_study) -> None:
     script = {"0": ["save", "save", "save", "save", "save", "finish"]}
     config = scripted_study(script, search=search(trials=1), limits=limits(retries=1))
@@ -145,6 +149,7 @@ def test_crashes_after_new_checkpoints_are_not_counted_together(scripted_study) 
     assert states(config) == ["complete"]
 
 
+@pytest.mark.slow
 def test_a_bug_stops_the_study_with_its_traceback_and_loses_nothing(scripted_study, recorder: Recorder) -> None:
     config = scripted_study({"1": ["bug", "finish"]})
     with pytest.raises(StudyFailedError, match=r"(?s)bug in trial.*line 2"):
@@ -223,6 +228,7 @@ def test_a_changed_configuration_is_refused_before_any_engine_starts(scripted_st
         run_study(changed, launch=lambda folder, index: pytest.fail("no engine is needed"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_puts_the_trial_back_and_the_next_start_goes_on(scripted_study, recorder: Recorder) -> None:
     config = scripted_study({"1": ["wait", "finish"]})
     interrupted = Interrupt(1)
@@ -276,6 +282,7 @@ def test_no_trial_starts_without_room(scripted_study, recorder: Recorder, clock,
     assert not recorder.of("TrialStarted")
 
 
+@pytest.mark.slow
 def test_engine_hours_are_counted_over_all_trials(scripted_study, trials_take) -> None:
     config = scripted_study({"2": ["wait"]}, search=search(trials=12, pruner="none"))
     trials_take(3600.0)
@@ -286,6 +293,7 @@ def test_engine_hours_are_counted_over_all_trials(scripted_study, trials_take) -
     assert sum(record.seconds or 0.0 for record in load_history(config)) == 3 * 3600.0
 
 
+@pytest.mark.slow
 def test_several_workers_do_each_slot_once(scripted_study, recorder: Recorder) -> None:
     config = scripted_study(search=search(trials=24, pruner="none"))
     summary = run_study(config, [recorder], workers=3, launch=scripted)
@@ -296,6 +304,7 @@ def test_several_workers_do_each_slot_once(scripted_study, recorder: Recorder) -
     assert len(logs) == 3
 
 
+@pytest.mark.slow
 def test_another_process_joins_by_url_and_name(scripted_study, recorder: Recorder) -> None:
     config = scripted_study({"0": ["wait", "finish"]}, search=search(trials=3, pruner="none"))
     with pytest.raises(UserError, match="none named 'small'"):
@@ -310,6 +319,7 @@ def test_another_process_joins_by_url_and_name(scripted_study, recorder: Recorde
         join_study(f"sqlite:///{config.study_folder}/study.db", "small", launch=scripted)
 
 
+@pytest.mark.slow
 def test_same_seed_same_study(scripted_study, tmp_path: Path) -> None:
     def parameters(base: Path, seed: int) -> list[Any]:
         config = scripted_study(search=search(trials=6, seed=seed, pruner="none"))

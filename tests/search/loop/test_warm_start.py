@@ -73,6 +73,7 @@ def prior_on(peak: dict[str, float], repetition: int, baselines: int = 6) -> Pri
     return Prior(weight=5.0, trials=trials, designs=())
 
 
+@pytest.mark.slow
 def test_an_earlier_study_helps_where_it_agrees_and_costs_little_where_it_misleads() -> None:
     repetitions = range(16)
     runs = {
@@ -87,6 +88,7 @@ def test_an_earlier_study_helps_where_it_agrees_and_costs_little_where_it_mislea
     assert best["misleads"] > best["cold"] - 0.02 and needed["misleads"] < needed["cold"] + 1
 
 
+@pytest.mark.slow
 def test_without_a_shared_target_a_misleading_study_loses_its_weight() -> None:
     """Nothing tells that it misleads: it is believed for as long as its weight lasts, and the search goes on."""
     repetitions = range(16)
@@ -159,6 +161,7 @@ def finished(scripted_study: Callable[..., StudyConfig]) -> StudyConfig:
     return earlier
 
 
+@pytest.mark.slow
 def test_best_designs_come_after_the_baselines_and_the_prior_is_kept(
     finished: StudyConfig, scripted_study: Callable[..., StudyConfig]
 ) -> None:
@@ -182,6 +185,7 @@ def test_best_designs_come_after_the_baselines_and_the_prior_is_kept(
     assert run_study(new, launch=scripted, trials=8).state == "finished", "what was read is kept"
 
 
+@pytest.mark.slow
 def test_a_design_outside_the_new_space_or_without_its_teacher(
     finished: StudyConfig, scripted_study: Callable[..., StudyConfig]
 ) -> None:
@@ -195,6 +199,7 @@ def test_a_design_outside_the_new_space_or_without_its_teacher(
     assert all("teacher" not in design.target.needs for design in read_prior(alone).designs)
 
 
+@pytest.mark.slow
 def test_trials_are_ranked_within_their_study(
     finished: StudyConfig, scripted_study: Callable[..., StudyConfig]
 ) -> None:
@@ -210,6 +215,7 @@ def test_trials_are_ranked_within_their_study(
     assert read_prior(twice).designs == prior.designs, "equal designs once"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_started_from_is_refused(
     finished: StudyConfig, scripted_study: Callable[..., StudyConfig], tmp_path: Path
 ) -> None:
@@ -230,6 +236,7 @@ def test_what_cannot_be_started_from_is_refused(
     assert unknown.value.field == "warm_start.studeis"
 
 
+@pytest.mark.slow
 def test_a_study_is_not_resumed_with_another_warm_start(
     finished: StudyConfig, scripted_study: Callable[..., StudyConfig]
 ) -> None:

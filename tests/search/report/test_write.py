@@ -65,6 +65,7 @@ def page(study: Path) -> tuple[Page, str]:
     return report(study)
 
 
+@pytest.mark.slow
 def test_the_verdict_comes_first_with_its_interval(study: Path, page: tuple[Page, str]) -> None:
     verdict = json.loads(next(study.glob("confirmation-*/confirmation.json")).read_text())
     shown = next(each for each in verdict["comparisons"] if each["title"] == verdict["winner"])
@@ -131,6 +132,7 @@ def test_pictures_have_no_colour_of_their_own(page: tuple[Page, str], study: Pat
     assert not re.search(r"(fill|stroke): #0\d0f0e", drawn) and "currentColor" not in drawn
 
 
+@pytest.mark.slow
 def test_a_copied_folder_needs_no_old_path(study: Path, tmp_path: Path) -> None:
     copy = tmp_path / "laptop" / "small"
     shutil.copytree(study, copy)
@@ -142,6 +144,7 @@ def test_a_copied_folder_needs_no_old_path(study: Path, tmp_path: Path) -> None:
     assert "Better than plain SFT" in html.text and not (copy / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_an_unconfirmed_study_does_not_claim_a_winner(tmp_path: Path) -> None:
     config = searched(tmp_path, baselines=["dft"])
     html, markdown = report(config.study_folder)
@@ -157,6 +160,7 @@ def test_slices_are_those_of_the_confirmation(page: tuple[Page, str]) -> None:
     assert all(int(row.split("|")[2]) == PROBLEMS // 2 for row in rows)
 
 
+@pytest.mark.slow
 def test_costs_are_engine_hours_times_their_price(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "priced.html"
     write_report(study, Console(file=io.StringIO()), out=out, compute=False, price=3600.0)
@@ -168,6 +172,7 @@ def test_costs_are_engine_hours_times_their_price(study: Path, tmp_path: Path) -
     assert f"the study cost {seconds:.2f}." in Page(out.read_text("utf-8")).text
 
 
+@pytest.mark.slow
 def test_accuracy_and_retention_have_a_front(study: Path) -> None:
     found = gather(study)
     assert describe(found, {}, "study")["retention"] is None
@@ -248,6 +253,7 @@ def no_spec(folder: Path) -> None:
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
+@pytest.mark.slow
 def test_what_is_damaged_is_said_and_the_rest_is_shown(
     study: Path, tmp_path: Path, damage: Callable[[Path], None], said: str
 ) -> None:
@@ -269,6 +275,7 @@ def test_an_empty_study_says_so(tmp_path: Path) -> None:
     assert "storage is missing" in html.text
 
 
+@pytest.mark.slow
 def test_a_half_finished_study_shows_what_there_is(tmp_path: Path) -> None:
     config = searched(tmp_path, {"3": ["diverged"], "2": ["kill", "finish"]})
     html, markdown = report(config.study_folder)

@@ -67,6 +67,7 @@ def test_who_was_thought_dead_cannot_tell(tmp_path: Path) -> None:
         queue.finish(quick, Verdict(TrialState.COMPLETE, 0.2))
 
 
+@pytest.mark.slow
 def test_a_reap_takes_dead_processes_at_once_and_spares_living_ones(tmp_path: Path) -> None:
     queue = open_queue(tmp_path, 2)
     alive = queue.claim()
@@ -123,6 +124,7 @@ def test_a_baseline_is_never_pruned(tmp_path: Path) -> None:
     assert queue.report(queue.claim(), 4, 0.0) is True
 
 
+@pytest.mark.slow
 def test_six_processes_on_one_file_do_each_slot_once(tmp_path: Path) -> None:
     open_queue(tmp_path, 18)
     code = (

@@ -40,6 +40,7 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_copied_project_is_another_study(project: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(project, copy)
@@ -86,6 +87,7 @@ def test_a_database_that_lay_in_the_folder_moved_with_it(tmp_path: Path, inside:
     assert read_folder(after / "runs" / "small").storage == f"sqlite:///{after / inside}"
 
 
+@pytest.mark.slow
 def test_a_joiner_under_another_mount_takes_nothing_away(project: Path, tmp_path: Path, recorder: Recorder) -> None:
     folder = project / "runs" / "small"
     (folder / "script.json").write_text(json.dumps({"4": ["wait", "finish"]}))

@@ -29,6 +29,7 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
+@pytest.mark.slow
 def test_no_source_runs_what_it_reads() -> None:
     """Weights are safetensors, settings are plain YAML, nothing is unpickled and no shell is asked."""
     assert len(SOURCES) > 100
@@ -48,6 +49,7 @@ def test_remote_code_is_trusted_only_where_a_study_says_so() -> None:
     assert ModelSettings(path="m", trust_remote_code=True).trust_remote_code is True
 
 
+@pytest.mark.slow
 def test_servers_listen_at_home_only() -> None:
     literals = {
         (path.name, node.value)

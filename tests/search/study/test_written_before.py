@@ -31,7 +31,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def python(folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "QTARGET_CACHE": str(folder / "caches"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "QTARGET_CACHE": str(folder / "caches")}
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -48,6 +48,7 @@ def halfway(tmp_path: Path) -> StudyConfig:
     return config
 
 
+@pytest.mark.slow
 def test_a_running_trial_is_seen_in_its_folder(halfway: StudyConfig) -> None:
     found = snapshot(halfway)
     (running,) = found.running
@@ -56,6 +57,7 @@ def test_a_running_trial_is_seen_in_its_folder(halfway: StudyConfig) -> None:
     assert running.left_seconds == pytest.approx(2 * 0.5)
 
 
+@pytest.mark.slow
 def test_what_is_left_is_reckoned_from_what_was_measured(halfway: StudyConfig) -> None:
     begun = datetime.now().astimezone()
     found = snapshot(halfway)
@@ -67,6 +69,7 @@ def test_what_is_left_is_reckoned_from_what_was_measured(halfway: StudyConfig) -
     assert timedelta() <= found.expected_end - begun - timedelta(seconds=found.left_seconds) <= passed
 
 
+@pytest.mark.slow
 def test_a_frame_has_progress_best_and_faults(halfway: StudyConfig) -> None:
     shown = text_of(view(snapshot(halfway)))
     assert "4 of 6 trials finished (3 complete, 1 infeasible, 1 running, 1 waiting)" in shown
@@ -84,6 +87,7 @@ def test_a_finished_study_is_shown_once_and_left(tmp_path: Path) -> None:
     assert "4 of 4 trials finished" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_it_follows_a_study_that_runs_elsewhere_to_its_end(tmp_path: Path) -> None:
     config = searched(tmp_path, {"seconds": 0.2}).with_trials(7)
     write_folder(config)

@@ -38,6 +38,7 @@ def write_study(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_line_that_cannot_be_printed_does_not_end_the_night(tmp_path: Path) -> None:
     """As `qtarget run S | head -1`, or `| tee log` after Ctrl-C, in an old locale."""
     study = write_study(tmp_path)

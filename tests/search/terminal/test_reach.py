@@ -32,6 +32,7 @@ def test_what_is_not_there_yet_can_be_made_and_is_not(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_is_there_is_opened(tmp_path: Path) -> None:
     open_storage(sqlite_url(tmp_path / "own.db")).close()
     connect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)

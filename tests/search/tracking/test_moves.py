@@ -38,6 +38,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("how", ["moved", "copied"])
+@pytest.mark.slow
 def test_runs_go_on_where_the_folder_is(tracked: Path, tmp_path: Path, how: str) -> None:
     shutil.copytree(tracked, tmp_path / "project")
     if how == "moved":  # the key file says where it was

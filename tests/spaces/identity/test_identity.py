@@ -127,6 +127,7 @@ def test_hybrid_distillation_with_a_detached_share_is_target_sft_at_full_teacher
 @seed(derive_seed("test", "pairs") % 2**32)
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(specs(), specs(), st.sampled_from(["gamma", "residual", "contrast", "weight", "denominator"]))
+@pytest.mark.slow
 def test_two_designs_share_an_id_exactly_when_they_train_alike(a: TargetSpec, b: TargetSpec, part: str) -> None:
     if part == "weight" and b.weight.kind == "anchored":
         part = "denominator"
@@ -137,6 +138,7 @@ def test_two_designs_share_an_id_exactly_when_they_train_alike(a: TargetSpec, b:
     assert alike == (canonical_id(a) == canonical_id(crossed)), f"{a.title()} | {crossed.title()}"
 
 
+@pytest.mark.slow
 def test_many_designs_share_ids_exactly_with_their_gradients() -> None:
     """Every pair of a few hundred designs: no two gradients under one id, no gradient under two."""
     drawn: list[TargetSpec] = []
@@ -163,6 +165,7 @@ def test_many_designs_share_ids_exactly_with_their_gradients() -> None:
 @seed(derive_seed("test", "canonical") % 2**32)
 @settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(specs())
+@pytest.mark.slow
 def test_canonical_form_is_settled_and_keeps_the_gradient(spec: TargetSpec) -> None:
     form = canonical(spec)
     assert canonical(form) == form

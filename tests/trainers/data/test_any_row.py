@@ -54,6 +54,7 @@ def rows(draw: Any) -> list[dict[str, Any]]:
 @seed(derive_seed("any row") % 2**32)
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=rows())
+@pytest.mark.slow
 def test_a_row_is_learnt_or_refused_with_its_place(tokenizer: Any, learn: Any, rows: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

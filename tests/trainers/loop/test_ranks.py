@@ -40,7 +40,7 @@ def folder(tmp_path_factory, tokenizer, make_model, sums_lines) -> Path:
     (folder / "sums.jsonl").write_text(sums_lines)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(Path(__file__).with_name("ranks_run.py")), str(folder), SETTINGS.model_dump_json()]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
     with subprocess.Popen(
         command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
