@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from small_study import small_config, write_small_study
 
+from qtarget.search.study.config import StudyConfig
+
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
@@ -65,7 +67,8 @@ def test_what_is_said_of_known_scores(script: ModuleType) -> None:
 
 def test_twelve_designs_of_several_kinds_are_there_without_a_teacher_too(script: ModuleType) -> None:
     script.DESIGNS = 12
-    for inputs in (frozenset({"reference"}), frozenset({"reference", "teacher"})):
+    always = StudyConfig.model_validate(small_config(teacher=None)).inputs
+    for inputs in (always, always | {"teacher"}):
         chosen = script.designs(inputs)
         assert len({each.name for each in chosen}) == 12 and chosen[0].name == "sft"
         assert len({script.group(each.target) for each in chosen}) == 3 + ("teacher" in inputs)
