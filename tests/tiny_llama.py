@@ -56,5 +56,6 @@ def with_adapters(model: LlamaForCausalLM) -> Any:
     """Random low-rank adapters on all linear layers, in evaluation mode."""
     from peft import LoraConfig, get_peft_model
 
-    with old_names_of_peft():
+    with old_names_of_peft(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         return get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()

@@ -18,7 +18,9 @@ def init(
     data: Annotated[str | None, typer.Option(help="Demonstrations: file, pattern, folder or hub id.")] = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option(help="Problems with known answers: a file, a suite (gsm8k), or gym:NAME. Default: held out."),
+        typer.Option(
+            help="Problems with known answers: a file, a suite (gsm8k), gym:NAME or lm_eval:NAME. Default: held out."
+        ),
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="A model with the same vocabulary.")] = None,
     kind: Annotated[
