@@ -16,6 +16,7 @@ from ...evaluation.problems.load import spelled_golds_of, unreadable_golds
 from ...evaluation.scoring.evaluate import evaluate, longest_prompt
 from ...spaces import TargetSpec
 from ...spaces.errors import UserError
+from ...spaces.search_space.rates import searched_rates
 from ...trainers.loop.preflight import worst_case_step
 from ..study.config import StudyConfig
 from ..study.config_file import find_study
@@ -46,7 +47,7 @@ def check(config: StudyConfig) -> dict[str, Any]:
     return {
         "inputs": engine.describe(),
         "learnt": engine.learnt(),
-        "warnings": engine.warnings(),
+        "warnings": [*engine.warnings(), *unusual_rates(config, untrained)],
         "fast_paths": list(fast_paths(found)) if (found := device_facts(config, untrained)) else [],
         "fingerprints": engine.fingerprints(),
         "worst_steps": steps,
@@ -58,6 +59,23 @@ def check(config: StudyConfig) -> dict[str, Any]:
         "cache_bias": bias,
         "seconds_per_problem": answered.seconds / PROBLEMS,
     }
+
+
+def unusual_rates(config: StudyConfig, model: torch.nn.Module) -> Iterator[str]:
+    """Says so where nobody gave a range of learning rates and the model's size wants others than are then searched."""
+    adapters = config.training.lora is not None
+    searched = searched_rates(None, adapters)
+    if config.space.training.get("learning_rate") != searched:
+        return
+    parameters = sum(each.numel() for each in model.parameters())
+    usual = searched_rates(parameters, adapters)
+    if usual.low < searched.low or usual.high > searched.high:
+        what = "adapters of a model" if adapters else "a model"
+        yield (
+            f"learning rates from {searched.low:g} to {searched.high:g} are searched, because `space.training` names "
+            f"none, but usual for {what} of {parameters:,} parameters are {usual.low:g} to {usual.high:g}; "
+            f"`space: {{training: {{learning_rate: [{usual.low:g}, {usual.high:g}, log]}}}}` searches these"
+        )
 
 
 @dataclass(frozen=True)

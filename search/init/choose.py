@@ -7,6 +7,7 @@ from typing import Any
 
 from ...evaluation.survey.facts import ProblemFacts, Survey
 from ...spaces.errors import UserError
+from ...spaces.search_space.rates import searched_rates, usual_rate
 from ..terminal.check import spoken_time as in_hours
 from .costs import ROOM, Plan, fits, memory_bytes, quantile, trial_seconds
 
@@ -18,8 +19,6 @@ STEPS = (40, 300)
 TRIALS = (16, 40)
 LONG = 4096
 """Tokens; longer demonstrations are kept only where nearly all are so long."""
-RATE, RATE_SIZE, RATE_POWER, LORA_FACTOR, RATE_RANGE = 5e-5, 5e8, 0.4, 10, 4
-"""Learning rate of a model of RATE_SIZE parameters, how it falls with size, and how far the search looks around it."""
 MOST_NEW_TOKENS = 4096
 
 
@@ -171,26 +170,16 @@ def _training(chosen: Choices, found: Survey, plan: Plan) -> None:
     estimate = f"about {spoken_bytes(memory_bytes(found, plan))} of the {spoken_bytes(machine.memory_bytes)} free"
     room = "" if fits(found, plan) else f", more than {ROOM:.0%} of it: it may not fit, `qtarget check` tells"
     chosen.take("training.micro_batch", plan.micro_batch, f"sequences a forward pass; {estimate}{room}")
-    rate = learning_rate(found.model.parameters, plan.lora)
+    rate = usual_rate(found.model.parameters, plan.lora)
     chosen.take("training.learning_rate", rate, "usual for this size; searched around it, below")
     reason = f"on {machine.device}" if machine.is_gpu else "without a GPU"
     chosen.take("training.precision", plan.precision, reason)
     if plan.lora:
         extra = "" if found.has_lora else ": pip install 'qtarget[lora]' first"
         chosen.take("training.lora", {"rank": 16}, f"adapters: full fine-tuning would not fit the memory{extra}")
-    ends = [rounded(rate / RATE_RANGE), rounded(rate * RATE_RANGE), "log"]
-    chosen.take("space.training", {"learning_rate": ends}, "with the target: none should win by its step size")
-
-
-def learning_rate(parameters: int, lora: bool) -> float:
-    """A usual one for AdamW: 5e-5 at half a billion parameters, less for larger models, ten times as much for LoRA."""
-    rate = RATE * (RATE_SIZE / parameters) ** RATE_POWER * (LORA_FACTOR if lora else 1)
-    return rounded(min(2e-3, max(2e-6, rate)))
-
-
-def rounded(value: float) -> float:
-    """To one digit."""
-    return float(f"{value:.0e}")
+    rates = searched_rates(found.model.parameters, plan.lora)
+    ends = {"learning_rate": [rates.low, rates.high, "log"]}
+    chosen.take("space.training", ends, "with the target: none should win by its step size")
 
 
 def _evaluation(chosen: Choices, problems: ProblemFacts, named: Named, plan: Plan) -> None:

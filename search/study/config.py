@@ -15,7 +15,7 @@ from ...evaluation.settings import EvaluationSettings
 from ...evaluation.statistics.settings import FinalsSettings
 from ...spaces import SearchSpace, TargetSpec, presets
 from ...spaces.errors import UserError
-from ...spaces.ranges import Range
+from ...spaces.search_space.rates import searched_rates
 from ...spaces.settings import Settings
 from ...trainers.paths import expanded
 from ...trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
@@ -31,8 +31,6 @@ PAUSES = (1 / 3,)
 """Rungs of a study whose trials pause there: the earliest that was seen to rank designs (`docs/log.md`)."""
 DECAY = 0.25
 """How long their weights are trained on before they are scored, in a rung's steps."""
-ADAPTERS_FACTOR = 10.0
-"""Adapters want learning rates about so many times as high as full fine-tuning."""
 
 
 def _share(given: Any) -> Any:
@@ -305,10 +303,7 @@ class StudyConfig(Settings):
         inputs = _inputs(info.data)
         training = info.data.get("training")
         if "training" not in space.model_fields_set and training is not None and training.lora is not None:
-            rate = space.training["learning_rate"]
-            assert isinstance(rate, Range)
-            wider = Range(low=ADAPTERS_FACTOR * rate.low, high=ADAPTERS_FACTOR * rate.high, log=True)
-            space = space.model_copy(update={"training": {"learning_rate": wider}})
+            space = space.model_copy(update={"training": {"learning_rate": searched_rates(None, adapters=True)}})
         if space.needs <= inputs:
             return space
         refused = UserError(

@@ -14,7 +14,6 @@ from pydantic import Field, field_validator, model_validator
 
 from ..identity import canonical_id
 from ..identity.equivalents import writings
-from ..ranges import Range
 from ..settings import GrownSettings
 from ..target import TargetSpec
 from .choosers import Chooser, FixedChooser, RandomChooser, draw
@@ -36,6 +35,7 @@ from .knobs import (
     rows_needed,
     text_of,
 )
+from .rates import searched_rates
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class SearchSpace(GrownSettings):
     """`none` is no signed term."""
     weight: dict[str, Knobs] = Field(default={"unit": {}}, min_length=1)
     """`anchored` is only drawn together with the γ family `anchored`."""
-    training: dict[str, TrainingRule] = Field(default={"learning_rate": Range(low=5e-6, high=5e-4, log=True)})
+    training: dict[str, TrainingRule] = Field(default={"learning_rate": searched_rates(None, adapters=False)})
     """Training knobs searched along: ranges or options; a number fixes one."""
     denominator: Literal["all", "kept", "weights"] = "all"
 

@@ -9,12 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+import yaml
 from rich.console import Console
 from small_study import small_config, write_small_study
 
+from qtarget.search.engine.check import unusual_rates
 from qtarget.search.engine.inputs import Engine
 from qtarget.search.engine.train import DATE_FILE, Training
-from qtarget.search.study.config_file import load_study
+from qtarget.search.study.config_file import load_study, parse_study
 from qtarget.search.terminal.check import check_study
 
 DATED = "{{ strftime_now('%d%m') }}{% for m in messages %}{{ m.role[0] }}:{{ m.content }}<turn>\n{% endfor %}a:"
@@ -65,3 +68,16 @@ def test_a_training_goes_on_with_the_date_it_began_with(tmp_path: Path) -> None:
     assert Training._day(given) == datetime.date(2024, 2, 9)  # type: ignore[arg-type]
     given.winner.date = datetime.date(2024, 2, 10)
     assert Training._day(given) == given.winner.date  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("weights", "said"), [(10**6, 1), (5 * 10**8, 0), (10**11, 1)])
+def test_a_range_that_nobody_gave_is_held_against_the_models_size(weights: int, said: int) -> None:
+    model = torch.nn.Module()
+    model.register_parameter("weight", torch.nn.Parameter(torch.empty(weights, device="meta")))
+    unnamed = parse_study({key: value for key, value in small_config().items() if key != "space"})
+    notes = list(unusual_rates(unnamed, model))
+    assert len(notes) == said and all(f"{weights:,} parameters" in note for note in notes)
+    for note in notes:  # the remedy, as it is written, is taken and ends the doubt
+        mended = yaml.safe_load(note.split("`")[3])
+        assert list(unusual_rates(parse_study({**small_config(), **mended}), model)) == []
+    assert list(unusual_rates(parse_study(small_config()), model)) == []
