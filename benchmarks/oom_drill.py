@@ -42,7 +42,7 @@ def main() -> None:
 
 def run_drill(out: Path, megabytes: float) -> dict[str, Any]:
     """Both trials, and what differs."""
-    calm, limited = train(out / "undisturbed", 1e6), train(out / "limited", megabytes)
+    calm, limited = train(out / "undisturbed", None), train(out / "limited", megabytes)
     losses = [column(record, "loss") for record in (calm, limited)]
     gap = max((abs(one - other) for one, other in zip(*losses, strict=False)), default=0.0)
     sizes = [json.loads((record.folder / "result.json").read_text())["micro_batch"] for record in (calm, limited)]
@@ -59,8 +59,8 @@ def run_drill(out: Path, megabytes: float) -> dict[str, Any]:
     }
 
 
-def train(folder: Path, megabytes: float) -> TrialRecord:
-    """One trial, plain SFT, in an engine with so much room."""
+def train(folder: Path, megabytes: float | None) -> TrialRecord:
+    """One trial, plain SFT, in an engine with so much room, or in an ordinary one."""
     study = write_small_study(folder, **settings())
     widen(folder)
     environment = {
@@ -70,6 +70,8 @@ def train(folder: Path, megabytes: float) -> TrialRecord:
     }
 
     def launch(study_folder: Path, index: int) -> EngineProcess:
+        if megabytes is None:
+            return EngineProcess(study_folder, index)
         return EngineProcess(study_folder, index, environment, module="limited_engine")
 
     config = load_study(study)

@@ -1,6 +1,6 @@
 """How often does a confirmation announce a winner that is none, how often does it find one, and for how many trainings?
 
-    python benchmarks/races.py [--studies 400] [--seeds 23] [--patience 1.7] [--part null|found|both|length|tables]
+    python benchmarks/races.py [--studies 400] [--seeds 24] [--patience 1.95] [--part null|found|length|tables] ...
 
 Simulated studies of four candidates: plain SFT, the best published objective and two designs. Runs differ by a standard
 deviation of 1.5, 3 or 6 points, or unequally (10 in one or more candidates, half a point in the others), and by what
@@ -101,7 +101,7 @@ def null(arguments: argparse.Namespace) -> None:
         races, first = raced(world, arguments, f"null {name}")
         tailed, _ = raced(World((0.0,) * 4, noise, CELL, tail=3.0), arguments, f"tails {name}")
         print(f"  {name:26} now    {share(wrong(races))}  {first:5.1f}    heavy tails {share(wrong(tailed))}")
-        for seeds in (3, 6):
+        for seeds in arguments.before:
             claims = np.array([bool(each) for each in fixed(world, seeds, arguments.studies, f"null {name}")])
             print(f"  {'':26} before, {seeds} seeds {share(claims)}  {4 * seeds:5.1f}")
 
@@ -127,7 +127,7 @@ def found(arguments: argparse.Namespace) -> None:
             both = ours & (races.against_published == CLAIMED)
             counts = f"{first:5.1f} {races.trainings.mean():5.1f} {races.long_trainings.mean():4.1f}"
             print(f"  {100 * lead:4.0f} points  {name:24} {share(ours)}  {share(both)}  {counts}")
-        for seeds in (3, 6):
+        for seeds in arguments.before:
             claims = np.array(["2" in each for each in fixed(world, seeds, arguments.studies, f"lead {lead}")])
             print(f"  {'':13}{f'before, {seeds} seeds':24} {share(claims)}  {'':23}{4 * seeds:5.1f}")
 
@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=FinalsSettings().patience)
     parser.add_argument("--detect", type=float, default=None)
     parser.add_argument("--part", choices=["null", "found", "length", "tables"], default=None)
+    parser.add_argument("--before", type=int, nargs="*", default=[3, 6], help="seeds of the procedure before")
     arguments = parser.parse_args()
     parts: dict[str, Callable[[argparse.Namespace], None]] = {
         "null": null, "found": found, "length": length, "tables": tables}  # fmt: skip

@@ -100,15 +100,18 @@ class Place:
         """Exact match, greedy."""
         return evaluate(model, self.resident.tokenizer, self.problems, self.settings, seed=0).score
 
-    def trained(self, target: TargetSpec, steps: int) -> float | None:
-        """The score after training towards `target`; None where it diverged."""
+    def trained(
+        self, target: TargetSpec, steps: int, learning_rate: float = LEARNING_RATE, repeat: int = 0
+    ) -> float | None:
+        """The score after training towards `target`, the `repeat`-th time; None where it diverged."""
         settings = TrainingSettings(
-            steps=steps, effective_batch=BATCH, micro_batch=BATCH, learning_rate=LEARNING_RATE, checkpoint_every=steps
+            steps=steps, effective_batch=BATCH, micro_batch=BATCH, learning_rate=learning_rate, checkpoint_every=steps
         )
         model = self.resident.fresh()
+        seed = derive_seed("what to expect", self.seed, *([repeat] if repeat else []))
         try:
             train(
-                model, self.data, target, settings, seed=derive_seed("what to expect", self.seed), folder=None,
+                model, self.data, target, settings, seed=seed, folder=None,
                 reference=self.resident.reference(), teacher=self.resident.teacher,
                 pad_token_id=self.resident.pad_token_id, real_vocab=self.resident.real_vocab,
             )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..spaces.settings import Settings
 
@@ -20,14 +20,41 @@ class Shot(Settings):
     answer: str
 
 
+class HarnessOptions(Settings):
+    """Options of a task of lm-evaluation-harness, named as there."""
+
+    include_path: str | None = None
+    """Folder with tasks of your own, beside those that the library brings."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Worked examples; default: as the task says."""
+    fewshot_seed: int = 1234
+    """Draws the worked examples; the default is the library's."""
+    metric: str | None = None
+    """One that scores each item with 0 or 1; default: the task's first that is averaged."""
+    filter: str | None = None
+    """One of the task's filters by name; default: its first."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Only so many documents, the first."""
+    gen_kwargs: dict[str, Any] = Field(default={})
+    """On top of the task's `generation_kwargs`: `until`, `max_gen_toks`, `temperature`, `do_sample`."""
+    apply_chat_template: bool = False
+    """Pass the prompt through the tokenizer's chat template."""
+    fewshot_as_multiturn: bool = True
+    """With the chat template: worked examples as earlier turns."""
+    system_instruction: str | None = None
+    """Before the task's own description."""
+
+
 class TaskSettings(Settings):
     """One source of problems with known answers."""
 
-    source: Literal["file", "gym", "suite"] = "file"
+    source: Literal["file", "gym", "suite", "lm_eval"] = "file"
     """`file`: whatever demonstrations may be read from (`data.path`). `gym`: a reasoning-gym task (extra `gym`).
-    `suite`: a known benchmark, whose columns and prompt are filled in where they are not given."""
+    `suite`: a known benchmark, whose columns and prompt are filled in where they are not given. `lm_eval`: a task of
+    lm-evaluation-harness (extra `lm-eval`) with its own prompts, stop strings, filters and metric."""
     path: str | Annotated[tuple[str, ...], Field(min_length=1)]
-    """File, pattern, folder or data set id, or a list of these; the task's name for `gym` and `suite`."""
+    """File, pattern, folder or data set id, or a list of these; the task's name for `gym` and `suite`; for `lm_eval`
+    the name of a task, group or tag, or a task's YAML file."""
     name: str | None = None
     """Configuration of the data set."""
     split: str = "train"
@@ -66,7 +93,7 @@ class TaskSettings(Settings):
     error_column: str | None = None
     """Column with the absolute error that an answer to this row may have; empty: none. Counts for integers too."""
     config: dict[str, Any] = Field(default={})
-    """Options of a reasoning-gym task."""
+    """Options of a reasoning-gym task; for `lm_eval` those of `HarnessOptions`."""
 
     @field_validator("system")
     @classmethod
@@ -85,10 +112,36 @@ class TaskSettings(Settings):
         """The first path: for people, and the name of a gym task or suite."""
         return self.paths[0]
 
+    @property
+    def harness(self) -> HarnessOptions:
+        """`config`, as a task of lm-evaluation-harness reads it."""
+        return HarnessOptions.model_validate(self.config)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _asked_as_the_harness_asks(cls, given: Any) -> Any:
+        """`chat` of an `lm_eval` task is its `apply_chat_template`; whatever else shapes a prompt is the task's own."""
+        if not isinstance(given, dict) or given.get("source") != "lm_eval":
+            return given
+        config = given.get("config") or {}
+        chat = bool(config.get("apply_chat_template")) if isinstance(config, dict) else False
+        fields = cls.model_fields
+        other = [name for name in _HARNESS_DECIDES if given.get(name) not in (None, fields[name].get_default())]
+        if given.get("chat") not in (None, chat):
+            other.append("chat")
+        if other:
+            raise ValueError(
+                f"`{other[0]}` must not be given with `source: lm_eval`, whose tasks ask and judge as their own files "
+                "say; remove it, or use an option under `config` (`num_fewshot`, `apply_chat_template`, `metric`, ...)"
+            )
+        return {**given, "chat": chat}
+
     @model_validator(mode="after")
     def _options_belong_to_source(self) -> Self:
-        if self.config and self.source != "gym":
-            raise ValueError("`config` must be empty unless `source` is gym, but got options; remove them")
+        if self.source == "lm_eval":
+            _check_harness(self.config)
+        elif self.config and self.source != "gym":
+            raise ValueError("`config` must be empty unless `source` is gym or lm_eval, but got options; remove them")
         if self.choices and self.choices_column:
             raise ValueError("`choices` and `choices_column` must not both be given; keep one")
         if self.source != "file" and not isinstance(self.path, str):
@@ -107,6 +160,24 @@ class TaskSettings(Settings):
                 f"`{wrong[0]}` must go with `chat: true`, but got `chat: false`; use `template` and `shots` instead"
             )
         return self
+
+
+_HARNESS_DECIDES = (
+    "name", "split", "question_column", "answer_column", "choices_column", "choices", "gold_is", "where", "template",
+    "shots", "system", "few_shot", "chat_template_kwargs", "kind", "verifier", "tolerance", "error_column",
+)  # fmt: skip
+"""Fields that say what a task of lm-evaluation-harness says itself."""
+
+
+def _check_harness(config: dict[str, Any]) -> None:
+    """Raise ValueError with what is wrong with an option."""
+    try:
+        HarnessOptions.model_validate(config)
+    except ValidationError as error:
+        first, known = error.errors()[0], ", ".join(HarnessOptions.model_fields)
+        raise ValueError(
+            f"`config.{'.'.join(map(str, first['loc']))}` of an `lm_eval` task: {first['msg']}; its options are {known}"
+        ) from None
 
 
 class RacingSettings(Settings):

@@ -22,7 +22,14 @@ def product(coefficient: Tensor, value: Tensor) -> Tensor:
 
 
 def expectation(weights: Tensor, values: Tensor) -> Tensor:
-    """Σ_v weights(v)·values(v) with 0·(±∞) = 0; (T, V) and (T, V) give (T,)."""
+    """Σ_v weights(v)·values(v) with 0·(±∞) = 0; (T, V) and (T, V) give (T,).
+
+    On a CPU the plain products come first; where one is 0·(±∞), all are made again with care.
+    """
+    if not weights.is_cuda:
+        total = (weights * values).sum(-1)
+        if not total.isnan().any():
+            return total
     return product(weights, values).sum(-1)
 
 
@@ -56,22 +63,25 @@ def log_softmax(scores: Tensor) -> Tensor:
     """scores − log Σ exp(scores) over the last dimension, shape kept.
 
     torch's own adds float32 exponentials one after another on a CPU: over 49,152 entries log p is off by 1e-4, always
-    to the same side, and so is every gradient that carries p as a factor. Its logsumexp adds pairwise.
+    to the same side, and so is every gradient that carries p as a factor. Its sum adds pairwise.
     """
     if scores.is_cuda:
         return scores.log_softmax(-1)
     shifted = scores - scores.amax(-1, keepdim=True)  # first: large scores would swallow the logarithm
-    return shifted - shifted.logsumexp(-1, keepdim=True)
+    return shifted.sub_(shifted.exp().sum(-1, keepdim=True).log_())
 
 
 def normalised(scores: Tensor, fallback: Tensor) -> Tensor:
     """softmax of log-scores (T, V); a row without any support takes the log-distribution of `fallback` instead."""
     import torch
 
-    empty = scores.isneginf().all(-1, keepdim=True)
-    supported = torch.where(empty, fallback, scores)
-    weights = (supported - supported.amax(-1, keepdim=True)).exp()
-    return weights / weights.sum(-1, keepdim=True)  # summed pairwise, as in `log_softmax`
+    highest = scores.amax(-1, keepdim=True)
+    empty = highest.isneginf()
+    if scores.is_cuda or empty.any():
+        scores = torch.where(empty, fallback, scores)
+        highest = scores.amax(-1, keepdim=True)
+    weights = (scores - highest).exp_()
+    return weights.div_(weights.sum(-1, keepdim=True))  # summed pairwise, as in `log_softmax`
 
 
 def sequence_means(values: Tensor, sequence_ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -104,8 +104,9 @@ class Residual(GrownSettings):
         import torch
 
         scores = self.scores(rows).detach()
-        # The largest score becomes 0, so that no temperature can overflow; a row of −∞ stays one.
-        scores = (scores - scores.amax(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)) / self.temperature
+        if self.tempered:  # the largest score becomes 0, so that none can overflow; a row of −∞ stays one
+            highest = scores.amax(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)
+            scores = (scores - highest) / self.temperature
         if self.adaptive is not None:
             scores = scores / self.adaptive.of(normalised(scores, rows.logprobs_of("student")).log())[:, None]
         fallback = rows.logprobs_of("student")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from token_rows import TokenRows, random_rows
 from torch import Tensor
 
 from qtarget.spaces import TargetSpec
+from qtarget.spaces.gamma.base import Gamma
 from qtarget.spaces.rows import Rows
 from qtarget.spaces.target import count, design, trust
 
@@ -133,7 +136,29 @@ def detached_rows(rows: TokenRows, real_vocab: int | None = None) -> Rows:
 
 def _worlds() -> list[Rows]:
     near, far, sharp = (random_rows(name, 18, 7, scale) for name, scale in (("n", 0.7), ("f", 2.5), ("s", 7.0)))
-    return [detached_rows(rows) for rows in (near, far, sharp.with_(reference_logits=2.5 * far.logits))]
+    return [detached_rows(rows) for rows in (near, far, _extreme(sharp.with_(reference_logits=2.5 * far.logits)))]
+
+
+def _extreme(rows: TokenRows) -> TokenRows:
+    """Short sequences from what all policies expect to what none does, and a previous policy far from the student.
+
+    Without them a clipped score of sequences, or a clipped ratio to the previous policy, passes for a constant.
+    """
+    labels = rows.labels.clamp(min=0)[:, None]
+
+    def lifted(logits: Tensor, *lifts: float) -> Tensor:
+        lift = torch.tensor(lifts, dtype=logits.dtype).repeat_interleave(3)
+        lift[5] = 30  # one sure token among hopeless ones
+        return logits.scatter_add(1, labels, lift[:, None])
+
+    far = torch.linspace(-9, 9, len(labels), dtype=rows.logits.dtype)
+    return rows.with_(
+        logits=lifted(rows.logits, 30, -40, 12, 8, 14, 4),
+        teacher_logits=lifted(rows.teacher_logits, 30, -40, 8, 12, 15, 10),
+        reference_logits=lifted(rows.reference_logits, 30, -40, 10, 14, 7, 9),
+        old_logprobs=(rows.old_logprobs + far).clamp(max=0),
+        sequence_ids=torch.arange(len(labels)) // 3,
+    )
 
 
 WORLDS = _worlds()
@@ -206,8 +231,28 @@ FAMILY_KNOBS: dict[str, dict[str, tuple[Any, ...]]] = {
     "median_cap": {"ratio": (0.5, 3)},
     "rank": {"by": ("loss", "excess"), "keep": ("lowest", "highest"), "share": (0.4, 0.7)},
 }
-MODIFIERS = _some(floor=(0, 0.2, 0.5, 1), ceiling=(0, 0.2, 0.5, 1), mix=(0, 0.5, 1))
+RARELY_APART = ("surprise_power", "diversity")
+"""Clipped, these differ from their neighbours on rows too rare to meet here."""
+FLOORS = CEILINGS = (0.0, 0.2, 0.5, 1.0)
+MIXES = (0.0, 0.5, 1.0)
+MODIFIERS = _some(floor=FLOORS, ceiling=CEILINGS, mix=MIXES)
 SCHEDULES = _some(direction=("from_one", "to_one"), shape=("linear", "cosine", "step"), start=(0, 0.2))
+
+
+def grid() -> Iterator[Gamma]:
+    """Every family at every combination of its knobs."""
+    for kind, knobs in FAMILY_KNOBS.items():
+        for values in product(*knobs.values()):
+            yield TargetSpec.model_validate({"gamma": {"kind": kind, **dict(zip(knobs, values, strict=True))}}).gamma
+
+
+def clipped(gamma: Gamma) -> Iterator[Gamma]:
+    """`gamma` with every combination of the modifiers of the grid; as it is where that tells too little."""
+    yield gamma
+    if gamma.kind in RARELY_APART:
+        return
+    for floor, ceiling, mix in product((gamma.floor, *FLOORS), (None, *CEILINGS), MIXES[1:]):
+        yield gamma.model_copy(update={"floor": floor, "ceiling": ceiling, "mix": mix})
 
 
 @st.composite
@@ -216,18 +261,7 @@ def gammas(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(sorted(FAMILY_KNOBS)))
     knobs = {name: draw(st.sampled_from(values)) for name, values in FAMILY_KNOBS[kind].items()}
     content: dict[str, Any] = {"kind": kind, **knobs}
-    # Clipped, these differ from their neighbours on rows too rare to meet here.
-    rare = (
-        "surprise_power",
-        "median_power",
-        "median_cap",
-        "diversity",
-        "information",
-        "margin",
-        "shaping",
-        "tempered_penalty",
-    )
-    if kind not in rare and draw(st.booleans()):
+    if kind not in RARELY_APART and draw(st.booleans()):
         content |= draw(MODIFIERS)
     still = kind == "constant" or content.get("ceiling") == 0 or content.get("beta") == 0
     if not still and draw(st.integers(0, 9)) == 0:

@@ -5,6 +5,8 @@ Letters: T tokens, V vocabulary. Everything is float64; `to(dtype)` rounds it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -50,6 +52,16 @@ class TokenRows:
             reference_logits=self.reference_logits.clamp(min=very_negative),
             previous_logits=self.previous_logits.clamp(min=very_negative),
         )
+
+
+@contextmanager
+def noting(*names: str) -> Iterator[None]:
+    """Says in which of many cases of one test something failed."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in {', '.join(names)}")
+        raise
 
 
 def random_rows(name: str, tokens: int = 24, vocab: int = 11, scale: float = 2.0) -> TokenRows:

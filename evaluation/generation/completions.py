@@ -48,6 +48,8 @@ class Completion:
     """`end`: an end token; `stop`: a stop string; `length`: cut at `max_new_tokens`."""
     seconds: float
     """Wall time from prefill to end, shared with the rest of the batch."""
+    likelihoods: tuple[tuple[float, bool], ...] = ()
+    """Where options are compared instead: of each (log-likelihood, whether it is the greedy choice)."""
 
 
 def finished(

@@ -16,7 +16,8 @@ from ...trainers.data.shapes import Conversation, Turn
 from ...trainers.models.tokens import special_ids
 from ..problems.load import Problem
 from ..problems.mismatches import Difference
-from .prompts import encode, render
+from .answering import prompt_of
+from .completions import Sampling
 
 LOOKED_AT = 1000
 """Demonstrations among which a second one is looked for that is built otherwise than the first."""
@@ -133,7 +134,7 @@ def _end(ids: list[int], last: int, losses: Sequence[int], tokenizer: Any, ends:
 
 
 def _problem(problem: Problem, tokenizer: Any, ends: Collection[int]) -> dict[str, Any]:
-    ids = list(encode(tokenizer, render(tokenizer, problem), chat=problem.chat))
+    ids = list(prompt_of(tokenizer, problem, Sampling(1, frozenset(ends))).ids)
     turns = [(turn["role"], turn["content"]) for turn in problem.asking.turns] if problem.chat else []
     asked = [*turns, ("user" if problem.chat else "prompt", problem.prompt)]
     known = problem.asking.variables if problem.chat else {}

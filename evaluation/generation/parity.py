@@ -13,10 +13,11 @@ import torch
 
 from ...spaces.errors import UserError
 from ..problems.load import Problem
+from .answering import prompt_of
 from .backends import Backend, PlainBackend, TransformersBackend, set_aside
 from .batched import evaluation_mode
 from .completions import Request, Sampling
-from .prompts import encode, end_tokens, render
+from .prompts import end_tokens
 
 PROMPTS, TOKENS = 4, 16
 """What a check costs: so many prompts with so many tokens each, one at a time."""
@@ -139,7 +140,7 @@ def checked(
 
 def _questions(model: Any, tokenizer: Any, problems: Sequence[Problem]) -> tuple[list[Request], Sampling]:
     """The shortest of the first problems, and how to answer them."""
-    texts = [(render(tokenizer, problem), problem.chat) for problem in problems[: 8 * PROMPTS]]
-    prompts = sorted((encode(tokenizer, text, chat=chat) for text, chat in texts), key=len)[:PROMPTS]
     ends = end_tokens(model, tokenizer, chat=any(problem.chat for problem in problems))
-    return [Request(index, prompt) for index, prompt in enumerate(prompts)], Sampling(TOKENS, ends, batch_size=PROMPTS)
+    sampling = Sampling(TOKENS, ends, batch_size=PROMPTS)
+    asked = (prompt_of(tokenizer, problem, sampling).ids for problem in problems[: 8 * PROMPTS])
+    return [Request(index, ids) for index, ids in enumerate(sorted(asked, key=len)[:PROMPTS])], sampling

@@ -236,7 +236,9 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
         head = model.get_base_model().get_output_embeddings()
         name = next(name for name, module in model.get_base_model().named_modules() if module is head)
         yield f"{name}.weight", head.weight.detach().clone()
+    before = {}
     if adapted:
+        before = {name: value.clone() for name, value in model.state_dict().items() if ".base_layer." in name}
         _merge(model)
     try:
         for name, parameter in model.named_parameters():
@@ -248,6 +250,7 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     finally:
         if adapted:
             model.unmerge_adapter()
+            model.load_state_dict(before, strict=False)  # what was added and taken away has been rounded
 
 
 def _unties(model: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Problems with known answers, from files, data sets, reasoning-gym tasks and named suites."""
+"""Problems with known answers, from files, data sets, named suites, and tasks of reasoning-gym and lm-eval."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from ...spaces.errors import UserError
-from ...spaces.identity import derive_seed
+from ...spaces.identity import content_id, derive_seed
 from ...spaces.settings import Settings
 from ...trainers.data.notes import Notes
 from ...trainers.data.style import Style
 from ..facts import Fact, facts_of
-from ..reading.numeric import DEFAULT_TOLERANCE
 from ..settings import EvaluationSettings, Kind, TaskSettings
 from ..verification.pool import shared_pool
 from ..verification.verdict import Verdict
@@ -24,52 +21,17 @@ from ..verification.verify import Claim, judge, judge_all, spelled_golds
 from .asking import Asking, asking_of
 from .choice_golds import gold_letters
 from .gym_tasks import stream
+from .harness_tasks import asked_as, harness_entry, harness_items, known_by
+from .problem import Problem
 from .prompting import asked_columns, check_template, error_of, gold_of, message, question_of
 from .splits import allot, content_hash, is_for_search, is_for_training, training_hashes
 from .suites import resolve
 from .tables import read_rows
 
+__all__ = ["Problem", "Splits", "TaskCounts", "content_of", "load_problems", "problems_of", "shown", "shuffled"]
+
 FIND_SECONDS = 60.0
 """A user's module may take so long to import."""
-
-
-class Problem(Settings):
-    """One question with its known answer, ready to be asked and judged."""
-
-    id: str
-    """Hash of question and gold: the same problem has the same id in every study."""
-    task: str
-    question_hash: str
-    """Hash of the normalised question; decides the split."""
-    prompt: str
-    """The user message; the chat template comes on top when `chat` is set."""
-    gold: str
-    kind: Kind = "math"
-    verifier: str | None = None
-    entry: dict[str, Any] | None = None
-    """The reasoning-gym item whose own scorer judges."""
-    chat: bool = True
-    asking: Asking = Asking()
-    """What comes before the user message."""
-    tolerance: float = DEFAULT_TOLERANCE
-    absolute: float = 0.0
-    """Error that the data set allows an answer to this problem, in the gold's unit."""
-    facts: dict[str, Fact] = Field(default_factory=dict)
-    """What else is known of it, by name: a report slices by these."""
-
-    def claim(self, completion: str, *, truncated: bool = False, reasoning: bool = False) -> Claim:
-        """A completion of this problem, to be judged by `verify.judge`."""
-        return Claim(
-            completion,
-            self.gold,
-            self.kind,
-            self.verifier,
-            self.entry,
-            truncated,
-            self.tolerance,
-            self.absolute,
-            reasoning,
-        )
 
 
 class TaskCounts(Settings):
@@ -195,7 +157,7 @@ def _draw(
         read += 1
         if problem.question_hash in seen:
             duplicates += 1
-        elif problem.question_hash in exclude or content_hash(problem.prompt) in exclude:
+        elif problem.is_among(exclude):
             in_training += 1
         else:
             all_search = report == 0 and task.source != "gym"
@@ -217,6 +179,8 @@ def problems_of(
     task: TaskSettings, base: Path, seed: int, style: Style | None = None, notes: Notes | None = None
 ) -> Iterator[Problem]:
     """Every problem of a task in the order of its source, repeated ones too; without end for a generated task."""
+    if task.source == "lm_eval":
+        return _harness_problems(task, base)
     asking = asking_of(task, style or Style())
     problems = _gym_problems(task, seed) if task.source == "gym" else _file_problems(task, base, notes or Notes())
     return (problem.model_copy(update={"asking": asking}) for problem in problems)
@@ -287,6 +251,17 @@ def _gym_problems(task: TaskSettings, seed: int) -> Iterator[Problem]:
             entry = item.entry.model_dump() if item.entry is not None else None
             exacter = task.model_copy(update={"tolerance": 0.0}) if item.exact else task
             yield _problem(exacter, item.question, prompt, item.gold, item.kind, entry, item.facts)
+
+
+def _harness_problems(task: TaskSettings, base: Path) -> Iterator[Problem]:
+    items = harness_items(task, base)
+    for item, known in zip(items, known_by(items), strict=True):
+        entry = harness_entry(task, base, item)
+        shown = item.question if task.chat else item.contexts[0]
+        problem = _problem(task, item.question, shown, item.gold, "exact", entry, item.facts)
+        asked = content_id([problem.id, asked_as(item, task)])[:16]
+        own = {"id": asked, "task": item.task, "harness": item, "known_by": known, "chat": False}
+        yield problem.model_copy(update=own)
 
 
 def _problem(

@@ -68,6 +68,8 @@ def all_differences(
     found = [Difference("seam", note) for note in data.notes if note.startswith(SEAM)]
     for task in _tasks(evaluation):
         found += differences(task, data.style)
+        if task.source == "lm_eval":  # its wording is the library's own, to be compared with others' scores
+            continue
         found += _wording(task, data.style, [each.prompt for each in problems if each.task == label(task)])
     if evaluation is not None:
         found += _cut_off(data, evaluation, tokenizer, ends)
@@ -86,11 +88,13 @@ def differences(task: TaskSettings, style: Style) -> Iterator[Difference]:
     name = f"task {task.title}"
     if task.chat != style.chat:
         ways = {True: "through the chat template", False: "as plain text"}
+        own = "`config.apply_chat_template`" if task.source == "lm_eval" else "`chat`"
         yield Difference(
             "template",
             f"demonstrations are learnt {ways[style.chat]}, but {name} is asked {ways[task.chat]}: set `data.chat` and "
-            "the task's `chat` alike",
+            f"the task's {own} alike",
         )
+    if task.chat != style.chat or task.source == "lm_eval":
         return
     if shown := len(task.shots) + (task.few_shot if isinstance(task.few_shot, int) else len(task.few_shot)):
         yield Difference(

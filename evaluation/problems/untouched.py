@@ -13,7 +13,7 @@ from ...spaces.errors import UserError
 from ...trainers.data.style import Style
 from ..settings import EvaluationSettings, TaskSettings
 from .load import Problem, problems_of, shown, shuffled
-from .splits import allot, content_hash, is_for_search
+from .splits import allot, is_for_search
 from .suites import resolve
 
 FIELD = "evaluation.report_problems"
@@ -64,5 +64,5 @@ def _others(problems: Iterator[Problem], exclude: Collection[str], known: set[st
     for problem in problems:
         fresh = not {problem.id, problem.question_hash} & known
         known.add(problem.question_hash)
-        if fresh and problem.question_hash not in exclude and content_hash(problem.prompt) not in exclude:
+        if fresh and not problem.is_among(exclude):
             yield problem

@@ -8,7 +8,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 from ...spaces.errors import UserError
 from ...spaces.identity import content_id
 from ..extraction.answers import opens_reasoning
+from ..generation.answering import Prompt, completions, prompt_of
 from ..generation.backends import Backend, TransformersBackend
 from ..generation.completions import Completion, Request, Sampling
-from ..generation.prompts import encode, end_tokens, render
+from ..generation.prompts import end_tokens
 from ..generation.sampling import sequence_key
 from ..problems.load import Problem
 from ..settings import EvaluationSettings
@@ -74,12 +74,6 @@ def evaluate(
     return summarise(items, run.samples, stopped=stopped, seconds=time.perf_counter() - started)
 
 
-@dataclass(frozen=True)
-class _Prompt:
-    text: str
-    ids: tuple[int, ...]
-
-
 class _Run:
     """One evaluation's inputs, checked and rendered."""
 
@@ -95,6 +89,7 @@ class _Run:
     ) -> None:
         _check_problems(problems, ends[0])
         self.problems, self.samples, self._seed, self._ends = problems, samples, seed, ends
+        self._model, self._tokenizer = model, tokenizer
         self._sampling = Sampling(
             max_new_tokens=settings.max_new_tokens,
             end_tokens=end_tokens(model, tokenizer, chat=any(problem.chat for problem in problems)),
@@ -102,8 +97,8 @@ class _Run:
             stop=settings.stop,
             batch_size=settings.batch_size,
         )
-        self._prompts = [_prompt(tokenizer, problem) for problem in problems]
-        _check_fit(model, tokenizer, self._prompts, settings.max_new_tokens)
+        self._prompts = [prompt_of(tokenizer, problem, self._sampling) for problem in problems]
+        _check_fit(model, tokenizer, self._prompts)
 
     def identity(self) -> str:
         """What items must share to be of one evaluation: all that decides a completion besides model and problem."""
@@ -148,26 +143,31 @@ class _Run:
         """Judged items as they come. Judging runs beside generation, in threads that wait for worker processes."""
         waiting: deque[Future[Item]] = deque()
         with (
-            closing(backend.generate(self._requests(indices), self._sampling)) as completions,
+            closing(completions(self._model, self._tokenizer, backend, self._asked(indices))) as made,
             ThreadPoolExecutor(_JUDGES) as judges,
         ):
             try:
-                for completion in completions:
+                for completion in made:
                     waiting.append(judges.submit(self._item, completion))
                     yield _decided(waiting)
                 yield [future.result() for future in waiting]
             finally:
                 judges.shutdown(cancel_futures=True)
 
-    def _requests(self, indices: Sequence[int]) -> list[Request]:
-        """Block after block, and within a block the longest prompt first; `index` = problem · k + sample."""
+    def _asked(self, indices: Sequence[int]) -> list[tuple[Request, Prompt]]:
+        """Block after block, within a block those sampled alike, and the longest prompt first.
 
-        def place(index: int) -> tuple[int, int, int]:
+        A request's `index` is problem · k + sample.
+        """
+        ways = {prompt.way: number for number, prompt in enumerate(self._prompts)}
+
+        def place(index: int) -> tuple[int, int, int, int]:
             problem = index // self.samples
-            return bisect_right(self._ends, problem), -len(self._prompts[problem].ids), index
+            prompt = self._prompts[problem]
+            return bisect_right(self._ends, problem), ways[prompt.way], -len(prompt.ids), index
 
         order = sorted(indices, key=place)
-        return [self._request(*divmod(index, self.samples)) for index in order]
+        return [(self._request(*divmod(index, self.samples)), self._prompts[index // self.samples]) for index in order]
 
     def _request(self, problem: int, sample: int) -> Request:
         key = sequence_key(self._seed, self.problems[problem].id, sample)
@@ -178,7 +178,10 @@ class _Run:
         problem = self.problems[index]
         prompt = self._prompts[index].text
         claim = problem.claim(
-            completion.text, truncated=completion.finish == "length", reasoning=opens_reasoning(prompt)
+            completion.text,
+            truncated=completion.finish == "length",
+            reasoning=opens_reasoning(prompt),
+            likelihoods=completion.likelihoods,
         )
         judgement = judge(claim)
         return Item(
@@ -220,11 +223,6 @@ def _stops(
     return bool(race and race(scores())) or asked
 
 
-def _prompt(tokenizer: Any, problem: Problem) -> _Prompt:
-    text = render(tokenizer, problem)
-    return _Prompt(text, encode(tokenizer, text, chat=problem.chat))
-
-
 def _check_problems(problems: Sequence[Problem], block: int) -> None:
     if len(problems) < 2 or block < 2:
         raise UserError(
@@ -242,12 +240,13 @@ def _check_problems(problems: Sequence[Problem], block: int) -> None:
 def longest_prompt(model: Any, tokenizer: Any, problems: Sequence[Problem], new_tokens: int) -> int:
     """Tokens of the longest prompt. Raises UserError when it leaves no room for `new_tokens`, or the model lacks one of
     its tokens."""
-    prompts = [_prompt(tokenizer, problem) for problem in problems]
-    _check_fit(model, tokenizer, prompts, new_tokens)
+    sampling = Sampling(new_tokens, frozenset())
+    prompts = [prompt_of(tokenizer, problem, sampling) for problem in problems]
+    _check_fit(model, tokenizer, prompts)
     return max(len(prompt.ids) for prompt in prompts)
 
 
-def _check_fit(model: Any, tokenizer: Any, prompts: Sequence[_Prompt], new_tokens: int) -> None:
+def _check_fit(model: Any, tokenizer: Any, prompts: Sequence[Prompt]) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     largest, prompt = max(((max(prompt.ids), prompt) for prompt in prompts), key=lambda pair: pair[0])
     if largest >= rows:
@@ -259,11 +258,14 @@ def _check_fit(model: Any, tokenizer: Any, prompts: Sequence[_Prompt], new_token
             field="model.add_tokens",
         )
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    lengths = [len(prompt.ids) for prompt in prompts]
-    if limit is not None and max(lengths) + new_tokens > limit:
-        longer = sum(length + new_tokens > limit for length in lengths)
+    worst = max(prompts, key=lambda prompt: prompt.room)
+    if limit is not None and worst.room > limit:
+        longer = sum(prompt.room > limit for prompt in prompts)
+        less = "lower `max_new_tokens`"
+        if worst.pairs or worst.until is not None:
+            less = "set `num_fewshot`, or `gen_kwargs: {max_gen_toks: ...}`, under `config` of the task"
         raise UserError(
-            f"Prompt and `max_new_tokens` must fit the model's {limit} positions, but got {max(lengths)} + {new_tokens}"
-            f" at worst, too long for {longer} of {len(lengths)} problems; lower `max_new_tokens` or leave these "
-            "problems out"
+            f"Prompt and `max_new_tokens` must fit the model's {limit} positions, but got {len(worst.ids)} + "
+            f"{worst.room - len(worst.ids)} at worst, too long for {longer} of {len(prompts)} problems; {less} or "
+            "leave these problems out"
         )

@@ -285,15 +285,16 @@ def _lasting(finals: Finals, titles: Sequence[str]) -> list[Lasting]:
     for place, rival in enumerate((0, finals.line.published)):
         if rival is None or int(finals.trend[0, place]) == NOT_ASKED:
             continue
-        seeds = int(min(finals.seeds[0, count + winner], finals.seeds[0, count + rival]))
+        runs = _at(finals, LENGTH, rival)
+        seeds = int(min(runs[0, count + winner], runs[0, count + rival]))
         if not seeds:
             continue
         rate = float(finals.trend_rates()[0]) / 2
         tail = _tail(rate, finals.settings.longer_seeds, seeds, FIRST_LONG_LOOK)
         trend = TRENDS.get(int(finals.trend[0, place]), Trend.UNKNOWN)
         looked = seeds >= min(FIRST_LONG_LOOK, finals.settings.longer_seeds)
-        change = _estimate(finals, finals.change(winner, rival), finals.seeds, tail, trend is Trend.GROWS, looked)
-        shorter = float(finals.lead(finals.contrast(winner, rival)).effect[0])
+        change = _estimate(finals, finals.change(winner, rival), runs, tail, trend is Trend.GROWS, looked)
+        shorter = float(finals.lead(finals.contrast(winner, rival), runs).effect[0])
         found.append(
             Lasting(
                 titles[rival],

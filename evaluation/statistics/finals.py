@@ -5,13 +5,15 @@ training at a time is chosen, and after each it is seen what has been decided (`
 
 1. Is a candidate better than plain SFT? Designs race first, the published objective once no design is left. The one
    with the fewest seeds is trained next, the leader first and plain SFT last, so that a run that ends a candidate's
-   race spares the others. A candidate leaves when the data favour no lead over the lead one looks for (`detect`) by
-   `patience` to one (the published objective: at all), when it trails the leading one by `TRAILING` standard errors,
-   or at the limit of seeds.
+   race spares the others; while several designs race, plain SFT, which all are compared with, counts half its seeds.
+   A candidate leaves when the data favour no lead over the lead one looks for (`detect`) by `patience` to one (the
+   published objective: unless they favour the lead by a little), when it trails the leading one by `TRAILING` standard
+   errors, or at the limit of seeds.
 2. Is the winner better than the best published objective? That gets the seeds it lacks; the same rules. Its own
    question 1 is asked on the way, by its own part of α.
+   A candidate that is better but forgets too much leaves; it wins only where no other is better.
 3. Does the lead last? Winner and rivals are trained at a multiple of the steps; the change of the lead is the contrast
-   of four candidates.
+   of four candidates. A rival is left alone once this is said of it, or can hardly be by more runs.
 
 Error rates: question 1 shares α out over the candidates, `DESIGN_SHARE` parts a design to one for the published
 objective. What a winner has gained by being claimed goes on to its further questions (a fallback chain: Wiens and
@@ -27,8 +29,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from .leads import Counts
-from .questions import length, published, race, start_length
+from .questions import end_race, length, published, race, start_length
 from .standing import LENGTH, OPEN, OVER, PUBLISHED, RACING, UNSETTLED, Flags, Standing
+
+SHARED_BY_DESIGNS = 2
+"""Seeds of plain SFT for one of each design, while there are several: one run of it serves all comparisons."""
 
 
 class Finals(Standing):
@@ -43,7 +48,8 @@ class Finals(Standing):
         means = self.evidence.runs(self.seeds).means
         ties = (means - means.min(axis=1, keepdims=True)) / (2 * np.ptp(means, axis=1, keepdims=True) + 1e-9)
         ties[:, [0, self.line.candidates]] = -0.5
-        order = np.where(self._wanted(seeds), ties - seeds - 1e-6 * np.arange(seeds.shape[1]), -np.inf)
+        order = ties - self._counted(seeds) - 1e-6 * np.arange(seeds.shape[1])
+        order = np.where(self._wanted(seeds), order, -np.inf)
         return np.where(np.isinf(order.max(axis=1)), -1, order.argmax(axis=1))
 
     def take(self, chosen: Counts) -> None:
@@ -60,6 +66,13 @@ class Finals(Standing):
         """Train what comes next in every study until all are over."""
         while (chosen := self.next()).max() >= 0:
             self.take(chosen)
+
+    def _counted(self, seeds: Counts) -> Counts:
+        """(S, 2C) seeds as far as they are told against a candidate's turn."""
+        counted = seeds.copy()
+        several = (self.stage == RACING) & (self.racing[:, self.line.designs].sum(axis=1) > 1)
+        counted[several, 0] //= SHARED_BY_DESIGNS
+        return counted
 
     def _wanted(self, seeds: Counts) -> Flags:
         """(S, 2C) who may be trained next."""
@@ -112,7 +125,7 @@ def give_up(finals: Finals, chosen: int) -> None:
         finals.racing[0, chosen] = False
         finals.note(RACING, chosen, UNSETTLED, everywhere)
         if not finals.racing.any():
-            finals.stage[0] = OVER
+            end_race(finals, finals.evidence.runs(finals.seeds), everywhere)
     elif finals.stage[0] == PUBLISHED:
         finals.against_published[0] = UNSETTLED
         start_length(finals, everywhere)

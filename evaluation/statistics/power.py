@@ -16,7 +16,7 @@ from .standing import CLAIMED, RACING, Line
 STUDIES = 400
 """Simulated races behind a stated probability: its standard error is at most 2.5 points."""
 SEEDS = (4, 6, 8, 10, 13, 17, 23, 30, 40)
-PATIENCE = (1.6, 2.4, 5.0, 12.0)
+PATIENCE = (1.8, 2.6, 5.0, 12.0)
 """Limits of seeds and patiences that are tried, the cheap ones first."""
 WORTHWHILE = 1.25
 """Lead that is looked for where none is asked for, in standard deviations between runs."""

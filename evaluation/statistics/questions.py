@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from scipy import stats
 
 from .leads import Array, Counts, Runs
 from .sequential import levels
@@ -11,7 +12,6 @@ from .standing import (
     GROWS,
     HOLDS,
     LENGTH,
-    NOT_ASKED,
     OPEN,
     OVER,
     PUBLISHED,
@@ -25,6 +25,10 @@ from .standing import (
 
 FIRST_LONG_LOOK = 2
 """Seeds of the longer training before anything is said of it."""
+PUBLISHED_PATIENCE = 0.75
+"""`patience` with the published objective: it leaves unless its runs favour the lead that is looked for by 4 to 3."""
+HOPE = 2.0
+"""How much larger than it looks a change over its error may turn out, before the longer runs are given up."""
 LOST = 0.5
 """Share of a lead that may go before it no longer holds."""
 
@@ -35,10 +39,25 @@ def race(at: Standing, runs: Runs, open_: Flags) -> None:
     claimed = np.zeros((at.studies, count), dtype=bool)
     for index in range(1, count):
         claimed[:, index] = _beats_sft(at, index, open_ & at.racing[:, index])
-    effects, won = runs.means[:, :count] - runs.means[:, [0]], np.asarray(claimed.any(axis=1))
-    at.winner[won] = np.where(claimed, effects, -np.inf).argmax(axis=1)[won]
+    effects, winners = runs.means[:, :count] - runs.means[:, [0]], claimed & at.may_win()
+    won = np.asarray(winners.any(axis=1))
+    at.racing[claimed & ~winners] = False  # better than plain SFT, but it forgets too much: another may still win
     _drop(at, runs, effects, open_ & ~won)
-    at.stage[open_ & ~won & ~at.racing.any(axis=1)] = OVER
+    _crown(at, effects, winners)
+    end_race(at, runs, open_ & ~won & ~at.racing.any(axis=1))
+
+
+def end_race(at: Standing, runs: Runs, where: Flags) -> None:
+    """Nobody is left: where some are better than plain SFT but none keeps within the limit, the best of them wins."""
+    count = at.line.candidates
+    at.stage[where] = OVER
+    _crown(at, runs.means[:, :count] - runs.means[:, [0]], at.better & where[:, None])
+
+
+def _crown(at: Standing, effects: Array, winners: Flags) -> None:
+    """The largest effect wins, where there is any winner, and is asked what follows."""
+    won = np.asarray(winners.any(axis=1))
+    at.winner[won] = np.where(winners, effects, -np.inf).argmax(axis=1)[won]
     _after_race(at, won)
 
 
@@ -73,24 +92,45 @@ def published(at: Standing, runs: Runs, open_: Flags) -> None:
 
 
 def length(at: Standing, runs: Runs, open_: Flags) -> None:
-    """Does the lead last? Asked when all finalists have as many of the longer runs."""
+    """Does the lead last? Asked of each rival when it and the winner have as many of the longer runs."""
     count, last = at.line.candidates, at.settings.longer_seeds
     longer = runs.seeds[:, count:]
     fewest = np.where(at.finalists, longer, last + 1).min(axis=1)
     even = np.where(at.finalists, longer, 0).max(axis=1) == fewest
     looked = open_ & even & (fewest >= min(FIRST_LONG_LOOK, last))
-    if not looked.any():
-        return
     for place, rival in enumerate((0, at.line.published)):
         asked = looked & (at.trend[:, place] == OPEN)
         if rival is not None and asked.any():
-            at.trend[asked, place] = _trends(at, rival, fewest)[asked]
-    done = looked & ((at.trend != OPEN).all(axis=1) | (fewest >= last))
-    at.trend[done] = np.where(at.trend[done] == OPEN, UNSETTLED, at.trend[done])
-    for place, rival in enumerate((0, at.line.published)):
-        if rival is not None and done.any():
-            at.note(LENGTH, rival, int(at.trend[0, place]), done & (at.trend[:, place] != NOT_ASKED))
-    at.stage[done] = OVER
+            found = _trends(at, rival, fewest)
+            ends = (fewest >= last) | _is_beyond_telling(at, rival, fewest)
+            at.trend[asked, place] = np.where((found == OPEN) & ends, UNSETTLED, found)[asked]
+            at.note(LENGTH, rival, int(at.trend[0, place]), asked & (at.trend[:, place] != OPEN))
+    at.stage[looked & (at.trend != OPEN).all(axis=1)] = OVER
+
+
+def _is_beyond_telling(at: Standing, rival: int, look: Counts) -> Flags:
+    """(S,) whether nothing would be said of a lead at the last look, were its change and noise to stay.
+
+    Its error shrinks with the number of longer runs; a change `HOPE` times as large over its error is allowed for.
+    """
+    last, beyond = at.settings.longer_seeds, np.ones(at.studies, dtype=bool)
+    limits = _trend_levels(at, np.full(at.studies, last))
+    for kept in (1.0, LOST):
+        found = at.lead(at.change(at.winner, rival, kept))
+        size = np.abs(found.effect) if kept == 1.0 else np.maximum(found.effect, 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            score = HOPE * np.sqrt(last / np.maximum(look, 1)) * np.where(size > 0, size / found.error, 0.0)
+        beyond &= stats.t.sf(score, found.freedom + last - look) > limits
+    return beyond
+
+
+def _trend_levels(at: Standing, look: Counts) -> Array:
+    """(S,) the p-value that is significant, on either side, at a look at the longer runs."""
+    last = at.settings.longer_seeds
+    return np.array(
+        [levels(float(rate) / 2, last, FIRST_LONG_LOOK).get(int(seeds), 0.0) if rate > 0 else 0.0
+         for rate, seeds in zip(at.trend_rates(), look, strict=True)]
+    )  # fmt: skip
 
 
 def _look(at: Standing, place: int, seeds: Counts, weights: Array, due: Flags, table: Mapping[int, float]) -> Flags:
@@ -131,7 +171,7 @@ def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
     seen = open_[:, None] & at.racing & (seeds[:, :count] > 0) & (seeds[:, [0]] > 0)
     trails = _trails(at, effects, seen, spread)
     for index in range(1, count):
-        patience = 1.0 if index == at.line.published else at.settings.patience
+        patience = PUBLISHED_PATIENCE if index == at.line.published else at.settings.patience
         hopeless = _is_hopeless(at, effects[:, index], seeds[:, index], seeds[:, 0], spread, patience)
         hopeless &= seen[:, index]
         through = open_ & at.racing[:, index] & (seeds[:, index] >= most) & (seeds[:, 0] >= most)
@@ -141,12 +181,14 @@ def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
 
 
 def _trails(at: Standing, effects: Array, seen: Flags, spread: Array) -> Flags:
-    """(S, C) designs too far behind the leading one."""
+    """(S, C) designs too far behind the leading one; one that forgets too much leads only where all do."""
     designs = seen.copy()
     if at.line.published is not None:
         designs[:, at.line.published] = False
     runs = np.maximum(at.seeds[:, : at.line.candidates], 1)
-    leading = np.where(designs, effects, -np.inf).argmax(axis=1)
+    front = designs & at.may_win()
+    front = np.where(front.any(axis=1, keepdims=True), front, designs)
+    leading = np.where(front, effects, -np.inf).argmax(axis=1)
     errors = np.sqrt(spread[:, None] * (1 / runs + 1 / runs[at.rows, leading][:, None]))
     gaps = effects[at.rows, leading][:, None] - effects
     return np.asarray(designs & (gaps > TRAILING * errors))
@@ -172,10 +214,6 @@ def start_length(at: Standing, where: Flags) -> None:
 def _trends(at: Standing, rival: int, look: Counts) -> Counts:
     """(S,) what may be said of a lead in the longer training; open where nothing may."""
     found, kept = at.lead(at.change(at.winner, rival)), at.lead(at.change(at.winner, rival, LOST))
-    rates, last = at.trend_rates(), at.settings.longer_seeds
-    allowed = np.array(
-        [levels(float(rate) / 2, last, FIRST_LONG_LOOK).get(int(seeds), 0.0) if rate > 0 else 0.0
-         for rate, seeds in zip(rates, look, strict=True)]
-    )  # fmt: skip
+    allowed = _trend_levels(at, look)
     shrinks, grows = 1 - found.p_value <= allowed, found.p_value <= allowed
     return np.select([shrinks, grows, kept.p_value <= allowed], [SHRINKS, GROWS, HOLDS], OPEN)

@@ -20,7 +20,7 @@ from scipy import stats
 
 FIRST_LOOK = 3
 """Seeds before anything is claimed: a variance from two runs is no variance."""
-SPENDING = 0.8
+SPENDING = 0.6
 """Exponent of the spending function; 1 spends evenly."""
 _POINTS = 600
 _FARTHEST = 9.0

@@ -1,5 +1,6 @@
 """The state of the races of a confirmation, and what is known of a lead (`finals.py` has the rules)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,9 +12,9 @@ from .settings import FinalsSettings
 
 Flags = NDArray[np.bool_]
 
-DESIGN_SHARE = 2.0
+DESIGN_SHARE = 4.0
 PUBLISHED_PART = 2 / 3
-TRAILING = 1.15
+TRAILING = 1.0
 """Standard errors behind the leading design at which another leaves."""
 RACING, PUBLISHED, LENGTH, OVER = range(4)
 """Stages: the question that is open."""
@@ -78,6 +79,8 @@ class Standing:
     studies: int = 1
     history: list[Settled] = field(default_factory=list)
     """Of a single study."""
+    forgotten: Sequence[Sequence[float]] = ()
+    """Of a single study: what each run of each candidate forgot; empty where that was not measured."""
 
     def __post_init__(self) -> None:
         count, studies = self.line.candidates, self.studies
@@ -106,12 +109,12 @@ class Standing:
 
     @property
     def finalists(self) -> Flags:
-        """(S, C) the winner and its rivals."""
+        """(S, C) the winner, and the rivals of which it is open whether its lead over them lasts."""
         found = np.zeros((self.studies, self.line.candidates), dtype=bool)
-        found[:, 0] = True
-        found[self.rows, self.winner] = True
+        found[:, 0] = self.trend[:, 0] == OPEN
         if self.line.published is not None:
-            found[:, self.line.published] = True
+            found[:, self.line.published] = self.trend[:, 1] == OPEN
+        found[self.rows, self.winner] = True
         return found
 
     def contrast(self, index: Counts | int, against: Counts | int) -> Array:
@@ -144,6 +147,15 @@ class Standing:
         settled = np.isin(self.against_published, (NOT_ASKED, CLAIMED))
         rivals = np.maximum((self.trend != NOT_ASKED).sum(axis=1), 1)
         return np.asarray(np.where(settled, 1.0, 1 - PUBLISHED_PART) * own / rivals)
+
+    def may_win(self) -> Flags:
+        """(S, C) who keeps within what may be forgotten, by the runs that are counted."""
+        allowed, limit = np.ones((self.studies, self.line.candidates), dtype=bool), self.settings.most_forgotten
+        if limit is not None:
+            for index, runs in enumerate(self.forgotten):
+                counted = runs[: self.seeds[0, index]]
+                allowed[0, index] = not counted or float(np.mean(counted)) <= limit
+        return allowed
 
     def note(self, question: int, candidate: int, state: int, where: Flags) -> None:
         if self.studies == 1 and where[0]:

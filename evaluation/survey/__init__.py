@@ -10,6 +10,6 @@ held_out.py    problems split off demonstrations by content, and the demonstrati
 learnt.py      demonstrations as tokens: how long, and what of them is learnt
 look.py        one request answered: everything above, one after the other
 machine.py     the device: its name, its memory, how fast it multiplies
-problems.py    the tasks that somebody names: files, suites, tasks of reasoning-gym
+problems.py    the tasks that somebody names: files, suites, tasks of reasoning-gym and lm-eval
 siblings.py    models beside a model that share its vocabulary and are larger
 """

@@ -20,7 +20,7 @@ class Wish(Settings):
     """Settings of a study's `data`: its path, and columns where they are named."""
     teacher: str | None = None
     tasks: tuple[str, ...] = ()
-    """Files, suites, or `gym:NAME`; none: problems are held out of the demonstrations."""
+    """Files, suites, `gym:NAME` or `lm_eval:NAME`; none: problems are held out of the demonstrations."""
     kind: Kind | None = None
     """How answers are compared; None: by what they look like."""
     scratch: str

@@ -1,4 +1,4 @@
-"""The tasks that somebody names (files, suites, reasoning-gym): columns found, kind guessed, problems counted."""
+"""The tasks that somebody names (files, suites, other libraries'): columns found, kind guessed, problems counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from ...spaces.errors import UserError
 from ...trainers.data.style import Style
 from ...trainers.paths import lies_in
-from ..generation.prompts import encode, render
+from ..generation.answering import prompt_of
+from ..generation.completions import Sampling
 from ..problems.load import load_problems
 from ..problems.prompting import gold_of, question_of
 from ..problems.suites import SUITES
@@ -20,7 +21,7 @@ from .columns import problem_columns
 from .facts import ProblemFacts
 from .golds import Reading, kind_of_golds
 
-GYM = "gym:"
+GYM, HARNESS = "gym:", "lm_eval:"
 MOST = 256
 """Problems of the search, and as many for the report."""
 LOOKED_AT = 2000
@@ -36,12 +37,16 @@ def task_of(name: str, base: Path, chat: bool, kind: Kind | None) -> tuple[dict[
     asked: dict[str, Any] = {} if chat else {"chat": False}
     if name.startswith(GYM):
         return {"source": "gym", "path": name.removeprefix(GYM), **asked}, "by the task's own verifier"
+    if name.startswith(HARNESS):
+        config = {"apply_chat_template": True} if chat else {}
+        task = {"source": "lm_eval", "path": name.removeprefix(HARNESS), "config": config}
+        return task, "by the task's own filters and metric"
     if name in SUITES and not lies_in(base, name):
         return {"source": "suite", "path": name, **asked}, f"{SUITES[name].kind}, as the suite is published"
     if not lies_in(base, name) and "/" not in name:
         raise UserError(
-            f"`--tasks` must be a file of problems, a suite, or gym:NAME, but there is no file {name} in {base}, and "
-            f"it is none of the suites {', '.join(SUITES)}",
+            f"`--tasks` must be a file of problems, a suite, gym:NAME or lm_eval:NAME, but there is no file {name} in "
+            f"{base}, and it is none of the suites {', '.join(SUITES)}",
             field="evaluation.tasks",
         )
     found: dict[str, Any] = {"path": name, **asked}
@@ -83,7 +88,8 @@ def problem_facts(
     search, report = (min(most, len(tasks) * fewest[half]) for half, most in (("search", MOST), ("report", report)))
     asked = few.model_copy(update={"problems": search, "report_problems": report})
     splits = load_problems(asked, base, 0, training, style)
-    prompts = (encode(tokenizer, render(tokenizer, each), chat=each.chat) for each in (*splits.search, *splits.report))
+    sampling = Sampling(1, frozenset())
+    prompts = (prompt_of(tokenizer, each, sampling).ids for each in (*splits.search, *splits.report))
     return ProblemFacts(
         tasks=tuple(tasks),
         kinds=tuple(kinds),

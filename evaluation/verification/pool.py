@@ -20,6 +20,8 @@ from typing import Any
 
 START_LIMIT = 120.0
 """Seconds a worker may take to import what it needs."""
+LOAD_LIMIT = 3600.0
+"""Seconds a worker may take to load a task with its data set, which may come over a network."""
 
 _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
@@ -52,14 +54,15 @@ class Worker:
     def ask(self, request: dict[str, Any], limit: float) -> tuple[str, str]:
         """(verdict, detail) of one request; a worker past its limit (seconds) is killed and is not alive afterwards.
 
-        What the request's `module` takes to import is not on its clock.
+        What the request's `module` takes to import, or its `first` request to answer, is not on its clock.
         """
         module = request.get("module")
-        if module is not None and module not in self._loaded:
-            loaded = self._exchange({"do": "load", "module": module}, START_LIMIT)
+        first = request.get("first") or (None if module is None else {"do": "load", "module": module})
+        if first is not None and (name := json.dumps(first)) not in self._loaded:
+            loaded = self._exchange(first, START_LIMIT if module is not None else LOAD_LIMIT)
             if loaded[0] != "correct":
                 return loaded
-            self._loaded.add(module)
+            self._loaded.add(name)
         return self._exchange(request, limit)
 
     def _exchange(self, request: dict[str, Any], limit: float) -> tuple[str, str]:

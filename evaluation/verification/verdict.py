@@ -37,8 +37,13 @@ class Pending:
     job: dict[str, Any]
     answer: str | None = None
     truncated: bool = False
+    tells: bool = False
+    """The worker's detail is the answer that it compared."""
 
     def settle(self, verdict: Verdict, detail: str) -> Judgement:
         """The judgement once the worker has answered."""
+        if self.tells and verdict in (Verdict.CORRECT, Verdict.WRONG):
+            cut = self.truncated and verdict is Verdict.WRONG
+            return Judgement(Verdict.TRUNCATED if cut else verdict, detail)
         cut = self.truncated and verdict in (Verdict.WRONG, Verdict.NO_ANSWER)
         return Judgement(Verdict.TRUNCATED if cut else verdict, self.answer, detail)

@@ -7,7 +7,8 @@ The answer is extracted (`answers.py`) and compared as a whole by `kind` (`compa
 - `choice`: the option's letter
 - `exact`: equality after Unicode NFC and with white space collapsed
 
-Or a user's `module:function` decides, or the reasoning-gym task the problem comes from; both run in a worker too. A
+Or a user's `module:function` decides, or the reasoning-gym or lm-evaluation-harness task the problem comes from; these
+run in a worker too. A
 gold that says nothing is an ERROR whatever the completion says, so that a broken data set never scores points. The
 principles are written out in docs/answers.md.
 """
@@ -47,7 +48,8 @@ class Claim:
     verifier: str | None = None
     """`module:function` that decides instead of `kind`."""
     entry: dict[str, Any] | None = None
-    """The reasoning-gym entry whose own scorer decides instead of `kind`."""
+    """The reasoning-gym entry, or document of an lm-evaluation-harness task (`harness_entry`), whose own scorer decides
+    instead of `kind`."""
     truncated: bool = False
     """The completion was cut off at the token limit."""
     tolerance: float = DEFAULT_TOLERANCE
@@ -117,6 +119,8 @@ def _prepare(claim: Claim) -> Judgement | Pending:
         raise ValueError(f"`kind` must be one of {', '.join(COMPARISONS)}, but got {claim.kind!r}")
     if claim.verifier is not None:
         return Pending(_verifier_job(claim.verifier, claim), None, claim.truncated)
+    if claim.entry is not None and "harness" in claim.entry:
+        return Pending(_harness_job(claim.entry["harness"], claim.completion), None, claim.truncated, tells=True)
     gold = _gold_answer(claim.gold)
     if not gold and claim.entry is None:
         return Judgement(Verdict.ERROR, None, "the problem has no gold answer")
@@ -140,6 +144,19 @@ def _verifier_job(verifier: str, claim: Claim) -> dict[str, Any]:
         "module": module,
         "completion": claim.completion,
         "gold": claim.gold,
+    }
+
+
+def _harness_job(entry: dict[str, Any], completion: str) -> dict[str, Any]:
+    """`entry` has `likelihoods` where these are the answer, and not a text."""
+    source = entry["source"]
+    return {
+        "do": "harness",
+        "first": {"do": "load harness", "source": source},
+        "source": source,
+        "task": entry["task"],
+        "doc": entry["doc"],
+        "answers": entry.get("likelihoods") or [completion],
     }
 
 

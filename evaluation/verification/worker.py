@@ -1,8 +1,9 @@
 """The killable process in which answers are compared: one JSON object a line in, one out.
 
-It owns everything that may hang, crash or raise: sympy, a user's verifier, a reasoning-gym scorer. The caller holds the
-wall clock; as a second fuse the process ends itself when one item takes twice the limit, even if nobody is left to
-kill it. Standard output is kept for the replies, so a verifier that prints does no harm.
+It owns everything that may hang, crash or raise: sympy, a user's verifier, a reasoning-gym scorer, a metric of
+lm-evaluation-harness. The caller holds the wall clock; as a second fuse the process ends itself when one item takes
+twice the limit, even if nobody is left to kill it. Standard output is kept for the replies, so a verifier that prints
+does no harm.
 """
 
 from __future__ import annotations
@@ -78,26 +79,55 @@ def make_gym_items(request: dict[str, Any]) -> Reply:
     return make_items(request["task"], request["config"], request["seed"], request["start"])
 
 
+def make_harness_items(request: dict[str, Any]) -> Reply:
+    """What a task of lm-evaluation-harness asks: made here because the same process judges by it."""
+    from .harness import make_items
+
+    return make_items(request["source"])
+
+
+def load_harness(request: dict[str, Any]) -> Reply:
+    """The task before its first item, so that it is not on the item's clock."""
+    from .harness import prepare
+
+    return prepare(request["source"])
+
+
+def score_harness(request: dict[str, Any]) -> Reply:
+    """The task's own filters and metric."""
+    from .harness import score
+
+    return score(request["source"], request["task"], request["doc"], request["answers"])
+
+
+def _load(request: dict[str, Any]) -> Reply:
+    importlib.import_module(request["module"])
+    return "correct", ""
+
+
+def _find(request: dict[str, Any]) -> Reply:
+    return ("correct" if callable(_function(request["verifier"])) else "wrong"), "it cannot be called"
+
+
+_ANSWERS: dict[str, Callable[[dict[str, Any]], Reply]] = {
+    "load": _load,
+    "make": make_gym_items,
+    "read": lambda request: read_gold(request["gold"]),
+    "math": lambda request: compare_math(request["answer"], request["gold"], request["relative"], request["absolute"]),
+    "find": _find,
+    "verifier": lambda request: run_verifier(request["verifier"], request["completion"], request["gold"]),
+    "gym": lambda request: score_gym(request["answer"], request["gold"], request["entry"]),
+    "make harness": make_harness_items,
+    "load harness": load_harness,
+    "harness": score_harness,
+}
+
+
 def answer_request(request: dict[str, Any]) -> Reply:
     """Run one request; whatever it raises becomes an error with the exception's text."""
     try:
-        match request["do"]:
-            case "load":
-                importlib.import_module(request["module"])
-                return "correct", ""
-            case "make":
-                return make_gym_items(request)
-            case "read":
-                return read_gold(request["gold"])
-            case "math":
-                return compare_math(request["answer"], request["gold"], request["relative"], request["absolute"])
-            case "find":
-                return ("correct" if callable(_function(request["verifier"])) else "wrong"), "it cannot be called"
-            case "verifier":
-                return run_verifier(request["verifier"], request["completion"], request["gold"])
-            case "gym":
-                return score_gym(request["answer"], request["gold"], request["entry"])
-        return "error", f"unknown request {request['do']!r}"
+        answer = _ANSWERS.get(request["do"])
+        return ("error", f"unknown request {request['do']!r}") if answer is None else answer(request)
     except (MemoryError, RecursionError) as error:
         return "timeout", f"out of resources: {type(error).__name__}"
     except Exception as error:

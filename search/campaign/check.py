@@ -58,7 +58,7 @@ def _seconds(facts: Sequence[Mapping[str, Any]]) -> float:
 def _sum(campaign: Campaign, facts: Sequence[Mapping[str, Any]]) -> str:
     trials, limit = sum(each["trials"] for each in facts), campaign.budget.hours
     confirmations = sum(float(each["confirmation_seconds"]) for each in facts)
-    after = f", their confirmations {spoken_time(confirmations)}" if confirmations else ""
+    after = f", their confirmations about {spoken_time(confirmations)}" if confirmations else ""
     kept = "" if limit is None else f" `budget.hours` lets them use {limit:g} hours, in turns."
     return (
         f"All {len(facts)} studies work. Their {trials} trials take one engine {spoken_time(_seconds(facts))} at most, "

@@ -20,7 +20,9 @@ def init(
     ] = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option(help="Problems with known answers: a file, a suite (gsm8k), or gym:NAME. Default: held out."),
+        typer.Option(
+            help="Problems with known answers: a file, a suite (gsm8k), gym:NAME or lm_eval:NAME. Default: held out."
+        ),
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="A model with the same vocabulary.")] = None,
     kind: Annotated[

@@ -51,13 +51,26 @@ class Plan:
         """Trainings of the search's length to expect where there is the lead that is looked for, evaluation aside."""
         return self.looked_for.cost(self.settings.longer)
 
+    @property
+    def most(self) -> float:
+        """Trainings of the search's length where every candidate gets all its seeds."""
+        settings, line = self.settings, self.line
+        finalists = min(line.candidates, 2 + (line.published is not None))
+        longer = 0.0 if settings.longer is None else settings.longer * finalists * settings.longer_seeds
+        return line.candidates * settings.seeds + longer
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         leads = (*LEADS, self.settings.detect)
         found = [
             {**asdict(each), "cost": each.cost(self.settings.longer)} for each in (_chance(self, x) for x in leads)
         ]
-        return {"settings": self.settings.model_dump(mode="json"), "noise": asdict(self.noise), "chances": found}
+        return {
+            "settings": self.settings.model_dump(mode="json"),
+            "noise": asdict(self.noise),
+            "chances": found,
+            "most": self.most,
+        }
 
     def lines(self, seconds_each: float | None, workers: int = 1) -> Iterator[str]:
         """In words: the noise, what would be found, for how long."""

@@ -69,8 +69,9 @@ class Race:
         self._config, self._candidates = config, config.candidates
         runs = {key: record for record in records if (key := self._key(record)) is not None}
         self._begun = set(runs)
-        self.tables = Tables(self._tables({key: each for key, each in runs.items() if each.state == "complete"}))
-        self.finals = Finals(line_of(self._candidates), config.race, self.tables)
+        complete = {key: each for key, each in runs.items() if each.state == "complete"}
+        self.tables = Tables(self._tables(complete))
+        self.finals = Finals(line_of(self._candidates), config.race, self.tables, forgotten=self._forgotten(complete))
         self.is_over = self._replay({key for key, each in runs.items() if _is_lost(each)})
 
     def _replay(self, lost: Collection[Run]) -> bool:
@@ -119,6 +120,14 @@ class Race:
             np.array([[column[problem] for column in each] for problem in order]).reshape(len(order), len(each))
             for each in columns
         ]
+
+    def _forgotten(self, complete: Mapping[Run, TrialRecord]) -> list[list[float]]:
+        """Of each candidate's runs at the search's length, seed by seed."""
+        found: list[list[float]] = [[] for _ in self._candidates]
+        for (index, _), record in sorted(complete.items()):
+            if index < len(found) and record.retention is not None:
+                found[index].append(float(record.retention["forgotten"]))
+        return found
 
     @staticmethod
     def _columns(complete: Mapping[Run, TrialRecord], index: int) -> list[Scores]:

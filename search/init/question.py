@@ -15,7 +15,7 @@ from .paths import require_given, require_there
 
 MENDED = {
     "data.prompt_column": (("prompt_column", "Column that asks"), ("completion_column", "Column that answers")),
-    "evaluation.tasks": (("tasks", "Problems with known answers (a file, a suite such as gsm8k, gym:NAME)"),),
+    "evaluation.tasks": (("tasks", "Problems with known answers (a file, a suite (gsm8k), gym:NAME or lm_eval:NAME)"),),
     "evaluation.kind": (("kind", "How answers are compared (math, numeric, choice, exact)"),),
 }
 """Faults that an answer mends, by their field: which options, and what is asked."""

@@ -57,11 +57,12 @@ def confirmation_config(
         confirms = ConfirmedSearch(fingerprints=dict(search.fingerprints), report_problems=kept)
         name = name if kept == asked else f"{name}-{asked}"
     folder = config.study_folder / f"confirmation-{name}"
-    if (folder / FOLDER_FILE).is_file():
-        race = read_folder(folder).race or race
+    begun = read_folder(folder).race if (folder / FOLDER_FILE).is_file() else None
     settings = config.search.model_copy(update={"pruner": "none"})
     evaluation: dict[str, Any] = {"racing": None}  # every replicate answers every problem
+    race = race or usual_race(config.confirmation)
     if (retention := config.evaluation.retention) is not None:
+        race = race.model_copy(update={"most_forgotten": retention.limit})
         evaluation["retention"] = retention.model_copy(update={"role": "report", "limit": None})
     changes = {
         "study": f"{config.study}.confirmation-{name}",
@@ -69,7 +70,7 @@ def confirmation_config(
         "baselines": (),
         "candidates": chosen,
         "confirms": confirms,
-        "race": race or usual_race(config.confirmation),
+        "race": begun or race,
         "search": settings,
         "evaluation": config.evaluation.model_copy(update=evaluation),
         "date": with_kept_date(config).date,

@@ -22,6 +22,9 @@ from .progress import ask_and_show
 from .reach import reached_storage, reached_tracking
 from .tables import show_bias
 
+WORST, USUAL = "seconds", "usual_seconds"
+"""Times of a step: of the longest demonstrations, and of those of mean length."""
+
 
 def check_study(path: Path, console: Console) -> dict[str, Any]:
     """Validate a study (file or folder), try its inputs in an engine, print what it found and what the study will cost.
@@ -38,8 +41,10 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         "study": config.study,
         "trials": config.search.trials,
         "estimate_seconds": estimate_seconds(config, facts),
+        "expected_seconds": config.search.trials * _trial_seconds(config, facts, config.evaluation.problems, USUAL),
         "confirmation_seconds": confirmation_seconds(config, facts),
-        "confirmation_training_seconds": _trial_seconds(config, facts, config.evaluation.report_problems),
+        "confirmation_most_seconds": confirmation_most_seconds(config, facts),
+        "confirmation_training_seconds": _trial_seconds(config, facts, config.evaluation.report_problems, USUAL),
         "confirmation_plan": confirmation_plan(config).as_dict() if is_confirmed(config) else None,
     }
     for name, line in facts["inputs"].items():
@@ -73,14 +78,18 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     for line in doubts[len(shown) :]:
         console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
     verdict = f"{len(doubts)} thing(s) to look at, above." if doubts else "All is well."
-    seconds = facts["confirmation_seconds"]
-    after = f", its confirmation about {spoken_time(seconds)}" if seconds else ""
-    console.print(
-        f"The study takes {spoken_time(facts['estimate_seconds'])} at most, if every step is a worst case{after}. "
-        f"{verdict}",
-        soft_wrap=True,
-    )
+    console.print(f"{_duration(facts)} {verdict}", soft_wrap=True)
     return facts
+
+
+def _duration(facts: Mapping[str, Any]) -> str:
+    """What to expect of the study and its confirmation, and the most that they can take."""
+    seconds, most = facts["confirmation_seconds"], facts["confirmation_most_seconds"]
+    after = f"; its confirmation about {spoken_time(seconds)}, {spoken_time(most)} at most" if seconds else ""
+    return (
+        f"The study takes about {spoken_time(facts['expected_seconds'])}, {spoken_time(facts['estimate_seconds'])} at "
+        f"most, if every step is a worst case{after}."
+    )
 
 
 def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -113,17 +122,21 @@ def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
     """Upper estimate of the whole search: every step and every problem of every trial, nothing pruned, in seconds."""
-    return config.search.trials * _trial_seconds(config, facts, config.evaluation.problems)
+    return config.search.trials * _trial_seconds(config, facts, config.evaluation.problems, WORST)
 
 
 def confirmation_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
-    """What the confirmation after the search takes where it finds the lead it looks for; 0 when none follows.
-
-    Every step is taken to be a worst case.
-    """
+    """What the confirmation after the search takes on average where it finds the lead it looks for; 0 without one."""
     if not is_confirmed(config):
         return 0.0
-    return confirmation_plan(config).cost * _trial_seconds(config, facts, config.evaluation.report_problems)
+    return confirmation_plan(config).cost * _trial_seconds(config, facts, config.evaluation.report_problems, USUAL)
+
+
+def confirmation_most_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
+    """What it takes where every candidate gets all its seeds and every step is a worst case."""
+    if not is_confirmed(config):
+        return 0.0
+    return confirmation_plan(config).most * _trial_seconds(config, facts, config.evaluation.report_problems, WORST)
 
 
 def confirmation_plan(config: StudyConfig) -> Plan:
@@ -141,8 +154,9 @@ def confirmation_plan(config: StudyConfig) -> Plan:
     return planned(config, records, line)
 
 
-def _trial_seconds(config: StudyConfig, facts: Mapping[str, Any], problems: int) -> float:
-    step = max(worst["seconds"] for worst in facts["worst_steps"].values())
+def _trial_seconds(config: StudyConfig, facts: Mapping[str, Any], problems: int, step_kind: str) -> float:
+    """A training and its scoring on so many problems, by the dearest kind of design; `step_kind`: WORST or USUAL."""
+    step = max(each[step_kind] for each in facts["worst_steps"].values())
     kept = facts.get("retention") or {"seconds": 0.0}
     answers = problems * config.evaluation.samples * facts["seconds_per_problem"]
     return float(config.training.steps * step + answers + kept["seconds"])

@@ -40,6 +40,8 @@ class Batch:
     reference_logprobs: Tensor | None = None  # (sequences, positions), of the label under a reference, nats
     position_ids: Tensor | None = None
     """(sequences, positions) where sequences are packed into one row, else None."""
+    lengths: tuple[int, ...] | None = None
+    """Positions of each sequence of a packed row."""
 
     @property
     def valid(self) -> Tensor:

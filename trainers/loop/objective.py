@@ -43,7 +43,10 @@ class Objective:
         gamma: Tensor | None = None,
     ) -> LossSum:
         """Sums over the T positions of the batch that carry a loss; differentiable in the model."""
-        hidden, labels = batch.select(hidden_states(self.model, batch.inputs, batch.position_ids)), batch.flat_labels
+        hidden, labels = (
+            batch.select(hidden_states(self.model, batch.inputs, batch.position_ids, batch.lengths)),
+            batch.flat_labels,
+        )
         sources: dict[str, Any] = {
             "teacher": self.teacher.rows(batch) if self.teacher and "teacher" in target.needs else None,
             "reference": self.reference.rows(batch) if self.reference and "reference" in target.needs else None,

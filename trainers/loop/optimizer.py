@@ -1,12 +1,16 @@
 """AdamW over full-precision masters of the trainable weights, with warm-up, decay and clipping.
 
-Weights in bf16 lose updates smaller than 1/256 of themselves, so they keep a float32 master, and gradients of all
-micro-batches add up in float32. Of a sharded model (`ranks.py`) each rank keeps and updates its share.
+Weights in bf16 lose updates smaller than 1/256 of themselves, so they keep a float32 master, and gradients of several
+micro-batches add up in float32. An update goes through memory once: a piece at a time, a gradient is widened, scaled
+and used by torch's fused AdamW, and the master rounded into the model's weight while it is in the cache.
+Of a sharded model (`ranks.py`) each rank keeps and updates its share.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -18,8 +22,25 @@ from ..settings import TrainingSettings
 
 REDUCE_ELEMENTS = 2**24
 """Gradient entries that ranks exchange at once."""
+CPU_PIECE, GPU_PIECE = 2**17, 2**23
+"""Entries that a CPU thread, or a GPU, updates at a time: few enough to stay in its cache."""
 MATRIX_DIMS = 2
 """Weight decay is for matrices; norms and biases go without."""
+EPSILON = 1e-8
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's running means of the gradient and of its square, as torch names them."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Some rows of a weight, in the memory of the whole."""
+
+    weight: Tensor
+    """The model's own."""
+    master: Tensor
+    gradient: Tensor | None
+    """In the precision of the backward pass; None: zero."""
+    moments: tuple[Tensor, ...] = ()
 
 
 class Optimizer:
@@ -30,42 +51,26 @@ class Optimizer:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.sharded = {name for name, parameter in self.parameters.items() if is_sharded(parameter)}
         self.masters = {name: self._master(parameter) for name, parameter in self.parameters.items()}
-        decayed = [master for master in self.masters.values() if master.ndim >= MATRIX_DIMS]
-        plain = [master for master in self.masters.values() if master.ndim < MATRIX_DIMS]
-        groups = [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        self.fused = all(master.is_cuda for master in self.masters.values())
-        self.adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]], betas=settings.adam_betas, fused=self.fused
-        )
+        self.device = next(iter(self.masters.values())).device
+        self._gradients: dict[str, Tensor] = {}
+        self._factor = 1.0
+        self._moments: dict[str, tuple[Tensor, ...]] = {}
+        self._steps = torch.zeros((), device=self.device)
 
     @staticmethod
     def _master(parameter: nn.Parameter) -> Tensor:
-        """The parameter itself where it is precise enough; of a sharded one the share of this rank."""
-        precise = parameter.dtype in (torch.float32, torch.float64)
-        if precise and not is_sharded(parameter):
-            return parameter
+        """The memory of the parameter where it is precise enough; of a sharded one the share of this rank."""
         share = local(parameter.detach())
-        return (share if precise else share.float()).requires_grad_()
+        return share if parameter.dtype in (torch.float32, torch.float64) else share.float()
 
     def collect(self) -> None:
-        """Add the gradients of one backward pass to the masters' and free them."""
+        """Take the gradients of a backward pass off the parameters, and add them to those of the passes before."""
         for name, parameter in self.parameters.items():
-            master = self.masters[name]
-            if master is parameter or parameter.grad is None:
+            if parameter.grad is None:
                 continue
-            gradient = local(parameter.grad).to(master.dtype)
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-            parameter.grad = None
-
-    def gradients(self) -> list[Tensor]:
-        """Gradients of the masters; one that no backward pass reached is zero."""
-        for master in self.masters.values():
-            if master.grad is None:
-                master.grad = torch.zeros_like(master)
-        return [master.grad for master in self.masters.values() if master.grad is not None]
+            gradient, parameter.grad = local(parameter.grad), None
+            before = self._gradients.get(name)  # the first stays as it is: only a sum needs full precision
+            self._gradients[name] = gradient if before is None else before.to(self.masters[name].dtype).add_(gradient)
 
     def sum_over_ranks(self, accelerator: Accelerator) -> None:
         """Replace the gradients of this rank by their sums over all ranks, many at a time.
@@ -73,7 +78,7 @@ class Optimizer:
         Those of sharded weights are sums already: the backward pass leaves each rank its share of them.
         """
         bucket: list[Tensor] = []
-        gradients = self._split(self.gradients())[0]
+        gradients = [self._in_full(name) for name in self.masters if name not in self.sharded]
         for number, gradient in enumerate(gradients):
             bucket.append(gradient)
             full = sum(part.numel() for part in bucket) >= REDUCE_ELEMENTS
@@ -83,54 +88,108 @@ class Optimizer:
                     part.copy_(summed.view_as(part))
                 bucket = []
 
-    def scale(self, factor: float) -> None:
-        """Multiply all gradients."""
-        torch._foreach_mul_(self.gradients(), factor)
+    def _in_full(self, name: str) -> Tensor:
+        """The gradient of a weight in the master's precision; one that no backward pass reached is zero."""
+        master, gradient = self.masters[name], self._gradients.get(name)
+        self._gradients[name] = torch.zeros_like(master) if gradient is None else gradient.to(master.dtype)
+        return self._gradients[name]
 
-    def clip(self) -> Tensor:
-        """Global L2 norm of the gradients before they are scaled down to `clip_norm`, a scalar tensor."""
-        gradients = self.gradients()
-        norm = self._norm(gradients)
-        if self.settings.clip_norm is not None:
-            scale = (self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-            torch._foreach_mul_(gradients, scale)
+    def scale(self, factor: float) -> None:
+        """Multiply all gradients, which happens on the way into the update."""
+        self._factor *= factor
+
+    def clip(self) -> float:
+        """Global L2 norm of the gradients before they are scaled down to `clip_norm`, on the way into the update."""
+        norm = abs(self._factor) * self._norm()
+        if self.settings.clip_norm is not None and math.isfinite(norm):
+            self._factor *= min(1.0, self.settings.clip_norm / (norm + 1e-6))
         return norm
 
-    def _split(self, gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Those that every rank has whole, and those of which it has a share."""
-        named = list(zip(self.masters, gradients, strict=True))
-        return (
-            [gradient for name, gradient in named if name not in self.sharded],
-            [gradient for name, gradient in named if name in self.sharded],
-        )
+    def _norm(self) -> float:
+        square = self._square(self.sharded & self._gradients.keys())
+        if self.sharded:
+            dist.all_reduce(square)
+        return math.sqrt((square + self._square(self._gradients.keys() - self.sharded)).item())
 
-    def _norm(self, gradients: list[Tensor]) -> Tensor:
-        if not self.sharded:
-            return nn.utils.get_total_norm(gradients)
-        replicated, shares = self._split(gradients)
-        square = nn.utils.get_total_norm(shares) ** 2
-        dist.all_reduce(square)
-        return (square + nn.utils.get_total_norm(replicated) ** 2).sqrt()
+    @torch.no_grad()
+    def _square(self, names: Iterable[str]) -> Tensor:
+        """Sum of the squares of gradients, a scalar in double precision."""
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for bucket in self._buckets(names):
+            norms = torch._foreach_norm(_widened(bucket))
+            total += torch.stack(norms).double().square().sum()
+        return total
 
+    @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One AdamW update, carried over to the model's own weights."""
-        for group in self.adamw.param_groups:
-            group["lr"] = learning_rate
-        self.adamw.step()
+        if not self._moments:
+            self._moments = {name: (torch.zeros_like(m), torch.zeros_like(m)) for name, m in self.masters.items()}
+        self._steps += 1
+        matrices = [name for name, master in self.masters.items() if master.ndim >= MATRIX_DIMS]
+        for names, decay in ((matrices, self.settings.weight_decay), (self.masters.keys() - set(matrices), 0.0)):
+            for bucket in self._buckets(names):
+                self._update(bucket, learning_rate, decay)
         self.clear()
-        self.publish()
+
+    def _update(self, bucket: list[_Piece], learning_rate: float, decay: float) -> None:
+        gradients, (beta1, beta2) = _widened(bucket), self.settings.adam_betas
+        if self._factor != 1.0:
+            torch._foreach_mul_(gradients, self._factor)
+        torch._fused_adamw_(
+            [piece.master for piece in bucket],
+            gradients,
+            *([piece.moments[place] for piece in bucket] for place in range(len(MOMENTS))),
+            [],
+            [self._steps] * len(bucket),
+            lr=learning_rate,
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=decay,
+            eps=EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
+        _round(bucket)
+
+    def _buckets(self, names: Iterable[str]) -> Iterator[list[_Piece]]:
+        """Weights cut into pieces and put together again into what is computed at a time; one precision each."""
+        limit = GPU_PIECE if self.device.type == "cuda" else CPU_PIECE * torch.get_num_threads()
+        bucket: list[_Piece] = []
+        size = 0
+        for name in names:
+            for piece in self._pieces(name, limit):
+                full = size + piece.master.numel() > limit
+                if bucket and (full or piece.master.dtype != bucket[0].master.dtype):
+                    yield bucket
+                    bucket, size = [], 0
+                bucket.append(piece)
+                size += piece.master.numel()
+        if bucket:
+            yield bucket
+
+    def _pieces(self, name: str, limit: int) -> Iterator[_Piece]:
+        master, gradient = torch.atleast_1d(self.masters[name]), self._gradients.get(name)
+        whole = (local(self.parameters[name].detach()), master, *self._moments.get(name, ()))
+        rows = max(1, limit * len(master) // max(1, master.numel()))
+        if not master.is_contiguous():  # its rows are no memory of their own
+            rows = max(1, len(master))
+        for start in range(0, len(master), rows):
+            weight, part, *moments = (torch.atleast_1d(each)[start : start + rows] for each in whole)
+            own = None if gradient is None else torch.atleast_1d(gradient)[start : start + rows]
+            yield _Piece(weight, part, own, tuple(moments))
 
     def clear(self) -> None:
         """Forget all gradients."""
-        for tensor in (*self.masters.values(), *self.parameters.values()):
-            tensor.grad = None
+        self._gradients, self._factor = {}, 1.0
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     @torch.no_grad()
     def publish(self) -> None:
         """Round the masters into the model's weights."""
-        for name, parameter in self.parameters.items():
-            if self.masters[name] is not parameter:
-                local(parameter).copy_(self.masters[name])
+        for bucket in self._buckets(self.masters):
+            _round(bucket)
 
     def weights(self) -> dict[str, Tensor]:
         """The masters by name, those of a sharded model as DTensors."""
@@ -160,21 +219,42 @@ class Optimizer:
 
     def moments(self) -> dict[str, Tensor]:
         """AdamW's state by the name of the weight, `NAME/KEY`, spread as `weights`; empty before the first step."""
-        return {
-            f"{name}/{key}": self._spread(name, value)
-            for name, master in self.masters.items()
-            for key, value in self.adamw.state.get(master, {}).items()
-        }
+        found: dict[str, Tensor] = {}
+        for name, moments in self._moments.items():
+            found[f"{name}/step"] = self._steps.clone()  # files refuse tensors that share memory
+            found |= {f"{name}/{key}": self._spread(name, each) for key, each in zip(MOMENTS, moments, strict=True)}
+        return found
 
     def set_moments(self, moments: dict[str, Tensor]) -> None:
         """Continue with the state that `moments` gave."""
-        for key, value in moments.items():
-            name, _, kind = key.rpartition("/")
-            master = self.masters[name]
-            beside = self.fused or kind != "step"  # an AdamW that is not fused counts its steps on the CPU
-            device = master.device if beside else "cpu"
-            copy = not is_sharded(value)  # whose memory is the checkpoint's own
-            self.adamw.state[master][kind] = self._share(name, value).to(device, copy=copy)
+        for name, master in self.masters.items() if moments else ():
+            given = [moments[f"{name}/{key}"] for key in MOMENTS]
+            self._steps.copy_(moments[f"{name}/step"])
+            self._moments[name] = tuple(
+                self._share(name, each).to(master.device, copy=not is_sharded(each))  # whose memory is the checkpoint's
+                for each in given
+            )
+
+
+def _widened(bucket: list[_Piece]) -> list[Tensor]:
+    """The gradients of some pieces as their masters are; those that are so already are not copied."""
+    found = []
+    for piece in bucket:
+        gradient, master = piece.gradient, piece.master
+        if gradient is None:
+            found.append(torch.zeros_like(master))
+        elif (gradient.dtype, gradient.stride()) == (master.dtype, master.stride()):
+            found.append(gradient)
+        else:
+            found.append(torch.empty_like(master).copy_(gradient))
+    return found
+
+
+def _round(bucket: list[_Piece]) -> None:
+    """Carry masters over to the model's weights; where these are precise enough, they are the same memory."""
+    for piece in bucket:
+        if piece.weight.dtype != piece.master.dtype:
+            piece.weight.copy_(piece.master)
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:

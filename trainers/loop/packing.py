@@ -1,12 +1,14 @@
 """Sequences of one forward pass in one row without padding: none sees another, and no gradient changes.
 
-Positions start over at each sequence. Without an attention mask, transformers makes of that a block-diagonal mask, and
-variable-length attention where the model uses flash attention; `pack` is checked against padding in the tests.
+Positions start over at each sequence. On a CPU each sequence then attends by itself (`trainers/models/attention.py`);
+elsewhere transformers makes a block-diagonal mask of the positions, and variable-length attention where the model uses
+flash attention. `pack` is checked against padding in the tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,8 +16,12 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from ..data.batches import Batch, columns_of
+from ..data.batches import Batch, Layout, collate, columns_of
 from ..data.demonstrations import IGNORE_INDEX, Demonstration
+from ..models.attention import by_sequence, separable
+
+USEFUL = 0.95
+"""Padded batches with a larger share of useful positions stay padded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +41,35 @@ def pack(
 ) -> PackedBatch:
     """As `collate`, in one row: (1, positions of all sequences). Nothing is padded, so `pad_token_id` is not used."""
     labels = torch.cat([example.labels for example in examples])
-    lengths = torch.tensor([example.length for example in examples])
+    lengths = tuple(example.length for example in examples)
     return PackedBatch(
         inputs=torch.cat([example.inputs for example in examples])[None],
         labels=labels[None],
         positions=(labels != IGNORE_INDEX).nonzero().squeeze(1),
         indices=torch.tensor(list(indices)),
         first_sequence=first_sequence,
+        lengths=lengths,
         position_ids=torch.cat([torch.arange(example.length) for example in examples])[None],
-        sequence_numbers=torch.repeat_interleave(torch.arange(len(examples)), lengths),
+        sequence_numbers=torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(lengths)),
         **{name: None if rows is None else torch.cat(rows)[None] for name, rows in columns_of(examples).items()},
     )
+
+
+def pack_or_pad(
+    examples: Sequence[Demonstration], indices: Sequence[int], pad_token_id: int, *, first_sequence: int = 0
+) -> Batch:
+    """As `pack` where padding would be more than a little, else as `collate`: rows of one length need no cutting."""
+    lengths = [example.length for example in examples]
+    lay_out = pack if sum(lengths) < USEFUL * len(lengths) * max(lengths) else collate
+    return lay_out(examples, indices, pad_token_id, first_sequence=first_sequence)
+
+
+@contextmanager
+def laid_out(models: Sequence[nn.Module], layout: Layout | None) -> Iterator[Layout | None]:
+    """The layout of a training that all these models take part in: `layout`, or the cheapest that all of them allow."""
+    able = [model for model in models if separable(model)]
+    with by_sequence(able):
+        yield pack_or_pad if layout is None and len(able) == len(models) else layout
 
 
 def prepare_packing(model: nn.Module) -> str:

@@ -24,6 +24,7 @@ from ..models.load import (
     pad_token_id,
 )
 from ..models.lora import attach_lora, check_added, describe_adapters, detached
+from ..models.memory import keep_freed
 from ..models.ranks import gathered, local, shard
 from ..models.tokens import end_tokens
 from ..settings import LoraSettings, ModelSettings
@@ -53,6 +54,8 @@ class ResidentModel:
         Raises UserError as the loaders do.
         """
         self.device = device or PartialState().device  # that of this rank
+        if self.device.type == "cpu":
+            keep_freed()
         self._sharded, self._added = sharded, settings.add_tokens
         self.tokenizer = load_tokenizer(settings, base)
         self._model: Any = self._load(settings, base, precision)

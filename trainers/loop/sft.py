@@ -24,12 +24,13 @@ from ..data.batches import Batch, BatchOrder, EffectiveBatch, Layout, micro_batc
 from ..data.demonstrations import Demonstrations
 from ..loss import LossSum
 from ..settings import TrainingSettings
-from ..teachers.sources import Source
+from ..teachers.sources import FrozenModel, Source
 from .batch_trust import batch_trust, needs_trust_pass
 from .checkpoint import Checkpoint, load_checkpoint, run_identity, save_checkpoint
 from .objective import Objective
 from .old_policy import OldPolicy, PreviousModel
 from .optimizer import Optimizer, learning_rate
+from .packing import laid_out
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,18 @@ def train(
 
     Trains the parameters that require a gradient. `on_step` is called after every optimiser step on every rank and may
     evaluate the model; when it returns True on any rank, all ranks stop there with a checkpoint. Without a folder there
-    are no checkpoints. A model sharded by `ranks.shard` is trained as such.
+    are no checkpoints. A model sharded by `ranks.shard` is trained as such. Without a `layout`, sequences of a forward
+    pass are padded where that costs next to nothing or the model needs it, else packed.
 
     Raises DivergedError before a step with a non-finite loss or gradient, UserError when the target needs something
     that is not given or `folder` holds another run.
     """
     objective = Objective(model, reference, teacher, dense=settings.loss == "dense", real_vocab=real_vocab)
     objective.check_needs(target, data)
-    run = _Run(objective, data, target, settings, seed, folder, pad_token_id, layout)
-    return run.finish(on_step)
+    models = [model, *(source.model for source in (reference, teacher) if isinstance(source, FrozenModel))]
+    with laid_out(models, layout) as chosen:
+        run = _Run(objective, data, target, settings, seed, folder, pad_token_id, chosen)
+        return run.finish(on_step)
 
 
 class _Run:
@@ -169,7 +173,7 @@ class _Run:
                 self.old_policy.refresh(self.step, self.settings.steps)
             totals = self._accumulate(batch)
         rate = learning_rate(self.settings, self.step)
-        norm = self.optimizer.clip().item()
+        norm = self.optimizer.clip()
         if not (math.isfinite(totals.loss) and math.isfinite(norm)):
             self.optimizer.clear()
             raise DivergedError(self.step + 1, totals.loss, norm)

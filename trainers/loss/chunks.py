@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...spaces.numerics import entropy, log_softmax
+from ...spaces.numerics import expectation, log_softmax
 from ...spaces.residual import Uniform
 from ...spaces.rows import LabelRows, Rows
 from ...spaces.target import Design, TargetSpec, count, design, trust
@@ -23,7 +23,7 @@ from .gradients import Gradients, NoGradients
 from .head import WORKSPACE, Head, compute_dtype, padded
 from .inputs import ValidTokens
 from .residual_source import CoarseColumns
-from .row_form import CoarseRows, Plan, logit_gradient, row_form
+from .row_form import CoarseRows, Plan, row_form, write_gradient
 from .tail_softmax import cached_rows, tail_softmax
 
 CPU_CHUNK_ROWS = 256
@@ -247,12 +247,12 @@ class ChunkLoop:
             rows = part.dense_rows(spec.needs)
             gamma = trust(spec, rows) if known is None else known.gamma[inside]
             target = design(spec, rows, gamma)
-            self._report(number, spec, gamma, target, rows, entropy(part.logprobs))
+            self._report(number, spec, gamma, target, rows, -expectation(rows.probs, part.logprobs).clamp(max=0))
             if gradient is not None:
-                found = logit_gradient(target)
-                if self.call.head.softcap is not None:
-                    found *= self.call.head.cap_slope(part.logits)
-                gradient[inside] = found
+                slope = None if self.call.head.softcap is None else self.call.head.cap_slope(part.logits)
+                write_gradient(target, gradient[inside])
+                if slope is not None:
+                    gradient[inside] *= slope
         if wanted and gradient is not None:
             self.gradients.add_dense(number, chunk.index, gradient)
 

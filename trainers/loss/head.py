@@ -9,6 +9,7 @@ Letters: R rows of one chunk, T tokens, H width, V vocabulary, C entries.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +20,8 @@ LOWEST_LOGIT = -1e30
 """Stands for minus infinity where 0·z must stay 0; exp(LOWEST_LOGIT - lse) is exactly 0."""
 KEPT_BYTES = 2**26
 """What a thread keeps between calls on a CPU, at most."""
+BLOCK_COLUMNS = 2048
+"""Vocabulary entries of a half-precision product that a CPU works out at a time."""
 PAGE_BYTES, LINE_BYTES, LONG_ROW_PAGES = 4096, 64, 16
 
 
@@ -113,7 +116,9 @@ def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.mm(left, right, out=out)
     if left.is_cuda:
         return torch.mm(left, right, out_dtype=dtype, out=out)
-    return out.copy_(torch.mm(left, right))
+    for rows, columns, part in _blocks(left, right, out):
+        part.copy_(torch.mm(rows, columns))
+    return out
 
 
 def multiply_add(left: Tensor, right: Tensor, total: Tensor) -> Tensor:
@@ -122,7 +127,19 @@ def multiply_add(left: Tensor, right: Tensor, total: Tensor) -> Tensor:
         return total.addmm_(left, right)
     if left.is_cuda:
         return torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
-    return total.add_(torch.mm(left, right))
+    for rows, columns, part in _blocks(left, right, total):
+        part.add_(torch.mm(rows, columns))
+    return total
+
+
+def _blocks(left: Tensor, right: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """A product cut along its vocabulary, so that each half-precision result is still in the cache when it is used."""
+    if out.shape[0] > out.shape[1]:
+        for rows, part in zip(left.split(BLOCK_COLUMNS), out.split(BLOCK_COLUMNS), strict=True):
+            yield rows, right, part
+    else:
+        for columns, part in zip(right.split(BLOCK_COLUMNS, 1), out.split(BLOCK_COLUMNS, 1), strict=True):
+            yield left, columns, part
 
 
 def padded(vocab: int, itemsize: int) -> int:

@@ -2,10 +2,11 @@
 
 Cut into decoder and head, so that logits are made chunk by chunk, and spread over ranks where one device is too small.
 
+attention.py              attention of sequences that lie one after the other in a row: each by itself
 head.py                   the two halves of a causal language model: decoder to hidden states, output head to logits
 load.py                   causal language models and tokenizers from the hub, a local folder or a GGUF file
 lora.py                   low-rank adapters on a base model: attached by a seed, refused with a reason, described
-memory.py                 how a lack of memory shows, on a GPU and on a CPU
+memory.py                 how a lack of memory shows, on a GPU and on a CPU, and what a process keeps of it
 merging.py                adapters by peft, and the model without them that computes the same
 ranks.py                  weights spread over the ranks that train one model together (FSDP)
 size.py                   how large a model is, by its configuration alone

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ...spaces.errors import UserError
 
 LOGPROB_CHUNK_BYTES = 64 * 2**20
+BY_SEQUENCE = "sdpa_by_sequence"
+"""Name of the attention of `attention.py` among those of transformers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +60,20 @@ def decoder_of(model: nn.Module) -> Any:
     return causal.get_decoder() if decoder is None else decoder
 
 
-def hidden_states(model: nn.Module, inputs: Tensor, position_ids: Tensor | None = None) -> Tensor:
+def hidden_states(
+    model: nn.Module, inputs: Tensor, position_ids: Tensor | None = None, lengths: tuple[int, ...] | None = None
+) -> Tensor:
     """Hidden states before the output head, (sequences, positions) → (sequences, positions, H).
 
-    With `position_ids`, sequences may lie one after the other in a row (packing.py).
+    With `position_ids`, sequences may lie one after the other in a row; their `lengths` spare the mask where the model
+    attends by sequence (`attention.py`).
     """
-    packed = {} if position_ids is None else {"position_ids": position_ids}
-    hidden = decoder_of(model)(input_ids=inputs, use_cache=False, **packed).last_hidden_state
+    decoder = decoder_of(model)
+    packed: dict[str, Any] = {} if position_ids is None else {"position_ids": position_ids}
+    if lengths is not None and decoder.config._attn_implementation == BY_SEQUENCE:
+        # A mask of four dimensions is taken as it is: none is made of the positions.
+        packed |= {"sequence_lengths": lengths, "attention_mask": inputs.new_ones((1, 1, 1, 1), dtype=torch.bool)}
+    hidden = decoder(input_ids=inputs, use_cache=False, **packed).last_hidden_state
     assert isinstance(hidden, Tensor)
     return hidden
 

@@ -43,7 +43,7 @@ class FrozenModel:
     def rows(self, batch: Batch) -> HiddenHead:
         """Hidden states of the positions with a loss, with the head that reads them."""
         with self._base(), evaluating(self.model):
-            hidden = batch.select(hidden_states(self.model, batch.inputs, batch.position_ids))
+            hidden = batch.select(hidden_states(self.model, batch.inputs, batch.position_ids, batch.lengths))
         head = self.head
         bias = None if head.bias is None else head.bias.detach()[: self.vocab]
         return HiddenHead(hidden, head.weight.detach()[: self.vocab], bias, head.softcap, head.logit_scale)

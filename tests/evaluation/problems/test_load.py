@@ -213,7 +213,7 @@ class TestRefusals:
                 load_problems(settings(path="a.jsonl", verifier=name), tmp_path, 0)
 
     def test_options_of_another_source(self):
-        with pytest.raises(ValueError, match="`config` must be empty unless `source` is gym"):
+        with pytest.raises(ValueError, match="`config` must be empty unless `source` is gym or lm_eval"):
             TaskSettings(path="a.jsonl", config={"min": 1})
         with pytest.raises(ValueError, match="must not both be given"):
             TaskSettings(path="a.jsonl", choices=("a",), choices_column="b")

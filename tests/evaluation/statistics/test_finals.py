@@ -90,6 +90,22 @@ def test_a_candidate_that_cannot_be_trained_is_out_and_the_race_goes_on() -> Non
     assert race.stage[0] == OVER and race.winner[0] == -1
 
 
+@pytest.mark.parametrize(("second", "winner"), [(0.0, 2), (0.5, 1)])
+def test_who_forgets_too_much_wins_only_where_no_other_is_better(second: float, winner: int) -> None:
+    rng = np.random.default_rng(5)
+    evidence = Tables(
+        [score + 0.01 * rng.normal(size=(1, 8)) + 0.3 * rng.normal(size=(200, 8)) for score in (0.2, 0.7, 0.5, 0.2) * 2]
+    )
+    forgotten = [[0.0] * 8, [0.5] * 8, [second] * 8, [0.0] * 8]
+    rules = FinalsSettings(seeds=8, detect=0.05, longer=None, most_forgotten=0.1, patience=50.0)
+    race = Finals(LINE, rules, evidence, forgotten=forgotten)
+    race.run()
+    assert race.stage[0] == OVER and race.winner[0] == winner and race.better[0, 1]
+    free = Finals(LINE, rules.model_copy(update={"most_forgotten": None}), evidence, forgotten=forgotten)
+    free.run()
+    assert free.winner[0] == 1
+
+
 @pytest.mark.slow
 def test_the_cheapest_race_finds_what_is_asked_for() -> None:
     noise, rng = Noise(0.03, CELL, 0.0, 2.0), np.random.default_rng(0)

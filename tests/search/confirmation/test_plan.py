@@ -106,6 +106,8 @@ def test_the_plan_in_words() -> None:
     )
     assert "looks for  a lead of 4.1 points: found with " in lines[2] and " min)" in lines[2] and len(lines) == 3
     facts = usual.as_dict()
+    assert facts["most"] == 4 * usual.settings.seeds + 2.0 * 3 * usual.settings.longer_seeds > usual.cost
+    assert replace(usual, settings=usual.settings.model_copy(update={"longer": None})).most == 4 * usual.settings.seeds
     assert [each["lead"] for each in facts["chances"]][:3] == [0.02, 0.05, 0.10]
     assert json.dumps(facts) and facts["chances"][0]["found"] < facts["chances"][2]["found"]
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from qtarget.spaces import presets
-from qtarget.trainers.data.batches import BatchOrder
+from qtarget.trainers.data.batches import BatchOrder, collate
 from qtarget.trainers.loop.objective import Objective
-from qtarget.trainers.loop.packing import pack, prepare_packing
+from qtarget.trainers.loop.packing import USEFUL, laid_out, pack, pack_or_pad, prepare_packing
 from qtarget.trainers.loop.sft import train
-from qtarget.trainers.models.head import evaluating, hidden_states
+from qtarget.trainers.models.attention import by_sequence, separable
+from qtarget.trainers.models.head import BY_SEQUENCE, evaluating, hidden_states
 from qtarget.trainers.settings import TrainingSettings
 from qtarget.trainers.teachers.sources import FrozenModel
 
 DESIGNS = ["sft", "target_sft", "asft", "iw_sft", "talr", "psft"]
-ATTENTION = {"sdpa": 1e-10, "eager": 1e-7}  # the eager softmax is float32 whatever the model is
+ATTENTION = {BY_SEQUENCE: 1e-10, "sdpa": 1e-10, "eager": 1e-7}  # the eager softmax is float32 whatever the model is
 
 
 def gradients(model, batch, target, sources):
@@ -30,7 +32,7 @@ def gradients(model, batch, target, sources):
 @pytest.mark.parametrize("name", DESIGNS[:-1])
 def test_packed_gradients_are_those_of_padded_sequences(make_model, sums, name, attention):
     model = make_model(dtype=torch.float64)
-    model.set_attn_implementation(attention)
+    model.config._attn_implementation = attention
     sources = {"reference": FrozenModel(make_model(seed=1, dtype=torch.float64)),
                "teacher": FrozenModel(make_model(seed=2, dtype=torch.float64))}  # fmt: skip
     order = BatchOrder(sums, 8, seed=3, pad_token_id=0)
@@ -61,7 +63,7 @@ def test_a_changed_neighbour_changes_nothing(make_model, sums):
 def test_a_packed_run_ends_with_the_weights_of_a_padded_one(make_model, sums, name):
     settings = TrainingSettings(steps=3, effective_batch=8, micro_batch=4, learning_rate=1e-3, old_policy_every=2)
     models = make_model(), make_model()
-    for model, layout in zip(models, (pack, None), strict=True):
+    for model, layout in zip(models, (pack, collate), strict=True):
         train(model, sums, presets.get(name), settings, seed=3, folder=None, layout=layout,
               reference=FrozenModel(make_model(seed=1)), teacher=FrozenModel(make_model(seed=2)))  # fmt: skip
     for mine, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
@@ -71,3 +73,54 @@ def test_a_packed_run_ends_with_the_weights_of_a_padded_one(make_model, sums, na
 def test_without_a_gpu_the_attention_stays(make_model):
     model = make_model()
     assert prepare_packing(model) == model.config._attn_implementation == "sdpa"
+
+
+def test_sequences_attend_by_themselves_wherever_the_model_allows(make_model):
+    model, reference = make_model(), make_model(seed=1)
+    with laid_out([model, reference, model], None) as layout:
+        assert layout is pack_or_pad
+        assert model.config._attn_implementation == reference.config._attn_implementation == BY_SEQUENCE
+    assert model.config._attn_implementation == reference.config._attn_implementation == "sdpa"
+    reference.set_attn_implementation("eager")
+    with laid_out([model, reference], None) as layout:
+        assert layout is None
+    with laid_out([model, reference], pack) as layout:
+        assert (layout, reference.config._attn_implementation) == (pack, "eager")
+
+
+def test_a_model_that_looks_along_the_row_is_found_out(make_model):
+    model = make_model()
+
+    def shifted(module, arguments, output):  # a convolution over positions knows no sequences
+        return output + output.roll(1, 1)
+
+    model.model.embed_tokens.register_forward_hook(shifted)
+    assert not separable(model)
+    chunked = make_model()
+    chunked.config.layer_types = ["chunked_attention"] * chunked.config.num_hidden_layers
+    assert not separable(chunked)
+
+
+@pytest.mark.parametrize("window", [2, 64])
+def test_a_layer_with_a_window_keeps_it(window):
+    config = MistralConfig(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, head_dim=8,
+                           num_attention_heads=2, num_key_value_heads=1, sliding_window=window)  # fmt: skip
+    torch.manual_seed(0)
+    model = MistralForCausalLM(config).double()
+    lengths = (9, 9, 5)
+    inputs = torch.arange(sum(lengths))[None]
+    places = torch.cat([torch.arange(length) for length in lengths])[None]
+    with evaluating(model):
+        alone = torch.cat([hidden_states(model, part) for part in inputs.split(lengths, 1)], 1)
+        with by_sequence([model]):
+            torch.testing.assert_close(hidden_states(model, inputs, places, lengths), alone)
+            padded = hidden_states(model, inputs.reshape(1, -1))
+        torch.testing.assert_close(padded, hidden_states(model, inputs))
+
+
+def test_padding_that_costs_next_to_nothing_stays(sums):
+    examples = sorted(sums, key=lambda example: example.length)
+    assert pack_or_pad(examples[-1:] * 2, [0, 0], 0).lengths is None
+    mixed = [examples[0], examples[-1], examples[-1]]
+    assert mixed[0].length < (3 * USEFUL - 2) * mixed[1].length
+    assert pack_or_pad(mixed, [0, 1, 2], 0).lengths == tuple(example.length for example in mixed)

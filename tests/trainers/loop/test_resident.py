@@ -106,7 +106,7 @@ def test_the_preflight_changes_nothing(make_model, sums, preset):
     assert torch.equal(state, torch.get_rng_state())
     lengths = sorted((len(example.token_ids) for example in sums), reverse=True)
     assert (found.longest, found.tokens) == (lengths[0], 4 * (lengths[0] - 1))
-    assert found.seconds > 0 and found.peak_bytes > 2**20
+    assert 0 < found.usual_seconds < found.seconds and found.peak_bytes > 2**20
 
 
 def test_the_longest_demonstrations_repeat_where_there_are_few(sums):

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from target_specs import GAMMAS as FAMILIES
+from target_specs import spec_of
 from torch import Tensor
 
 from qtarget.spaces import presets
@@ -216,6 +218,17 @@ def test_every_combination_of_trust_and_residual_is_exact(gamma: dict[str, Any],
     assert_equal(problem.fused(spec), problem.dense(spec))
     student = problem.logits(problem.hidden, problem.weight, problem.bias)
     slices = {key: cached(problem.source_logprobs(key), problem.labels, 4) for key in ("teacher", "reference")}
+    dense = {key: completed(one, student, problem.labels) for key, one in slices.items()}
+    assert_equal(problem.fused(spec, slices), problem.dense(spec, dense))
+
+
+@pytest.mark.parametrize("gamma", FAMILIES)
+def test_every_family_of_trust_is_exact_live_and_cached(gamma: str) -> None:
+    """Beside a teacher as residual; `previous` stays live, for no cache holds it."""
+    spec, problem = spec_of(gamma, "teacher"), Problem.make(12)
+    assert_equal(problem.fused(spec), problem.dense(spec))
+    student = problem.logits(problem.hidden, problem.weight, problem.bias)
+    slices = {key: cached(problem.source_logprobs(key), problem.labels, 5) for key in ("teacher", "reference")}
     dense = {key: completed(one, student, problem.labels) for key, one in slices.items()}
     assert_equal(problem.fused(spec, slices), problem.dense(spec, dense))
 

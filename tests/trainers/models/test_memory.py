@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 import torch
 
-from qtarget.trainers.models.memory import out_of_memory
+from qtarget.trainers.models.memory import keep_freed, out_of_memory, release
 
 
 def test_what_torch_itself_raises_is_a_lack_of_memory() -> None:
@@ -28,3 +30,19 @@ def test_what_torch_itself_raises_is_a_lack_of_memory() -> None:
 )
 def test_messages_of_cuda_and_its_libraries(error: Exception, lack: bool) -> None:
     assert out_of_memory(error) is lack
+
+
+def test_freed_memory_is_kept_until_it_is_given_back():
+    """Counted in pages that the system had to hand out for a tensor of 16 MiB."""
+
+    def pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**22)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    if not keep_freed():
+        pytest.skip("this libc keeps what it likes")
+    torch.ones(2**22)
+    kept = pages()
+    release()
+    assert pages() > 2 * kept + 4

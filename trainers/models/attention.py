@@ -1,0 +1,110 @@
+"""Attention of sequences that lie one after the other in a row: each by itself, without padding and without a mask.
+
+Everything else in a decoder works on one position at a time, so a packed row costs no more than its tokens.
+Letters: S sequences, A heads, P positions of a row, L of a sequence, D width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from .head import BY_SEQUENCE, decoder_of, evaluating, hidden_states
+
+KINDS = {"full_attention", "sliding_attention"}
+"""Layers whose attention sees what it is given here; others (chunked, linear) look along the row by themselves."""
+PROBE = (3, 2)
+"""Lengths of the sequences that a model is tried with."""
+_TRIED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def attention_by_sequence(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    sequence_lengths: tuple[int, ...] | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """(1, A, P, D) → (1, P, A, D), causal in each sequence of `sequence_lengths`; without these, transformers' own."""
+    if sequence_lengths is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
+    found, start = [], 0
+    for length, sequences in groupby(sequence_lengths):
+        number = len(list(sequences))
+        inside = slice(start, start := start + number * length)
+        parts = (_apart(rows, inside, number) for rows in (query, key, value))
+        mask = _window(length, more.get("sliding_window"), query.device)
+        found.append(sdpa_attention_forward(module, *parts, mask, **more)[0].flatten(0, 1))
+    return torch.cat(found)[None], None
+
+
+def _apart(rows: Tensor, inside: slice, number: int) -> Tensor:
+    """Neighbours of one length as a batch, (1, A, P, D) → (S, A, L, D), in the same memory."""
+    return rows[0, :, inside].unflatten(1, (number, -1)).transpose(0, 1)
+
+
+def _window(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """(L, L) mask of a layer that sees the last `window` positions, where a sequence is longer than that."""
+    if window is None or length <= window:
+        return None
+    places = torch.arange(length, device=device)
+    distance = places[:, None] - places[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+AttentionInterface.register(BY_SEQUENCE, attention_by_sequence)
+AttentionMaskInterface.register(BY_SEQUENCE, sdpa_mask)
+
+
+@contextmanager
+def by_sequence(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, `hidden_states` of packed rows costs these models nothing for padding; they must be `separable`."""
+    before: list[tuple[Any, str]] = []
+    try:
+        for config in (decoder_of(model).config for model in models):
+            before.append((config, config._attn_implementation))
+            config._attn_implementation = BY_SEQUENCE
+        yield
+    finally:
+        for config, name in reversed(before):  # adapters share the model that they are a reference of
+            config._attn_implementation = name
+
+
+def separable(model: nn.Module) -> bool:
+    """Whether sequences in one row leave a model as they do by themselves: its kind of layers, then tried on a few.
+
+    On CPUs alone: for GPUs there is flash attention (`trainers/loop/packing.py`).
+    """
+    decoder = decoder_of(model)
+    kinds = set(getattr(decoder.config, "layer_types", None) or KINDS)
+    fits = decoder.config._attn_implementation in ("sdpa", BY_SEQUENCE) and kinds <= KINDS
+    if not fits or next(model.parameters()).device.type != "cpu":
+        return False
+    if decoder not in _TRIED:
+        _TRIED[decoder] = _is_separable(model)
+    return _TRIED[decoder]
+
+
+def _is_separable(model: nn.Module) -> bool:
+    inputs = torch.arange(sum(PROBE))[None] % decoder_of(model).config.vocab_size
+    places = torch.cat([torch.arange(length) for length in PROBE])[None]
+    try:
+        with evaluating(model), by_sequence([model]):
+            alone = [hidden_states(model, part) for part in inputs.split(PROBE, 1)]
+            packed = hidden_states(model, inputs, places, PROBE)
+    except (TypeError, ValueError, RuntimeError):  # a model with a forward pass of its own
+        return False
+    expected = torch.cat(alone, 1)
+    tolerance = 0.05 if expected.dtype in (torch.bfloat16, torch.float16) else 1e-4
+    return bool((packed - expected).abs().max() <= tolerance * (1 + expected.abs().max()))
