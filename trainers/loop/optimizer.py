@@ -221,7 +221,7 @@ class Optimizer:
         return share_of(tensor, self.parameters[name]) if self._parted(name, tensor.ndim) else tensor
 
     def gradients(self) -> dict[str, Tensor]:
-        """Copies of what the next update takes of each weight, scaled and clipped; of a sharded one this rank's share."""
+        """Copies of what the next update takes of each weight, scaled and clipped; sharded ones: this rank's share."""
         return {
             name: gradient.to(self.masters[name].dtype) * self._factor for name, gradient in self._gradients.items()
         }
