@@ -43,7 +43,8 @@ def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 if keep_freed():
-    torch.ones(2**22)
+    several = [torch.ones(2**22) for _ in range(4)]
+    del several  # a hole with room for an aligned one
     kept = pages()
     release()
     print(kept, pages())
