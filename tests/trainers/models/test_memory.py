@@ -43,8 +43,7 @@ def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 if keep_freed():
-    several = [torch.ones(2**22) for _ in range(4)]
-    del several  # a hole with room for an aligned one
+    torch.ones(2**22 + 2**12)  # leaves room for a smaller one and its alignment
     kept = pages()
     release()
     print(kept, pages())
