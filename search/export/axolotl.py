@@ -50,11 +50,10 @@ def axolotl_yaml(content: WinnerFile, folder: Path, title: str) -> str | None:
 
 
 def _optimisation(training: TrainingSettings) -> dict[str, Any]:
-    micro_batch = max(n for n in range(1, training.micro_batch + 1) if training.effective_batch % n == 0)
     return {
         "max_steps": training.steps,
-        "micro_batch_size": micro_batch,
-        "gradient_accumulation_steps": training.effective_batch // micro_batch,
+        "micro_batch_size": training.micro_batch,
+        "gradient_accumulation_steps": training.effective_batch // training.micro_batch,
         "optimizer": "adamw_torch",
         "learning_rate": training.learning_rate,
         "weight_decay": training.weight_decay,

@@ -106,10 +106,11 @@ class Optimizer:
         return norm
 
     def _norm(self) -> float:
-        square = self._square(self.sharded & self._gradients.keys())
+        given = [name for name in self.masters if name in self._gradients]  # in one order: sums of floats know theirs
+        square = self._square(name for name in given if name in self.sharded)
         if self.sharded:
             dist.all_reduce(square)
-        return math.sqrt((square + self._square(self._gradients.keys() - self.sharded)).item())
+        return math.sqrt((square + self._square(name for name in given if name not in self.sharded)).item())
 
     @torch.no_grad()
     def _square(self, names: Iterable[str]) -> Tensor:
@@ -127,7 +128,8 @@ class Optimizer:
             self._moments = {name: (torch.zeros_like(m), torch.zeros_like(m)) for name, m in self.masters.items()}
         self._steps += 1
         matrices = [name for name, master in self.masters.items() if master.ndim >= MATRIX_DIMS]
-        for names, decay in ((matrices, self.settings.weight_decay), (self.masters.keys() - set(matrices), 0.0)):
+        others = [name for name, master in self.masters.items() if master.ndim < MATRIX_DIMS]
+        for names, decay in ((matrices, self.settings.weight_decay), (others, 0.0)):
             for bucket in self._buckets(names):
                 self._update(bucket, learning_rate, decay)
         self.clear()
@@ -217,6 +219,12 @@ class Optimizer:
 
     def _share(self, name: str, tensor: Tensor) -> Tensor:
         return share_of(tensor, self.parameters[name]) if self._parted(name, tensor.ndim) else tensor
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Copies of what the next update takes of each weight, scaled and clipped; sharded ones: this rank's share."""
+        return {
+            name: gradient.to(self.masters[name].dtype) * self._factor for name, gradient in self._gradients.items()
+        }
 
     def moments(self) -> dict[str, Tensor]:
         """AdamW's state by the name of the weight, `NAME/KEY`, spread as `weights`; empty before the first step."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from exported_study import SCORES, export, finished_study, titles, verdict_of
 from imports import ROOT
 
 from qtarget.search.export.axolotl import axolotl_yaml
@@ -28,7 +27,7 @@ AXOLOTL = os.environ.get("AXOLOTL_PYTHON") or (sys.executable if find_spec("axol
 def winner(model: dict[str, Any], **training: Any) -> WinnerFile:
     return WinnerFile(
         target=presets.get("dft"),
-        training=TrainingSettings(**{"steps": 40, "effective_batch": 12, "micro_batch": 8, **training}),
+        training=TrainingSettings(**{"steps": 40, "effective_batch": 12, "micro_batch": 6, **training}),
         model=ModelSettings(**model),
         data=DataSettings(path=["a.jsonl", "b.jsonl"], max_length=96),
         seed=2**33 + 5,
@@ -72,6 +71,8 @@ def test_what_axolotl_cannot_load_has_no_configuration(tmp_path: Path, model: di
 @pytest.mark.slow
 @pytest.mark.skipif(AXOLOTL is None, reason="axolotl is not installed; AXOLOTL_PYTHON may name an environment's python")
 def test_axolotl_makes_the_first_steps_of_qtarget_train_without_qtarget(tmp_path: Path, monkeypatch) -> None:
+    from exported_study import SCORES, export, finished_study, titles, verdict_of  # torch, which the others need not
+
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     study = finished_study(tmp_path / "study", {"scores": SCORES})
     config = load_study(study)
