@@ -156,17 +156,16 @@ def qtarget_side(folder: Path, out: Path, steps: int) -> None:
     from qtarget.search.engine.helper import Silent
     from qtarget.search.engine.train import Training
     from qtarget.search.study.winner_file import load_winner
+    from qtarget.trainers.loop.optimizer import Optimizer
 
-    notes = Notes(out)
-    training = Training(load_winner(folder), out / "run", Silent())
-    fresh = training.resident.fresh
+    notes, step = Notes(out), Optimizer.step
 
-    def watched(*arguments: Any, **options: Any) -> Any:
-        notes.model = fresh(*arguments, **options)
-        return notes.model
+    def watched(optimizer: Optimizer, learning_rate: float) -> None:
+        notes.found.append(optimizer.gradients())
+        step(optimizer, learning_rate)
 
-    training.resident.fresh = watched  # type: ignore[method-assign]
-    training.finish()
+    Optimizer.step = watched  # type: ignore[method-assign]
+    Training(load_winner(folder), out / "run", Silent()).finish()
     notes.write()
 
 

@@ -61,14 +61,29 @@ def run(command: dict, script: dict) -> None:
     score = float(script.get("scores", {}).get(str(number), spec["training"]["learning_rate"]))
     if "by_target" in script:
         score = replicate_score(spec, script["by_target"])
-    for rung in spec["rungs"]:
-        send("rung", number=number, step=rung["step"], score=score, standard_error=0.1)
-        if json.loads(sys.stdin.readline())["prune"]:
-            finish(folder, number, score, "pruned")
-            return
+    if ends_at_a_rung(command, score):
+        return
     if script.get("items"):
         write_items(folder, score)
     finish(folder, number, score, "complete")
+
+
+def ends_at_a_rung(command: dict, score: float) -> bool:
+    """Tell the score at each rung that is left; whether the trial ends there, or waits."""
+    folder, number = Path(command["folder"]), command["number"]
+    for step in (rung["step"] for rung in command["spec"]["rungs"]):
+        if step in command.get("passed", ()):
+            continue
+        send("rung", number=number, step=step, score=score, standard_error=0.1)
+        word = json.loads(sys.stdin.readline())
+        if word.get("prune"):
+            finish(folder, number, score, "pruned")
+            return True
+        if word["type"] == "stop" or word["pause"]:
+            (folder / "checkpoint").mkdir(exist_ok=True)
+            send("stopped" if word["type"] == "stop" else "paused", number=number, step=step)
+            return True
+    return False
 
 
 def replicate_score(spec: dict, by_target: dict) -> float:

@@ -64,7 +64,7 @@ def little_memory(model: nn.Module, needed: int | None, most: int) -> Iterator[N
         return
 
     def refuse(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if len(named["input_ids"]) > most:
+        if len(named.get("sequence_lengths") or named["input_ids"]) > most:  # of packed rows the lengths are told
             raise torch.OutOfMemoryError("refused by a hook: out of memory")
 
     hook = decoder_of(model).register_forward_pre_hook(refuse, with_kwargs=True)

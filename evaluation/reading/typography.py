@@ -10,7 +10,10 @@ import unicodedata
 
 _STYLED = re.compile("[\uff01-\uff5e\u3000\u2460-\u24ff\U0001d400-\U0001d7ff]")
 _DIGIT = re.compile(r"[^\W\d_a-zA-Z]|\d", re.ASCII)
-_SPECIAL = re.compile(r"<<[^<>\n]{1,200}>>|<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>")
+_SPECIAL = re.compile(
+    r"<<[^<>\n=]{1,120}=[^<>\n]{1,80}>>|<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>"
+)
+"""A calculator's notes in worked solutions among them."""
 _EMPHASIS = (
     re.compile(r"(?<![0-9A-Za-z*\\])\*\*\*(?=[^\s*])([^\n]{1,500}?)(?<=[^\s*])\*\*\*(?![0-9*])"),
     re.compile(r"(?<![0-9A-Za-z*\\])\*\*(?=[^\s*])([^\n]{1,500}?)(?<=[^\s*])\*\*(?![0-9*])"),
@@ -19,6 +22,7 @@ _EMPHASIS = (
     re.compile(r"(?<![\w\\)}])_(?=[^\s_{])([^_\n]+?)(?<=[^\s_])_(?!\w)"),
     re.compile(r"(?<!`)`{1,3}([^`\n]{1,500})`{1,3}(?!`)"),
     re.compile(r"^```\w*\n([^`\n]{1,500})\n```[ \t]*$", re.M),
+    re.compile(r"<<([^<>\n=]{1,200})>>"),
     re.compile(r"<(?:b|i|u|em|strong|code|mark|p|span|div|big|font)\b[^<>\n]{0,100}>([^<>\n]{1,500})</\w{1,6}>", re.I),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from ..loop.confirm import stored_verdict
 from ..store.history import TrialRecord, best, load_history, plain_sft
 from ..study.config import StudyConfig
 from ..study.config_file import FOLDER_FILE
+from ..terminal.rungs import steps
 from ..terminal.tables import score_text
 
 
@@ -50,18 +52,30 @@ class Standing:
 def standing_of(config: StudyConfig, share: int = 0, records: Sequence[TrialRecord] | None = None) -> Standing:
     """How far a study is, by its `records` where they are read already; one that was never started has nothing."""
     records = records_of(config) if records is None else records
+    slots, finished = _counted(config, records)
     return Standing(
         study=config.study,
         folder=str(config.study_folder),
         share=share,
-        slots=sum(not record.by_hand for record in records),
-        finished=sum(record.finished and not record.by_hand for record in records),
+        slots=slots,
+        finished=finished,
         open_by_hand=sum(record.by_hand and not record.finished for record in records),
         seconds=sum(record.seconds or 0.0 for record in records if record.same_as is None),
         best=best(records),
         sft=plain_sft(records),
         verdict=stored_verdict(config),
     )
+
+
+def _counted(config: StudyConfig, records: Sequence[TrialRecord]) -> tuple[int, int]:
+    """(slots, finished ones); where trials pause, of whole trials' worth of steps."""
+    found = steps(config, records)
+    if found is None:
+        own = [record for record in records if not record.by_hand]
+        return len(own), sum(record.finished for record in own)
+    slots = math.ceil(found["spent"] / found["whole_trial"])
+    is_open = any(record.state in ("waiting", "running") and not record.by_hand for record in records)
+    return slots, min(found["spent"] // found["whole_trial"], slots - 1) if is_open else slots
 
 
 def records_of(config: StudyConfig) -> list[TrialRecord]:

@@ -199,7 +199,7 @@ class Repetition:
         """End where the trial ended then."""
         self._emit(RungScored(0, message["step"], message["score"], message["standard_error"], final=False))
         prune = self._then.get("state") == "pruned" and message["step"] == self._then.get("steps")
-        engine.send({"type": "decision", "number": 0, "step": message["step"], "prune": prune})
+        engine.send({"type": "decision", "number": 0, "step": message["step"], "prune": prune, "pause": False})
 
     def _on_result(self, message: Message, engine: RunningEngine) -> None:
         self._done = True

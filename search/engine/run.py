@@ -13,6 +13,7 @@ from ...evaluation.problems.load import Problem
 from ...evaluation.scoring.evaluate import Evaluation, OnBlock, Race, evaluate
 from ...evaluation.statistics.racing import RaceDecision, racer
 from ...spaces.identity import derive_seed
+from ...trainers.loop.look import Look
 from ...trainers.loop.sft import StepReport, TrainingOutcome, train
 from ..study.trial import TrialFolder, TrialSpec
 from .channel import Channel, Message
@@ -34,7 +35,9 @@ class Run:
         self._rungs = {rung.step: rung for rung in self._spec.rungs}
         self._settings = self._spec.training.model_copy(update={"micro_batch": command["micro_batch"]})
         self._model = engine.resident.fresh(self._settings.lora, seed=self._spec.seed)
+        self._passed = frozenset(command.get("passed", ()))
         self._pruned: Evaluation | None = None
+        self._paused = False
         self._first_step: int | None = None
         self._opponents: Message | None = command.get("race")
         self._decision: RaceDecision | None = None
@@ -45,6 +48,9 @@ class Run:
             self._channel.send("stopped", number=self._number, step=0)
             return
         outcome = self._train()
+        if self._paused:
+            self._channel.send("paused", number=self._number, step=outcome.step)
+            return
         if self._pruned is not None:
             self._conclude("pruned", outcome, self._pruned)
             return
@@ -100,21 +106,29 @@ class Run:
             folder=self._folder.path,
             **engine.sources(target),
             on_step=self._on_step,
+            looks=self._looks(),
             pad_token_id=resident.pad_token_id,
             real_vocab=resident.real_vocab,
         )
 
+    def _looks(self) -> list[Look]:
+        rungs = (rung for step, rung in self._rungs.items() if step not in self._passed)
+        return [Look(rung.step, rung.decay_steps, self._on_rung) for rung in rungs]
+
     def _on_step(self, report: StepReport) -> bool:
         """Report the step; True stops the training there."""
         self._record(report)
-        rung = self._rungs.get(report.step)
-        if rung is not None:
-            problems = self._problems[: rung.problems]
-            evaluation = self._evaluate(problems, report.step, self._folder.rung_items(report.step))
-            if evaluation is None:
-                return True
-            self._pruned = evaluation if self._gives_up(report.step, evaluation) else None
-        return self._pruned is not None or self._channel.stop.is_set()
+        return self._channel.stop.is_set()
+
+    def _on_rung(self, step: int) -> bool:
+        """Score the model at a rung; True ends the training there, for good or for a while."""
+        problems = self._problems[: self._rungs[step].problems]
+        evaluation = self._evaluate(problems, step, self._folder.rung_items(step))
+        if evaluation is None:
+            return True
+        word = self._word(step, evaluation)
+        self._pruned, self._paused = evaluation if word["prune"] else None, word["pause"]
+        return word["prune"] or word["pause"] or self._channel.stop.is_set()
 
     def _record(self, report: StepReport) -> None:
         metrics = dataclasses.asdict(report)
@@ -126,12 +140,12 @@ class Run:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._channel.send("step", number=self._number, step=step, steps=steps, metrics=metrics)
 
-    def _gives_up(self, step: int, evaluation: Evaluation) -> bool:
-        """Whether the supervisor prunes the trial at this rung."""
+    def _word(self, step: int, evaluation: Evaluation) -> Message:
+        """The supervisor's word on a trial at a rung: whether it is pruned, whether it pauses."""
         self._channel.send(
             "rung", number=self._number, step=step, score=evaluation.score, standard_error=evaluation.standard_error
         )
-        return bool(self._channel.decision(self._number, step)["prune"])
+        return self._channel.decision(self._number, step)
 
     def _evaluate(
         self, problems: Sequence[Problem], step: int, items: Path, race: Race | None = None

@@ -21,7 +21,7 @@ from ..store.queue import Claim
 from ..store.sampling import Chooser
 from ..store.slots import RIVAL, Slot, fixed_parameters
 from ..study.config import BaselineSettings, StudyConfig
-from ..study.trial import Rung, TrialSpec
+from ..study.trial import TrialSpec
 from .budget import is_confirmed
 
 REPEAT_EVERY = 5
@@ -48,6 +48,11 @@ def first_slots(config: StudyConfig, prior: Prior | None = None) -> list[Slot]:
     repeats = _repeats(config)
     rest = [_open_slot(config, repeats, index) for index in range(config.search.trials - len(settled))]
     return [*settled, *rest]
+
+
+def later_slot(config: StudyConfig, count: int) -> Slot:
+    """The slot after `count` others, where a budget in steps has room for more than its trials."""
+    return _open_slot(config, (), count)
 
 
 def _starts(config: StudyConfig, most: int) -> list[Slot]:
@@ -115,9 +120,7 @@ class Planner:
 
     def __init__(self, config: StudyConfig, fingerprints: dict[str, str]) -> None:
         self._config, self._fingerprints = config, fingerprints
-        steps = config.training.steps
-        problems = config.search.rung_problem_count(config.evaluation.problems)
-        self._rungs = tuple(Rung(step=step, problems=problems) for step in config.search.rung_steps(steps))
+        self._rungs = config.search.rungs_of(config.training.steps, config.evaluation.problems)
 
     def plan(self, claim: Claim) -> Planned:
         """The trial of a claim: as attached to it, else as the sampler fills it."""

@@ -21,7 +21,7 @@ from ...spaces.errors import UserError
 from ..confirmation.race import wanted
 from ..launchers.choose import place
 from ..launchers.process import Launch, RunningEngine
-from ..store.disk import Disk, drop_checkpoints
+from ..store.disk import Disk, drop_checkpoints, drop_one
 from ..store.history import TrialRecord, best, end_state, plain_sft, read_records
 from ..store.queue import Claim, Queue, Verdict
 from ..store.slots import RIVAL, Slot
@@ -32,7 +32,7 @@ from ..study.resume import refuse_other_inputs
 from ..study.trial import trial_folder
 from .budget import Budget, Over, Spending
 from .log import run_log
-from .plan import Planned, Planner, first_slots
+from .plan import Planned, Planner, first_slots, later_slot
 from .rivals import next_rival
 from .signals import StopSignals
 from .summary import Summary, ended
@@ -129,6 +129,7 @@ class Supervisor:
         self._spending = Spending(budget, study.config)
         self._disk = Disk(study.folder, study.config.limits.disk_gigabytes)
         self._queue = Queue(study.config, study.storage)
+        self._queue.more = partial(later_slot, study.config)
         self._prior = prior_of(study)
         self._workers = [
             Worker(index, study.folder, self._queue, study.config.limits, launch, self._emit)
@@ -200,19 +201,22 @@ class Supervisor:
         records, config = self._look(), self._study.shown_config
         done, folder = ended(records), str(self._study.folder)
         inputs = next((worker.inputs for worker in self._workers if worker.inputs is not None), {})
-        warnings, identity = tuple(inputs.get("warnings", ())), self._study.identity
-        self._emit(StudyStarted(self._study.name, folder, len(records), len(done), config, done, warnings, identity))
+        warnings, halving = tuple(inputs.get("warnings", ())), self._queue.halving
+        budget, spent = (None, 0) if halving is None else (halving.budget, halving.spent(self._queue.slots()))
+        shown = (self._study.name, folder, len(records), len(done), config, done, warnings)
+        self._emit(StudyStarted(*shown, budget_steps=budget, spent_steps=spent, identity=self._study.identity))
 
     def _work(self, signals: StopSignals) -> Literal["finished", "stopped"]:
         while not self._is_over(signals):
             self._reap_now_and_then()
             self._look_now_and_then()
             idle = [worker for worker in self._workers if worker.idle]
-            if idle and time.monotonic() - self._claimed > CLAIM_SECONDS and self._disk.has_room(self._last_full):
+            if idle and time.monotonic() - self._claimed > CLAIM_SECONDS and self._has_room():
                 self._ask_for(len(idle))
                 for worker in idle:
                     self._next_trial(worker)
                 if not any(worker.task for worker in self._workers) and not self._queue.unfinished():
+                    drop_checkpoints(self._look(), paused=True)
                     return "finished"
             self._listen(signals)
         self._stop_all(signals)
@@ -237,9 +241,12 @@ class Supervisor:
         self._ended = over or "finished"
         return over is not None
 
-    @property
-    def _last_full(self) -> float:
-        return max(worker.disk_full for worker in self._workers)
+    def _has_room(self) -> bool:
+        """Whether the disk takes another trial, be it for a paused one's checkpoint."""
+        last_full = max(worker.disk_full for worker in self._workers)
+        while not (roomy := self._disk.has_room(last_full)) and drop_one(self._look()):
+            pass
+        return roomy
 
     def _look_now_and_then(self) -> None:
         if time.monotonic() - self._looked > LOOK_SECONDS:
@@ -338,5 +345,5 @@ class Supervisor:
             if failure is not None and listener not in self._failing:
                 self._failing.append(listener)
                 log.warning("%s failed (%s); the study goes on", type(listener).__name__, failure)
-        if isinstance(event, TrialEnded) and event.state != "interrupted":
+        if isinstance(event, TrialEnded) and event.state not in ("interrupted", "paused"):
             drop_checkpoints(self._look())

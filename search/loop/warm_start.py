@@ -15,7 +15,7 @@ from ..store.study import Study
 from ..study.config import StudyConfig
 from ..study.config_file import find_study
 
-ORDER = ("infeasible", "pruned", "complete")
+ORDER = ("infeasible", "paused", "pruned", "complete")
 """States whose trials say something about their design, worst first; a crash says nothing."""
 
 
@@ -65,8 +65,16 @@ def _finished(config: StudyConfig, name: str, field: str) -> tuple[StudyConfig, 
 
 
 def _ranked(records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, float]]:
-    """Trials best first with their ranks in [0, 1]: complete ones by score, then pruned, then infeasible ones."""
-    keys = [(ORDER.index(each.state), (each.score or 0.0) * (each.state != "infeasible")) for each in records]
+    """Trials best first with their ranks in [0, 1]: complete ones by score, then pruned ones, then paused ones, highest
+    rungs first, then infeasible ones."""
+    keys = [
+        (
+            ORDER.index(each.state),
+            max(each.rungs, default=0) if each.state == "paused" else 0,
+            (each.score or 0.0) * (each.state != "infeasible"),
+        )
+        for each in records
+    ]
     below = [sum(other < key for other in keys) + 0.5 * (keys.count(key) - 1) for key in keys]
     ranks = [count / max(1, len(keys) - 1) for count in below]
     return sorted(zip(records, ranks, strict=True), key=lambda pair: (-pair[1], pair[0].number))

@@ -93,6 +93,7 @@ class Worker:
             "folder": str(task.folder.path),
             "spec": task.spec.model_dump(mode="json"),
             "micro_batch": task.micro_batch,
+            "passed": self._queue.passed(task.claim),
             "race": opponents(self._queue.slots(), self._folder) if raced else None,
         }
         self.engine.send(command)
@@ -149,10 +150,19 @@ class Worker:
         if step not in self._queue.rungs(task.claim):  # else passed again after a resume
             self._emit(RungScored(task.claim.number, step, score, error, final=False))
         prune = self._queue.report(task.claim, step, score)
-        self.engine.send({"type": "decision", "number": task.claim.number, "step": step, "prune": prune})
+        pause = not prune and self._queue.pauses(task.claim)
+        word = {"prune": prune, "pause": pause}
+        self.engine.send({"type": "decision", "number": task.claim.number, "step": step, **word})
 
     def _on_result(self, task: Task, message: Message) -> None:
         self._conclude(task, message["result"])
+
+    def _on_paused(self, task: Task, message: Message) -> None:
+        self._queue.note(task.claim, seconds=task.seconds)
+        self._queue.pause(task.claim, message["step"])
+        self.task = None
+        why = f"waits at step {message['step']} of {task.spec.training.steps}"
+        self._emit(TrialEnded(task.claim.number, "paused", None, why))
 
     def _on_stopped(self, task: Task, message: Message) -> None:
         if task.stopping == "timeout":

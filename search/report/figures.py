@@ -103,7 +103,7 @@ def history(records: Sequence[TrialRecord]) -> str:
 
 @matplotlib.rc_context(STYLE)
 def rungs(records: Sequence[TrialRecord], results: Mapping[int, Mapping[str, Any]]) -> str | None:
-    """Score over optimiser steps; a line that ends early was pruned there. None without rungs."""
+    """Score over optimiser steps; a line that ends early was pruned there, or waits there. None without rungs."""
     if not any(record.rungs for record in records):
         return None
     drawing = Drawing("rungs", "Score of each trial at its rungs and at its end")
@@ -114,14 +114,14 @@ def rungs(records: Sequence[TrialRecord], results: Mapping[int, Mapping[str, Any
             points[int(steps)] = record.score
         if not points or record.same_as is not None:
             continue
-        pruned = record.state == "pruned"
-        color = SOFT if pruned else BASE if record.baseline else ACCENT
+        left = record.state in ("pruned", "paused")
+        color = SOFT if left else BASE if record.baseline else ACCENT
         xs, ys = zip(*sorted(points.items()), strict=True)
         (line,) = drawing.axis.plot(xs, ys, color=color, linewidth=1.2, marker="o", markersize=3.5, alpha=0.8)
         drawing.tip(line, f"trial {record.number}, {record.state}: {record.title}")
-        if pruned:
+        if left:
             drawing.axis.plot(xs[-1:], ys[-1:], "x", color=BAD, markersize=6)
-    drawing.axis.set_xlabel("optimiser steps (×: pruned there)")
+    drawing.axis.set_xlabel("optimiser steps (×: pruned or paused there)")
     drawing.axis.set_ylabel("score")
     return drawing.svg()
 

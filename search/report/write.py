@@ -14,6 +14,7 @@ from ..report import figures as figures
 from ..store.history import TrialRecord, front
 from ..study.files import require_writable, write_atomic
 from ..study.secrets import redact
+from ..terminal.rungs import agreements, budget_sentence, steps
 from ..terminal.tables import winner_sentence
 from ..terminal.verdict import answers, decisive
 from ..terminal.visible import visible
@@ -97,6 +98,7 @@ def describe(data: StudyData, shown: Any, path: str) -> dict[str, Any]:
         "pairs": _pairs(data.winner, data, sheets, WINNER_PAIRS),
         "trials": [_trial(record, data, sheets) for record in data.records],
         "costs": costs(data),
+        "rungs": _rungs(data),
         "failures": failures(data),
         "settings": _settings(data),
         "retention": _retention(data),
@@ -118,12 +120,25 @@ def _verdict(data: StudyData) -> tuple[str, str]:
     return tones.get(outcome, "same"), sentence
 
 
+def _rungs(data: StudyData) -> list[str]:
+    """What of a budget in steps is spent, and how each rung ranks beside the end."""
+    if data.config is None:
+        return []
+    found = steps(data.config, data.records)
+    return [*([] if found is None else [budget_sentence(found)]), *agreements(data.config, data.records)]
+
+
+def _is_whole(record: TrialRecord) -> bool:
+    """Whether its score is that of its end: not of a rung, nor of the problems before a race was lost."""
+    return record.state not in ("pruned", "paused")
+
+
 def _published(data: StudyData, sheets: Sheets) -> list[dict[str, Any]]:
     """The winner and the published baselines on the search problems, each against plain SFT, paired."""
     if data.sft is None:
         return []
     base = sheets.of(data.sft).scores
-    shown = [record for record in data.records if record.score is not None and record.baseline]
+    shown = [record for record in data.records if record.score is not None and record.baseline and _is_whole(record)]
     if data.winner is not None and data.winner not in shown:
         shown.append(data.winner)
     ranked = sorted(shown, key=lambda record: -(record.score or 0.0))

@@ -4,6 +4,7 @@ The only room that opens a storage; what passes (a full disk, a database that is
 
 copies.py    a copy of an SQLite file that may be read and not written
 disk.py      room on the disk: when a trial may start, and which checkpoints make way
+halving.py   asynchronous successive halving over the queue: trials that pause at rungs, and which of them go on
 history.py   what a study's trials came to, for tables, reports and exports
 leases.py    who is working on a trial: a lease each, renewed by the supervisor, reaped when the supervisor is gone
 outcome.py   from a trial's result file to its verdict, and to the words that tell people why

@@ -37,9 +37,28 @@ class Disk:
         return enough
 
 
-def drop_checkpoints(records: Sequence[TrialRecord]) -> None:
-    """Checkpoints are several times the model: keep the best trial's and those of trials to go on with."""
+def drop_checkpoints(records: Sequence[TrialRecord], paused: bool = False) -> None:
+    """Checkpoints are several times the model: keep the best trial's and those of trials to go on with.
+
+    `paused`: nothing is left to go on with, and those of paused trials go, too; a larger budget trains them anew.
+    """
+    if paused:
+        while drop_one(records):
+            pass
     winner = best(records)
     kept = {record.folder for record in records if not record.finished} | ({winner.folder} if winner else set())
     for folder in {record.folder for record in records} - kept:
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+
+
+def drop_one(records: Sequence[TrialRecord]) -> bool:
+    """Have the checkpoint of one paused trial make way, of the one least likely to go on; False when there is none.
+
+    If it is promoted all the same, it is trained from its start, to the same weights.
+    """
+    paused = [record for record in records if record.state == "paused" and (record.folder / "checkpoint").exists()]
+    if not paused:
+        return False
+    last = min(paused, key=lambda record: (max(record.rungs, default=0), record.score or 0.0, -record.number))
+    shutil.rmtree(last.folder / "checkpoint", ignore_errors=True)
+    return not (last.folder / "checkpoint").exists()

@@ -18,11 +18,12 @@ from ..study.config import StudyConfig
 from ..study.config_file import read_folder
 from ..study.events import TrialState as EndState
 from ..study.trial import TrialFolder, trial_folder
+from .halving import GRANTED, PAUSED, paused_at
 from .slots import RERUN_OF, RIVAL, by_hand, slots_of
 from .storage import open_storage
 from .study import storage_url
 
-State = Literal["waiting", "running", "complete", "pruned", "infeasible", "failed"]
+State = Literal["waiting", "running", "paused", "complete", "pruned", "infeasible", "failed"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class TrialRecord:
     parameters: Mapping[str, Any]
     """What the sampler sees."""
     score: float | None
-    """Average@k on the search problems, or on the first of them at the last rung of a pruned trial; an infeasible trial
-    has one when it was scored and forgot too much."""
+    """Average@k on the search problems, or on the first of them at the last rung of a pruned or paused trial; an
+    infeasible trial has one when it was scored and forgot too much."""
     standard_error: float | None
     seconds: float | None
     """Wall time over all attempts."""
@@ -74,12 +75,14 @@ class TrialRecord:
     """Of a confirmation: at how many times the search's steps; None at that length itself."""
     rival: bool = field(default=False)
     """Whether it tunes a published objective."""
+    granted: int | None = field(default=None)
+    """Where trials pause: the optimiser step to which it may train, or has."""
     repeat: int | None = field(default=None)
     """Number of the other seed with which plain SFT was trained once more, to learn how far runs differ."""
 
     @property
     def finished(self) -> bool:
-        return self.state not in ("waiting", "running")
+        return self.state not in ("waiting", "running", "paused")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -178,7 +181,7 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         baseline=facts.get("baseline") or (facts[RIVAL] if isinstance(facts.get(RIVAL), str) else None),
         training=facts.get("training", {}),
         parameters=trial.params,
-        score=trial.values[0] if trial.values and _has_score(state, facts) else None,
+        score=_score(trial, state),
         standard_error=facts.get("standard_error"),
         seconds=facts.get("seconds"),
         verdicts=facts.get("verdicts", {}),
@@ -198,7 +201,14 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         longer=facts.get("longer"),
         rival=isinstance(facts.get(RIVAL), str),
         repeat=facts.get("repeat"),
+        granted=facts.get(GRANTED),
     )
+
+
+def _score(trial: FrozenTrial, state: State) -> float | None:
+    if state == "paused":
+        return trial.intermediate_values.get(trial.user_attrs[PAUSED])
+    return trial.values[0] if trial.values and _has_score(state, trial.user_attrs) else None
 
 
 def _has_score(state: State, facts: Mapping[str, Any]) -> bool:
@@ -215,6 +225,8 @@ def end_state(trial: FrozenTrial) -> EndState:
 def _state(trial: FrozenTrial) -> State:
     if trial.state.is_finished() and any(value > 0 for value in trial.constraints.values()):
         return "infeasible"
+    if paused_at(trial) is not None:
+        return "paused"
     names: dict[TrialState, State] = {
         TrialState.WAITING: "waiting",
         TrialState.RUNNING: "running",

@@ -16,10 +16,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..store import leases
 from ..study.config import StudyConfig
+from .halving import GRANTED, PAUSED, Grant, Halving, is_whole, paused_at
 from .leases import Lease
 from .patience import Patience
 from .prior import Prior
-from .sampling import make_pruner, make_sampler
+from .sampling import Learnt, make_pruner, make_sampler
 from .slots import WITHDRAWN, Slot, by_hand, is_empty, slots_of
 from .storage import StudyStorage
 
@@ -84,6 +85,10 @@ class Queue:
         self._study, self._settings, self._storage = config.study, config.search, storage
         self._space = config.space
         self._pruner = make_pruner(config.search, config.training.steps)
+        self.halving = Halving.of(config)
+        """Where trials pause; None where they do not."""
+        self.more: Callable[[int], Slot] = lambda count: Slot()
+        """The slot after so many, where a budget in steps has room for it."""
         self._lease_seconds = config.limits.lease_seconds
         self._tokens: list[str] = []
         self._watch = leases.Watch()
@@ -92,7 +97,10 @@ class Queue:
 
     def load(self, number: int | None = None) -> optuna.Study:
         """A fresh view of the study, with the sampler that fills trial `number`, if one is to be filled."""
-        study = optuna.load_study(study_name=self._study, storage=self._storage.backend, pruner=self._pruner)
+        backend = self._storage.backend
+        if number is not None and self.halving is not None:
+            backend = Learnt.view(backend, number)
+        study = optuna.load_study(study_name=self._study, storage=backend, pruner=self._pruner)
         if number is not None:
             stored = study.user_attrs.get("prior")
             prior = None if stored is None else Prior.model_validate(stored)
@@ -109,7 +117,7 @@ class Queue:
             count = len(self._budgeted(study))
             self._enqueue(study, [*first[count:], *[Slot()] * trials][: max(0, trials - count)])
             budgeted = self._budgeted(study)
-            waiting = [trial for trial in budgeted if trial.state == TrialState.WAITING]
+            waiting = [trial for trial in budgeted if trial.state == TrialState.WAITING and paused_at(trial) is None]
             for trial in waiting[::-1][: max(0, len(budgeted) - trials)]:
                 self._storage.backend.set_trial_user_attr(trial._trial_id, WITHDRAWN, True)
                 self._storage.backend.set_trial_state_values(trial._trial_id, TrialState.FAIL)
@@ -141,12 +149,38 @@ class Queue:
     def claim(self) -> Claim | None:
         """The next waiting slot, now ours; None when none waits, or all that wait stand behind a running twin."""
         with self._storage.lock():
-            taken = next(filter(None, map(self._take, self._claimable())), None)
+            if self.halving is None:
+                taken = next(filter(None, map(self._take, self._claimable())), None)
+            else:
+                taken = self._take_granted(self.halving)
         if taken is None:
             return None
         trial, lease, attempt = taken
         # samplers may think for a while: outside the lock
         return Claim(Trial(self.load(trial.number), trial._trial_id), lease, attempt)
+
+    def _take_granted(self, halving: Halving) -> tuple[FrozenTrial, Lease, int] | None:
+        """The trial whose turn it is, with the steps it may go, a new one where there is room for more."""
+        while (grant := self._next(halving)) is not None:
+            trial = grant.trial or self._appended()
+            self._grant(trial._trial_id, grant.until)
+            if (taken := self._take(trial, again=paused_at(trial) is not None)) is not None:
+                return taken
+        return None
+
+    def _next(self, halving: Halving) -> Grant | None:
+        ready = [trial for trial in self._claimable() if paused_at(trial) is None]
+        return halving.next(self.slots(), ready)
+
+    def _appended(self) -> FrozenTrial:
+        """A slot more, at the end of the queue."""
+        study = self.load()
+        number = self._enqueue(study, [self.more(len(self._budgeted(study)))])[0]
+        return next(trial for trial in self.slots(study) if trial.number == number)
+
+    def _grant(self, trial_id: int, until: int) -> None:
+        self._set(trial_id, GRANTED, until)
+        self._set(trial_id, PAUSED, None)
 
     def _claimable(self) -> Iterator[FrozenTrial]:
         """Waiting slots: those whose design is known before those that the sampler fills."""
@@ -156,11 +190,14 @@ class Queue:
             if trial.state == TrialState.WAITING and trial.user_attrs.get(BEHIND) not in running:
                 yield trial
 
-    def _take(self, trial: FrozenTrial) -> tuple[FrozenTrial, Lease, int] | None:
-        """The trial, now ours; None when it no longer waits, which takes a server that lost our lock."""
+    def _take(self, trial: FrozenTrial, again: bool = False) -> tuple[FrozenTrial, Lease, int] | None:
+        """The trial, now ours; None when it no longer waits, which takes a server that lost our lock.
+
+        `again`: it goes on from where it paused, which is no other attempt.
+        """
         lease = leases.new_lease(self._lease_seconds)
         self._tokens.append(lease.token)
-        attempt = int(trial.user_attrs.get("attempts", 0)) + 1
+        attempt = int(trial.user_attrs.get("attempts", 0)) + (not again)
         # the lease first: a RUNNING trial without one could not be told from a lost one
         self._set(trial._trial_id, leases.ATTRIBUTE, lease.model_dump())
         self._set(trial._trial_id, "attempts", attempt)
@@ -203,6 +240,28 @@ class Queue:
                 claim.trial.report(score, step)
         return not claim.attributes.get("baseline") and bool(claim.trial.should_prune())
 
+    def passed(self, claim: Claim) -> list[int]:
+        """Rungs that a claimed trial need not be scored at again."""
+        return [] if self.halving is None else self.halving.passed(claim.frozen)
+
+    def pauses(self, claim: Claim) -> bool:
+        """Whether a trial that was scored at a rung pauses there; one that goes on is granted the steps for it."""
+        if self.halving is None:
+            return False
+        with self._storage.lock():
+            self._check(claim)
+            until = self.halving.goes_on(claim.frozen, self.slots())
+            if until is not None:
+                self._grant(claim.trial._trial_id, until)
+        return until is None
+
+    def pause(self, claim: Claim, step: int) -> None:
+        """Put a trial that was scored at a rung aside, its checkpoint kept, until it is promoted."""
+        with self._storage.lock():
+            self._check(claim)
+            self._set(claim.trial._trial_id, PAUSED, step)
+            self._wait_again(claim.trial._trial_id)
+
     def give_back(self, claim: Claim, why: str) -> None:
         """Put the trial back among the waiting ones, to go on from its checkpoint."""
         with self._storage.lock():
@@ -227,18 +286,22 @@ class Queue:
     def enter(self, claim: Claim, attributes: Mapping[str, Any]) -> FrozenTrial | None:
         """Keep what a claimed trial is; its twin, if there is one.
 
-        The twin: a trial of the same canonical id that is finished (a failed one proves nothing), else one that runs.
+        The twin: a trial of the same canonical id that is finished (a failed one proves nothing), else one that runs,
+        else one that is paused.
         """
         with self._storage.lock():  # of two that enter at once, one finds the other
             self.note(claim, **attributes)
             twins = [
                 trial
                 for trial in self.slots()
-                if trial.user_attrs.get("canonical") == attributes["canonical"] and trial.number != claim.number
+                if trial.user_attrs.get("canonical") == attributes["canonical"]
+                and trial.number != claim.number
+                and "same_as" not in trial.user_attrs
             ]
         order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         ranked = sorted((trial for trial in twins if trial.state in order), key=lambda trial: order.index(trial.state))
-        return ranked[0] if ranked else None
+        paused = [] if is_whole(claim.frozen) else [trial for trial in twins if paused_at(trial) is not None]
+        return next(iter([*ranked, *paused]), None)
 
     def stand_behind(self, claim: Claim, number: int) -> None:
         """Put a trial back until the running trial `number` has an outcome; that was no attempt."""
@@ -248,14 +311,15 @@ class Queue:
             self._wait_again(claim.trial._trial_id)
 
     def credit(self, claim: Claim, twin: FrozenTrial) -> None:
-        """Finish a claim with what its twin came to."""
+        """Finish a claim with what its twin came to; if that is paused, as one that went no further."""
         for step, score in twin.intermediate_values.items():
             if step not in self.rungs(claim):
                 claim.trial.report(score, step)
         copied = {name: twin.user_attrs[name] for name in CREDITED if name in twin.user_attrs}
         facts = {**copied, "same_as": twin.number, "seconds": 0.0}
         score, *further = twin.values or [None]
-        verdict = Verdict(twin.state, score, facts, constraints=dict(twin.constraints), further=tuple(further))
+        state = TrialState.PRUNED if paused_at(twin) is not None else twin.state
+        verdict = Verdict(state, score, facts, constraints=dict(twin.constraints), further=tuple(further))
         self.finish(claim, verdict)
 
     def settle(self, claim: Claim, slot: Slot) -> None:
@@ -266,14 +330,20 @@ class Queue:
         claim.trial = Trial(claim.trial.study, claim.trial._trial_id)  # it reads its fixed parameters once
 
     def unfinished(self) -> int:
-        """Slots that wait or run, here or elsewhere."""
+        """Slots that wait or run, here or elsewhere; not those that are paused and have nothing left to go on with."""
         counts = self.counts()
         return counts["waiting"] + counts["running"]
 
     def is_done(self, trials: int | None) -> bool:
-        """Whether there are `trials` slots (None: any number), and those put in by hand, and all are finished."""
-        finished = all(trial.state.is_finished() for trial in self.slots())
-        return finished and trials in (None, len(self._budgeted()))
+        """Whether there are `trials` slots (None: any number), and those put in by hand, and all are finished.
+
+        Where trials pause: at least so many, and none can go on with what is left of the steps.
+        """
+        slots = self.slots()
+        if self.halving is None:
+            return all(trial.state.is_finished() for trial in slots) and trials in (None, len(self._budgeted()))
+        begun = trials is None or len(self._budgeted()) >= trials
+        return begun and not self.unfinished() and self.halving.next(slots, []) is None
 
     def reap(self) -> list[int]:
         """Put trials whose supervisor is gone back among the waiting ones; their numbers."""
@@ -291,9 +361,13 @@ class Queue:
         leases.drop(self._tokens)
 
     def counts(self) -> dict[str, int]:
-        """Slots by state: waiting, running, complete, pruned, fail."""
-        states = [trial.state.name.lower() for trial in self.slots()]
-        return {name: states.count(name) for name in ("waiting", "running", "complete", "pruned", "fail")}
+        """Slots by state: waiting, running, complete, pruned, fail, and paused where trials pause."""
+        names = ("waiting", "running", "complete", "pruned", "fail", *(("paused",) if self.halving is not None else ()))
+        states = [self._state(trial) for trial in self.slots()]
+        return {name: states.count(name) for name in names}
+
+    def _state(self, trial: FrozenTrial) -> str:
+        return "paused" if self.halving is not None and paused_at(trial) is not None else trial.state.name.lower()
 
     def _check(self, claim: Claim) -> None:
         stored = self._storage.backend.get_trial(claim.trial._trial_id)

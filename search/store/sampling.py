@@ -6,15 +6,18 @@ and draws what an undisturbed one would have drawn.
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from ...spaces import SearchSpace
 from ...spaces.identity import derive_seed
@@ -23,6 +26,37 @@ from .prior import Prior, PriorSampler
 
 if TYPE_CHECKING:
     from ..study.config import SearchSettings
+
+
+class Learnt:
+    """A storage as a sampler is to see it: what has a rung's score and no end is learnt from, like what was stopped.
+
+    Samplers take no notice of waiting trials, which paused ones are, and take running ones for bad.
+    """
+
+    def __init__(self, backend: BaseStorage, number: int) -> None:
+        self._backend, self._number = backend, number
+
+    @classmethod
+    def view(cls, backend: BaseStorage, number: int) -> BaseStorage:
+        """`number`: the trial to be filled, which stays as it is."""
+        return cast(BaseStorage, cls(backend, number))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        trials = map(self._seen, self._backend.get_all_trials(study_id, deepcopy=deepcopy))
+        return [trial for trial in trials if states is None or trial.state in states]
+
+    def _seen(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial.state.is_finished() or not trial.intermediate_values or trial.number == self._number:
+            return trial
+        seen = copy.copy(trial)
+        seen.state = TrialState.PRUNED
+        return seen
 
 
 class Chooser:

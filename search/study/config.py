@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,13 +21,28 @@ from ...trainers.paths import expanded
 from ...trainers.settings import CacheSettings, DataSettings, ModelSettings, TrainingSettings
 from .files import StudyName
 from .training_knobs import check_names, check_searched
+from .trial import Rung
 
 PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft")
 """Baselines of a study that names none, as far as its inputs allow."""
 
 
+PAUSES = (1 / 3,)
+"""Rungs of a study whose trials pause there: the earliest that was seen to rank designs (`docs/log.md`)."""
+DECAY = 0.25
+"""How long their weights are trained on before they are scored, in a rung's steps."""
 ADAPTERS_FACTOR = 10.0
 """Adapters want learning rates about so many times as high as full fine-tuning."""
+
+
+def _share(given: Any) -> Any:
+    """A number as it is; one written as a fraction, `1/9`, as a number."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return float(Fraction(given.replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        return given  # which the field refuses
 
 
 class EngineSettings(Settings):
@@ -58,9 +75,15 @@ class SearchSettings(Settings):
     sampler: Literal["tpe", "random", "gp"] = "tpe"
     startup_trials: Annotated[int, Field(ge=0)] = 10
     """Finished trials, baselines included, before the sampler models anything and the pruner stops anything."""
-    pruner: Literal["none", "median", "successive_halving", "hyperband"] = "median"
+    pruner: Literal["none", "median", "successive_halving", "hyperband", "asha"] = "median"
+    """asha: a trial pauses at each rung, and goes on only if it is promoted; the budget is then the steps of `trials`
+    whole trials, and more are begun (rules in `store/halving.py`). The others stop trials for good."""
     rungs: tuple[Annotated[float, Field(gt=0)], ...] = (0.5,)
-    """Where a trial is scored on its way: shares of the steps (below 1) or optimiser steps (1 and more)."""
+    """Where a trial is scored on its way: shares of the steps (below 1, also as 1/9) or optimiser steps (1 and
+    more). Default: a half, with asha a third."""
+    rung_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """A rung's score is that of the weights after a further training at a falling learning rate, which is thrown away:
+    so many times the rung's steps. Default: none, with asha a quarter."""
     rung_problems: Annotated[float, Field(gt=0)] = 0.5
     """Search problems scored at a rung, always the first ones: a share (up to 1) or a number (above 1)."""
     rivals: Annotated[float, Field(ge=0, lt=1)] = 0.25
@@ -69,6 +92,30 @@ class SearchSettings(Settings):
     repeats: Annotated[int, Field(ge=0)] = 2
     """Plain SFT is trained so many times more at the start, with other seeds: how far runs of one design differ. Only
     where a confirmation follows, and at most a fifth of the slots after the baselines."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_pruner(cls, given: Any) -> Any:
+        pauses = isinstance(given, Mapping) and given.get("pruner") == "asha"
+        return {"rungs": PAUSES, "rung_decay": DECAY, **given} if pauses else given
+
+    @field_validator("rungs", mode="before")
+    @classmethod
+    def _fractions(cls, given: Any) -> Any:
+        return [_share(each) for each in given] if isinstance(given, list | tuple) else given
+
+    @property
+    def pauses(self) -> bool:
+        """Whether trials pause at rungs and are promoted."""
+        return self.pruner == "asha"
+
+    def rungs_of(self, steps: int, problems: int) -> tuple[Rung, ...]:
+        """The rungs of a trial of so many optimiser steps, scored on the first of `problems`."""
+        scored, share = self.rung_problem_count(problems), self.rung_decay
+        return tuple(
+            Rung(step=step, problems=scored, decay_steps=min(steps - step, math.ceil(share * step)))
+            for step in self.rung_steps(steps)
+        )
 
     def rung_steps(self, steps: int) -> tuple[int, ...]:
         """Rungs in optimiser steps, rising, before the last step; none without a pruner."""
@@ -286,6 +333,24 @@ class StudyConfig(Settings):
                 "`search.pruner` must be none when retention is an objective, which is known at a trial's end only, "
                 f"but got {self.search.pruner}",
                 field="search.pruner",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pausing_trials_are_alike(self) -> Self:
+        if not self.search.pauses:
+            return self
+        if not self.search.rung_steps(self.training.steps):
+            raise UserError(
+                f"`search.rungs` must name a step below `training.steps` with `pruner: asha`, but got "
+                f"{list(self.search.rungs)} and {self.training.steps} steps; lower a rung",
+                field="search.rungs",
+            )
+        if "steps" in self.space.training:
+            raise UserError(
+                "`space.training.steps` must not be searched with `pruner: asha`, whose budget is in steps of equal "
+                "trials; fix it, or take another pruner",
+                field="space.training.steps",
             )
         return self
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-TrialState = Literal["complete", "pruned", "infeasible", "failed", "interrupted"]
+TrialState = Literal["complete", "pruned", "infeasible", "failed", "interrupted", "paused"]
+"""interrupted, paused: it goes on later, after a stop or when it is promoted from its rung."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class StudyStarted:
     """How each finished slot ended, those told by processes that died before they could say so included."""
     warnings: tuple[str, ...] = ()
     """What is worth a look in the study's inputs, as its engine found them; empty where none was started."""
+    budget_steps: int | None = None
+    """Where trials pause: the budget in optimiser steps, and what was granted of it when this supervisor started."""
+    spent_steps: int = 0
     identity: str | None = None
     """Of the study in its storage: one that is made anew under the old name has another. None: from before there was
     one."""

@@ -42,6 +42,8 @@ class Rung(Settings):
     """Optimiser steps done."""
     problems: int
     """Search problems scored there, always the first ones."""
+    decay_steps: int = 0
+    """Optimiser steps at a falling learning rate before the score, undone after it."""
 
 
 class TrialSpec(Settings):

@@ -9,6 +9,7 @@ live.py      `qtarget status --live`: what runs, how far it is, what is spent an
 output.py    standard output and error that cannot end a command
 reach.py     whether a study's storage and its tracking store can be opened
 progress.py  what a person sees while a study runs: a bar for it and for each running trial
+rungs.py     rungs of a study: what of the budget in steps is spent, who waits where, and how a rung ranks
 status.py    `qtarget status`: the table of a study and what is left of it
 tables.py    tables and sentences for people: the trials of a study, the winner against plain SFT
 verdict.py   a confirmation's verdict: better than plain SFT, better than what is published, and does the lead last

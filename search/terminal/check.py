@@ -14,6 +14,7 @@ from ..confirmation.candidates import SFT, candidates
 from ..confirmation.power import Plan, planned
 from ..confirmation.race import line_of
 from ..loop.budget import is_confirmed
+from ..store.halving import Halving
 from ..store.history import load_history
 from ..study.config import StudyConfig
 from ..study.config_file import find_study
@@ -41,7 +42,7 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         "study": config.study,
         "trials": config.search.trials,
         "estimate_seconds": estimate_seconds(config, facts),
-        "expected_seconds": config.search.trials * _trial_seconds(config, facts, config.evaluation.problems, USUAL),
+        "expected_seconds": search_seconds(config, facts, USUAL),
         "confirmation_seconds": confirmation_seconds(config, facts),
         "confirmation_most_seconds": confirmation_most_seconds(config, facts),
         "confirmation_training_seconds": _trial_seconds(config, facts, config.evaluation.report_problems, USUAL),
@@ -54,7 +55,7 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     size = config.space.size()
     console.print(
         f"space      {size.dimensions} dimensions, {size.combinations} combination(s) of families, "
-        f"{config.search.trials} trials",
+        f"{config.search.trials} trials{_more(config)}",
         soft_wrap=True,
     )
     for title, worst in facts["worst_steps"].items():
@@ -80,6 +81,11 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     verdict = f"{len(doubts)} thing(s) to look at, above." if doubts else "All is well."
     console.print(f"{_duration(facts)} {verdict}", soft_wrap=True)
     return facts
+
+
+def _more(config: StudyConfig) -> str:
+    halving = Halving.of(config)
+    return f"' worth of steps ({halving.budget}), spent on more of them" if halving is not None else ""
 
 
 def _duration(facts: Mapping[str, Any]) -> str:
@@ -122,7 +128,18 @@ def problem_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
     """Upper estimate of the whole search: every step and every problem of every trial, nothing pruned, in seconds."""
-    return config.search.trials * _trial_seconds(config, facts, config.evaluation.problems, WORST)
+    return search_seconds(config, facts, WORST)
+
+
+def search_seconds(config: StudyConfig, facts: Mapping[str, Any], step_kind: str) -> float:
+    """All trials, or their worth of steps with the scores at rungs; `step_kind`: WORST or USUAL."""
+    trials, halving = config.search.trials, Halving.of(config)
+    whole = trials * _trial_seconds(config, facts, config.evaluation.problems, step_kind)
+    if halving is None:
+        return whole
+    rung = halving.rungs[0]
+    scoring = _trial_seconds(config, facts, rung.problems, step_kind) - _trial_seconds(config, facts, 0, step_kind)
+    return whole * halving.whole / halving.steps + scoring * (halving.budget // halving.cost(0, rung.step))
 
 
 def confirmation_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from ..study.config_file import find_study
 from ..study.files import read_json
 from .output import lost_output
 from .progress import STATE_STYLE
+from .rungs import budget_sentence, steps
 from .tables import duration, score_text, winner_sentence
 from .verdict import confirmation_sentence
 
@@ -69,10 +70,14 @@ class Snapshot:
     """When nothing is left, with as many engines as work now; None when none does."""
     asks_for_more: bool = False
     """Whether a confirmation is not settled by the trials it has."""
+    steps: Mapping[str, Any] | None = None
+    """Where trials pause: the budget in optimiser steps, and what of it is spent."""
 
     @property
     def left(self) -> int:
-        return sum(not record.finished for record in self.records)
+        """Trials that may go on: not those that are paused when no step is left for them."""
+        done = self.steps is not None and not self.steps["more"]
+        return sum(not record.finished and not (done and record.state == "paused") for record in self.records)
 
     @property
     def faults(self) -> list[TrialRecord]:
@@ -86,6 +91,7 @@ class Snapshot:
             "spent_seconds": self.spent_seconds,
             "left_seconds": self.left_seconds,
             "expected_end": None if self.expected_end is None else self.expected_end.isoformat(timespec="seconds"),
+            "steps": self.steps,
         }
 
 
@@ -95,15 +101,17 @@ def snapshot(config: StudyConfig, records: Sequence[TrialRecord] | None = None) 
     running = [_running(config, record) for record in records if record.state == "running"]
     trained = [r.seconds for r in records if r.finished and r.same_as is None and r.seconds]
     spent = sum(record.seconds or 0.0 for record in records if record.same_as is None)
-    left, end = None, None
-    if trained:
+    left, end, budget = None, None, steps(config, records)
+    if budget is not None and budget["spent"]:
+        left = (budget["budget"] - budget["spent"]) * spent / budget["spent"]
+    elif trained:
         mean = sum(trained) / len(trained)
         waiting = sum(record.state == "waiting" for record in records)
         left = mean * (waiting + sum(1 - each.step / max(1, each.steps) for each in running))
-        if running:
-            end = (datetime.now(UTC) + timedelta(seconds=left / len(running))).astimezone()
+    if running and left is not None:
+        end = (datetime.now(UTC) + timedelta(seconds=left / len(running))).astimezone()
     more = config.race is not None and bool(wanted(config, records, 1))
-    return Snapshot(config.study, records, running, spent, left, end, more)
+    return Snapshot(config.study, records, running, spent, left, end, more, budget)
 
 
 def _running(config: StudyConfig, record: TrialRecord) -> Running:
@@ -147,6 +155,8 @@ def standing(found: Snapshot) -> list[RenderableType]:
         else f", expected end {found.expected_end:%H:%M} with {len(found.running)} at work"
     )
     parts.append(Text(f"{spent}{left}{end}."))
+    if found.steps is not None:
+        parts.append(Text(budget_sentence(found.steps)))
     return parts
 
 

@@ -22,7 +22,14 @@ from ..study.events import (
     TrialStarted,
 )
 
-STATE_STYLE = {"complete": "green", "pruned": "yellow", "infeasible": "red", "failed": "red", "interrupted": "cyan"}
+STATE_STYLE = {
+    "complete": "green",
+    "pruned": "yellow",
+    "infeasible": "red",
+    "failed": "red",
+    "interrupted": "cyan",
+    "paused": "cyan",
+}
 
 
 def bars(console: Console) -> Progress:
@@ -70,6 +77,9 @@ class ProgressDisplay:
         self._trials: dict[int, TaskID] = {}
         self._titles: dict[int, str] = {}
         self._best: tuple[float, str] | None = None
+        self._reached: dict[int, int] = {}
+        """Steps seen of each trial."""
+        self._in_steps = False
 
     def on_event(self, event: Event) -> None:
         match event:
@@ -77,13 +87,12 @@ class ProgressDisplay:
                 for line in event.warnings:
                     self._console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
                 self._bars.start()
-                self._study = self._bars.add_task(
-                    f"[bold]{escape(event.study)}", total=event.trials, completed=event.finished, note=""
-                )
+                self._start_study(event)
             case TrialStarted():
                 self._start_trial(event)
             case StepDone():
                 self._update(event.number, event.step, event.steps, f"loss {event.metrics.get('loss', 0.0):.3f}")
+                self._count_steps(event.number, event.step)
             case ProblemsDone():
                 self._update(event.number, event.done, event.total, "scoring")
             case RungScored():
@@ -95,6 +104,19 @@ class ProgressDisplay:
 
     def close(self) -> None:
         self._bars.stop()
+
+    def _start_study(self, event: StudyStarted) -> None:
+        """A bar over trials, or over optimiser steps where these are the budget."""
+        title, total, done = f"[bold]{escape(event.study)}", event.trials, event.finished
+        if event.budget_steps is not None:
+            self._in_steps, title, total, done = True, f"{title}[/], steps", event.budget_steps, event.spent_steps
+        self._study = self._bars.add_task(title, total=total, completed=done, note="")
+
+    def _count_steps(self, number: int, step: int) -> None:
+        before = self._reached.get(number, step - 1)
+        if self._in_steps and self._study is not None and step > before:
+            self._bars.update(self._study, advance=step - before)
+        self._reached[number] = max(step, before)
 
     def _start_trial(self, event: TrialStarted) -> None:
         self._titles[event.number] = event.title
@@ -115,7 +137,7 @@ class ProgressDisplay:
             self._best = (score, title)
         if self._study is not None and event.state != "interrupted":
             best = f"best {self._best[0]:.3f} {escape(self._best[1][:40])}" if self._best else ""
-            self._bars.update(self._study, advance=1, note=best)
+            self._bars.update(self._study, advance=0 if self._in_steps else 1, note=best)
         self._console.print(_line(event, title), highlight=False, soft_wrap=True)
 
 

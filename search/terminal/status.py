@@ -14,6 +14,7 @@ from ..store.study import searched
 from ..study.config_file import find_study
 from ..study.files import BIAS_FILE, read_json
 from .live import snapshot, standing
+from .rungs import agreements, rungs
 from .tables import front_table, show_bias, trials_table, winner_sentence
 from .verdict import show_verdict
 
@@ -22,16 +23,18 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
     """Print the table of a study and what is left of it; returns the same as data."""
     search = searched(find_study(path))
     config, records = search.config, load_history(search.config)
-    left = sum(not record.finished for record in records)
+    now = snapshot(config, records)
+    left = now.left
     console.print(
         trials_table(records, f"Study {config.study}: {len(records) - left} of {len(records)} trials finished")
     )
     if search.note is not None:
         console.print(search.note, soft_wrap=True, markup=False, style="yellow")
     show_front(records, console)
-    now = snapshot(config, records)
     for part in standing(now):
         console.print(part)
+    for line in agreements(config, records):
+        console.print(line, soft_wrap=not console.record, markup=False, highlight=False)
     console.print(winner_sentence(best(records), plain_sft(records)), soft_wrap=not console.record)
     bias = read_json(config.study_folder / BIAS_FILE)
     show_bias(bias, console)
@@ -46,6 +49,7 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
         "confirmation": verdict,
         "changed": [change.field for change in search.changes],
         "cache_bias": bias,
+        "rungs": rungs(config, records),
         "seconds": now.spent_seconds,
         **now.as_dict(),
     }

@@ -21,7 +21,13 @@ from .spool import Entry
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "infeasible": "FAILED", "failed": "FAILED"}
+_STATUS = {
+    "complete": "FINISHED",
+    "pruned": "FINISHED",
+    "paused": "FINISHED",
+    "infeasible": "FAILED",
+    "failed": "FAILED",
+}
 _BATCH = 900
 SCORES = ("final/score", "final/standard_error")
 """What is logged of a trial's model."""

@@ -170,13 +170,16 @@ def collate(
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
 
     labels = stack([example.labels for example in examples], IGNORE_INDEX)
+    known: dict[str, Any] = {
+        name: None if rows is None else stack(rows, 0) for name, rows in columns_of(examples).items()
+    }
     return Batch(
         inputs=stack([example.inputs for example in examples], pad_token_id),
         labels=labels,
         positions=(labels != IGNORE_INDEX).flatten().nonzero().squeeze(1),
         indices=torch.tensor(list(indices)),
         first_sequence=first_sequence,
-        **{name: None if rows is None else stack(rows, 0) for name, rows in columns_of(examples).items()},
+        **known,
     )
 
 

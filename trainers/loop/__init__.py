@@ -7,6 +7,7 @@ checkpoint.py   checkpoints a killed run resumes from, complete or absent: one s
                 shares
 full_run.py     the full run of a winner: one training from start to saved model, resumable, with models kept on the
                 way by rule
+look.py         a look at a training on its way: its weights as if it ended there
 objective.py    the loss of one micro-batch under a target: decoder, sources and the target loss put together
 old_policy.py   the previous policy: what the weights at the start of a window of steps say, on labels or in full
 optimizer.py    AdamW over full-precision masters of the trainable weights, with warm-up, decay and clipping

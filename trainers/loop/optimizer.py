@@ -106,10 +106,11 @@ class Optimizer:
         return norm
 
     def _norm(self) -> float:
-        square = self._square(self.sharded & self._gradients.keys())
+        given = [name for name in self.masters if name in self._gradients]  # in one order: sums of floats know theirs
+        square = self._square(name for name in given if name in self.sharded)
         if self.sharded:
             dist.all_reduce(square)
-        return math.sqrt((square + self._square(self._gradients.keys() - self.sharded)).item())
+        return math.sqrt((square + self._square(name for name in given if name not in self.sharded)).item())
 
     @torch.no_grad()
     def _square(self, names: Iterable[str]) -> Tensor:
@@ -127,7 +128,8 @@ class Optimizer:
             self._moments = {name: (torch.zeros_like(m), torch.zeros_like(m)) for name, m in self.masters.items()}
         self._steps += 1
         matrices = [name for name, master in self.masters.items() if master.ndim >= MATRIX_DIMS]
-        for names, decay in ((matrices, self.settings.weight_decay), (self.masters.keys() - set(matrices), 0.0)):
+        others = [name for name, master in self.masters.items() if master.ndim < MATRIX_DIMS]
+        for names, decay in ((matrices, self.settings.weight_decay), (others, 0.0)):
             for bucket in self._buckets(names):
                 self._update(bucket, learning_rate, decay)
         self.clear()
@@ -139,7 +141,8 @@ class Optimizer:
         torch._fused_adamw_(
             [piece.master for piece in bucket],
             gradients,
-            *([piece.moments[place] for piece in bucket] for place in range(len(MOMENTS))),
+            [piece.moments[0] for piece in bucket],
+            [piece.moments[1] for piece in bucket],
             [],
             [self._steps] * len(bucket),
             lr=learning_rate,
@@ -169,14 +172,14 @@ class Optimizer:
             yield bucket
 
     def _pieces(self, name: str, limit: int) -> Iterator[_Piece]:
-        master, gradient = torch.atleast_1d(self.masters[name]), self._gradients.get(name)
+        master, gradient = _at_least_a_row(self.masters[name]), self._gradients.get(name)
         whole = (local(self.parameters[name].detach()), master, *self._moments.get(name, ()))
         rows = max(1, limit * len(master) // max(1, master.numel()))
         if not master.is_contiguous():  # its rows are no memory of their own
             rows = max(1, len(master))
         for start in range(0, len(master), rows):
-            weight, part, *moments = (torch.atleast_1d(each)[start : start + rows] for each in whole)
-            own = None if gradient is None else torch.atleast_1d(gradient)[start : start + rows]
+            weight, part, *moments = (_at_least_a_row(each)[start : start + rows] for each in whole)
+            own = None if gradient is None else _at_least_a_row(gradient)[start : start + rows]
             yield _Piece(weight, part, own, tuple(moments))
 
     def clear(self) -> None:
@@ -217,6 +220,12 @@ class Optimizer:
     def _share(self, name: str, tensor: Tensor) -> Tensor:
         return share_of(tensor, self.parameters[name]) if self._parted(name, tensor.ndim) else tensor
 
+    def gradients(self) -> dict[str, Tensor]:
+        """Copies of what the next update takes of each weight, scaled and clipped; sharded ones: this rank's share."""
+        return {
+            name: gradient.to(self.masters[name].dtype) * self._factor for name, gradient in self._gradients.items()
+        }
+
     def moments(self) -> dict[str, Tensor]:
         """AdamW's state by the name of the weight, `NAME/KEY`, spread as `weights`; empty before the first step."""
         found: dict[str, Tensor] = {}
@@ -234,6 +243,10 @@ class Optimizer:
                 self._share(name, each).to(master.device, copy=not is_sharded(each))  # whose memory is the checkpoint's
                 for each in given
             )
+
+
+def _at_least_a_row(tensor: Tensor) -> Tensor:
+    return tensor if tensor.ndim else tensor[None]
 
 
 def _widened(bucket: list[_Piece]) -> list[Tensor]:

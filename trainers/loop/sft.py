@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..settings import TrainingSettings
 from ..teachers.sources import FrozenModel, Source
 from .batch_trust import batch_trust, needs_trust_pass
 from .checkpoint import Checkpoint, load_checkpoint, run_identity, save_checkpoint
+from .look import Branch, Look
 from .objective import Objective
 from .old_policy import OldPolicy, PreviousModel
 from .optimizer import Optimizer, learning_rate
@@ -99,6 +100,7 @@ def train(
     reference: Source | None = None,
     teacher: Source | None = None,
     on_step: Callable[[StepReport], bool] | None = None,
+    looks: Sequence[Look] = (),
     pad_token_id: int = 0,
     real_vocab: int | None = None,
     layout: Layout | None = None,
@@ -106,9 +108,10 @@ def train(
     """Fine-tune `model` in place on `data` towards `target`, resuming from the checkpoint in `folder` if there is one.
 
     Trains the parameters that require a gradient. `on_step` is called after every optimiser step on every rank and may
-    evaluate the model; when it returns True on any rank, all ranks stop there with a checkpoint. Without a folder there
-    are no checkpoints. A model sharded by `ranks.shard` is trained as such. Without a `layout`, sequences of a forward
-    pass are padded where that costs next to nothing or the model needs it, else packed.
+    evaluate the model; when it returns True on any rank, all ranks stop there with a checkpoint. `looks` are had when
+    the training reaches their steps, or resumes there. Without a folder there are no checkpoints. A model sharded by
+    `ranks.shard` is trained as such. Without a `layout`, sequences of a forward pass are padded where that costs next
+    to nothing or the model needs it, else packed.
 
     Raises DivergedError before a step with a non-finite loss or gradient, UserError when the target needs something
     that is not given or `folder` holds another run.
@@ -118,7 +121,7 @@ def train(
     models = [model, *(source.model for source in (reference, teacher) if isinstance(source, FrozenModel))]
     with laid_out(models, layout) as chosen:
         run = _Run(objective, data, target, settings, seed, folder, pad_token_id, chosen)
-        return run.finish(on_step)
+        return run.finish(on_step, looks)
 
 
 class _Run:
@@ -146,12 +149,15 @@ class _Run:
         self.old_policy, self.previous = self._policies()
         self.identity = run_identity(data, target, settings, seed) if folder is not None else ""
         self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.branch: Branch | None = None
         self._resume()
 
-    def finish(self, on_step: Callable[[StepReport], bool] | None) -> TrainingOutcome:
-        """Do the remaining steps, or those until `on_step` stops."""
-        saved = self.step
+    def finish(self, on_step: Callable[[StepReport], bool] | None, looks: Sequence[Look] = ()) -> TrainingOutcome:
+        """Do the remaining steps, or those until `on_step` or a look stops."""
+        saved, places = self.step, {look.step: look for look in looks}
         while self.step < self.settings.steps:
+            if self.step in places and self._stops_at(places[self.step]):
+                return TrainingOutcome("stopped", self.step, self.tokens, self.seconds)
             report = self._next_step()
             stop = on_step is not None and on_step(report)
             if self._any_rank(stop):
@@ -161,6 +167,29 @@ class _Run:
                 self._save()
                 saved = self.step
         return TrainingOutcome("finished", self.step, self.tokens, self.seconds)
+
+    def _stops_at(self, look: Look) -> bool:
+        """Show the weights; whether the training ends here, with the checkpoint that it has reached."""
+        step, tokens = self.step, self.tokens
+        if look.decay_steps:
+            self._save()
+            self._try_further(look.decay_steps)
+        stop = self._any_rank(look.show(step))
+        if stop and not look.decay_steps:
+            self._save()
+        elif not stop and look.decay_steps:
+            self._resume()
+        self.step, self.tokens = step, tokens
+        return stop
+
+    def _try_further(self, steps: int) -> None:
+        """Steps at a falling learning rate, which the checkpoint just saved will undo."""
+        if self.folder is None:
+            raise ValueError("a look with `decay_steps` must have a folder for its checkpoint, but got folder=None")
+        self.branch = Branch(self.step, steps, learning_rate(self.settings, self.step))
+        for _ in range(steps):
+            self._next_step()
+        self.branch = None
 
     def _next_step(self) -> StepReport:
         started = time.perf_counter()
@@ -172,7 +201,7 @@ class _Run:
             if self.old_policy is not None:
                 self.old_policy.refresh(self.step, self.settings.steps)
             totals = self._accumulate(batch)
-        rate = learning_rate(self.settings, self.step)
+        rate = self.branch.learning_rate(self.step) if self.branch else learning_rate(self.settings, self.step)
         norm = self.optimizer.clip()
         if not (math.isfinite(totals.loss) and math.isfinite(norm)):
             self.optimizer.clear()

@@ -135,10 +135,10 @@ def multiply_add(left: Tensor, right: Tensor, total: Tensor) -> Tensor:
 def _blocks(left: Tensor, right: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """A product cut along its vocabulary, so that each half-precision result is still in the cache when it is used."""
     if out.shape[0] > out.shape[1]:
-        for rows, part in zip(left.split(BLOCK_COLUMNS), out.split(BLOCK_COLUMNS), strict=True):
+        for rows, part in zip(torch.split(left, BLOCK_COLUMNS), torch.split(out, BLOCK_COLUMNS), strict=True):
             yield rows, right, part
     else:
-        for columns, part in zip(right.split(BLOCK_COLUMNS, 1), out.split(BLOCK_COLUMNS, 1), strict=True):
+        for columns, part in zip(torch.split(right, BLOCK_COLUMNS, 1), torch.split(out, BLOCK_COLUMNS, 1), strict=True):
             yield left, columns, part
 
 

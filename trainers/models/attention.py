@@ -43,15 +43,16 @@ def attention_by_sequence(
     for length, sequences in groupby(sequence_lengths):
         number = len(list(sequences))
         inside = slice(start, start := start + number * length)
-        parts = (_apart(rows, inside, number) for rows in (query, key, value))
+        queries, keys, values = (_apart(rows, inside, number) for rows in (query, key, value))
         mask = _window(length, more.get("sliding_window"), query.device)
-        found.append(sdpa_attention_forward(module, *parts, mask, **more)[0].flatten(0, 1))
+        found.append(sdpa_attention_forward(module, queries, keys, values, mask, **more)[0].flatten(0, 1))
     return torch.cat(found)[None], None
 
 
 def _apart(rows: Tensor, inside: slice, number: int) -> Tensor:
     """Neighbours of one length as a batch, (1, A, P, D) → (S, A, L, D), in the same memory."""
-    return rows[0, :, inside].unflatten(1, (number, -1)).transpose(0, 1)
+    heads, _, width = rows[0, :, inside].shape
+    return rows[0, :, inside].view(heads, number, -1, width).transpose(0, 1)
 
 
 def _window(length: int, window: int | None, device: torch.device) -> Tensor | None:

@@ -53,7 +53,8 @@ class Collator:
         self.pad = tokenizer.pad_token_id or 0
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return collate(rows, self.pad)
+        batch: dict[str, Tensor] = collate(rows, self.pad)
+        return batch
 
 
 class TargetPlugin(BasePlugin):  # type: ignore[misc]

@@ -107,11 +107,12 @@ class TargetTrainer(Trainer):
                 )
             self.previous = copy.deepcopy(base_of(self.model)).eval().requires_grad_(False)
             self.averages = {name: each.float() for name, each in self.previous.named_parameters()}
-        known = max(self.processing_class.get_vocab().values()) + 1
+        tokenizer: Any = self.processing_class
+        known = max(tokenizer.get_vocab().values()) + 1
         self.real_vocab = known if known < base_of(self.model).get_output_embeddings().weight.shape[0] else None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
-        rows = self.train_dataset if train_dataset is None else train_dataset
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
         lengths = [len(ids) for ids in rows["input_ids"]]
         return Order(lengths, self.training["effective_batch"], self.steps, self.seed)
 
@@ -126,7 +127,8 @@ class TargetTrainer(Trainer):
                 return 1.0
             return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, num_training_steps - warmup))
 
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        stepped: Any = optimizer or self.optimizer
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(stepped, factor)
         return self.lr_scheduler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:

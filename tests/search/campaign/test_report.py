@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import re
@@ -178,3 +179,28 @@ def test_a_confirmed_pair_with_open_trials_says_both(tmp_path: Path) -> None:
     _, markdown, _ = written([path])
     assert row(markdown, "a")[1] == "confirmed, search unfinished" and row(markdown, "a")[6] == "4 of 6"
     assert "a: 2 of 6 trials are still to be run." in markdown
+
+
+def test_the_page_of_results_has_every_confirmed_pair_and_says_what_still_runs(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    results = importlib.import_module("results")
+    stored = json.loads(
+        next(studies(campaign)["done"].study_folder.glob("confirmation-*/confirmation.json")).read_text()
+    )
+    page = tmp_path / "results.md"
+    page.write_text("before\n<!-- results -->\nstale row\n<!-- end of results -->\nafter\n")
+    assert results.main([str(campaign), "--docs", str(tmp_path)]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
+    cells = row(text, "done")
+    best = max(stored["comparisons"], key=lambda each: each["effect"])
+    assert cells[1] == f"{100 * stored['sft_score']:.1f}"
+    assert any(f"{100 * best['score']:.1f}: {100 * best['effect']:+.1f} [" in cell for cell in cells[2:4])
+    assert f"* done: {best['title']} is better than SFT" in text
+    assert "* halfway: not confirmed yet (half-way, 2 of 4 trials)." in text
+    assert "* absent: not confirmed yet (never started, 0 of 4 trials)." in text
+    assert not re.search(r"^\| (halfway|torn|absent)", text, re.MULTILINE)
+    assert all((tmp_path / name).stat().st_size > 1000 for name in results.PICTURES if f"({name})" in text)
+    assert f"({results.PICTURES[0]})" in text

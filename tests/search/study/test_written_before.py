@@ -22,6 +22,9 @@ from qtarget.search.study.trial import TrialSpec
 
 pytestmark = pytest.mark.slow
 
+LOSSES = [2.359989, 2.057688, 1.845153, 1.612979, 1.34632, 1.254888, 1.104599, 1.053218]
+"""Of the eight steps after the checkpoint, by the code that wrote it: without its moments they are others."""
+
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
@@ -95,4 +98,6 @@ def test_a_full_run_goes_on_from_its_checkpoint(written: Path) -> None:
     assert (found["steps"], found["report"]["score"]) == (expected["steps"], expected["score"])
     weights = load_file(written / "trained" / "model" / "model.safetensors")
     sums = {name: float(tensor.double().abs().sum()) for name, tensor in weights.items()}
-    assert sums == pytest.approx(expected["weights"], rel=1e-6)
+    assert sums == pytest.approx(expected["weights"], rel=5e-3), "hundreds of steps with another order of rounding"
+    lines = (written / "trained" / "metrics.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["loss"] for line in lines[6:14]] == pytest.approx(LOSSES, rel=1e-5)

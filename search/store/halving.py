@@ -1,0 +1,191 @@
+"""Asynchronous successive halving over the queue: trials that pause at rungs, and which of them go on.
+
+A trial trains to its first rung, is scored, and waits there with its checkpoint, holding no engine. Whoever has an
+engine free gives it to the best trial that waits among the best `1 / FACTOR` of all that were scored at its rung, the
+highest rung first; where there is none, to a new one (ASHA, Li et al. 2020, algorithm 2). Equals go on together. What
+is compared stays whole: baselines, other seeds of plain SFT and designs put in by hand pause nowhere, and count at the
+rungs they pass.
+
+The budget is in optimiser steps: as many as the study's number of trials would take, each trained to its end. A step
+counts when it is granted, under the study's lock, so that any number of workers spends no more than there is. A new
+trial begins only while a whole one is left of the budget; what is left after that goes to the best that wait, whatever
+their place, until no way to a next rung fits. A larger budget goes on with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from ..study.config import StudyConfig
+from ..study.trial import Rung
+from .slots import by_hand
+
+FACTOR = 3
+"""One of so many goes on from a rung; the usual one (η of the paper)."""
+GRANTED = "granted"
+"""User attribute: the optimiser step to which the trial may train; a rung, or its end."""
+PAUSED = "paused"
+"""User attribute of a waiting trial: the rung, in optimiser steps, at which it waits to be promoted."""
+FEWEST_PAIRS = 5
+"""Trials with a score at a rung and at the end, below which nothing is said of how the two agree."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a free engine is to do next."""
+
+    trial: FrozenTrial | None
+    """None: a new one."""
+    until: int
+    """Optimiser steps."""
+
+
+@dataclass(frozen=True)
+class Halving:
+    """The rungs of a study and its budget."""
+
+    rungs: tuple[Rung, ...]
+    steps: int
+    """Of a trial trained to its end."""
+    trials: int
+    """How many of these the budget is worth."""
+
+    @classmethod
+    def of(cls, config: StudyConfig) -> Halving | None:
+        """None where trials do not pause."""
+        search, steps = config.search, config.training.steps
+        if not search.pauses or not search.rung_steps(steps):
+            return None
+        return cls(search.rungs_of(steps, config.evaluation.problems), steps, search.trials)
+
+    @property
+    def whole(self) -> int:
+        """Optimiser steps of a trial trained to its end, those for its scores on the way included."""
+        return self.cost(0, self.steps)
+
+    @property
+    def budget(self) -> int:
+        """Optimiser steps."""
+        return self.trials * self.whole
+
+    def cost(self, start: int, end: int) -> int:
+        """Optimiser steps from one rung to another, those for the scores on the way included."""
+        return end - start + sum(rung.decay_steps for rung in self.rungs if start < rung.step <= end)
+
+    def after(self, step: int) -> int:
+        """The next rung, or the end."""
+        return next((rung.step for rung in self.rungs if rung.step > step), self.steps)
+
+    def passed(self, trial: FrozenTrial) -> list[int]:
+        """Rungs that a trial need not be scored at again: it was allowed to go on from them."""
+        granted = trial.user_attrs.get(GRANTED) or 0
+        return [] if is_whole(trial) else [rung.step for rung in self.rungs if rung.step < granted]
+
+    def spent(self, slots: Iterable[FrozenTrial]) -> int:
+        """Optimiser steps that were granted; designs put in by hand come on top of the budget."""
+        return sum(self.price(trial.user_attrs, by_hand(trial)) for trial in slots)
+
+    def price(self, facts: Mapping[str, Any], on_top: bool) -> int:
+        """Of a trial with the attributes `facts`, in optimiser steps, as far as it was granted."""
+        granted = facts.get(GRANTED)
+        if on_top or (granted is None and not facts.get("attempts")):
+            return 0
+        if facts.get("repeat") is not None or granted is None:  # a seed without rungs, or from under another pruner
+            return self.steps
+        return self.cost(0, int(granted))
+
+    def next(self, slots: Sequence[FrozenTrial], ready: Sequence[FrozenTrial]) -> Grant | None:
+        """What comes next; `ready`: those of the `slots` that wait for an engine, the known ones first."""
+        left = self.budget - self.spent(slots)
+        for trial in ready:
+            if (granted := trial.user_attrs.get(GRANTED)) is not None:  # stopped on its way
+                return Grant(trial, int(granted))
+            if is_whole(trial):
+                return Grant(trial, self.steps)
+        promoted = self._promoted(slots, left)
+        if promoted is not None:
+            return promoted
+        if left >= self.whole:
+            return Grant(next(iter(ready), None), self.rungs[0].step)
+        return next(self._affordable(self._ranked_above(slots), left), None)
+
+    def has_more(self, left: int, waiting: Iterable[int]) -> bool:
+        """Whether `left` steps are enough for anything; `waiting`: the rungs at which trials are paused."""
+        return left >= self.whole or any(self.cost(step, self.after(step)) <= left for step in waiting)
+
+    def goes_on(self, trial: FrozenTrial, slots: Sequence[FrozenTrial]) -> int | None:
+        """To which step a trial that was scored at its rung may train without a pause; None: it pauses there."""
+        granted, step = int(trial.user_attrs.get(GRANTED, self.steps)), max(trial.intermediate_values, default=0)
+        if granted > step:
+            return granted
+        end, left = self.after(step), self.budget - self.spent(slots)
+        best = self._best(slots, step)
+        return end if trial.number in best and self.cost(step, end) <= left else None
+
+    def _promoted(self, slots: Sequence[FrozenTrial], left: int) -> Grant | None:
+        for rung in self.rungs[::-1]:
+            best = self._best(slots, rung.step)
+            waiting = [trial for trial in self._paused(slots, rung.step) if trial.number in best]
+            if (found := next(self._affordable(waiting, left), None)) is not None:
+                return found
+        return None
+
+    def _ranked_above(self, slots: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """All that wait, the highest rung first."""
+        return [trial for rung in self.rungs[::-1] for trial in self._paused(slots, rung.step)]
+
+    def _affordable(self, waiting: Iterable[FrozenTrial], left: int) -> Iterator[Grant]:
+        for trial in waiting:
+            step = int(trial.user_attrs[PAUSED])
+            if self.cost(step, end := self.after(step)) <= left:
+                yield Grant(trial, end)
+
+    def _best(self, slots: Iterable[FrozenTrial], step: int) -> set[int]:
+        """Numbers of the best third of all that were scored at a rung, and of all that equal the last of these.
+
+        A rung too early to tell designs apart, where most score nothing, then stops nobody instead of somebody.
+        """
+        scores = {trial.number: trial.intermediate_values[step] for trial in _scored(slots, step)}
+        best = sorted(scores.values(), reverse=True)[: len(scores) // FACTOR]
+        return {number for number, score in scores.items() if best and score >= best[-1]}
+
+    def _paused(self, slots: Iterable[FrozenTrial], step: int) -> list[FrozenTrial]:
+        return sorted((trial for trial in slots if paused_at(trial) == step), key=lambda trial: _order(trial, step))
+
+
+def is_whole(trial: FrozenTrial) -> bool:
+    """Whether a trial pauses nowhere: others are compared with it, or somebody has asked for it."""
+    return by_hand(trial) or any(name in trial.user_attrs for name in ("baseline", "repeat"))
+
+
+def paused_at(trial: FrozenTrial) -> int | None:
+    """The rung at which a trial waits to be promoted."""
+    step = trial.user_attrs.get(PAUSED)
+    return int(step) if step is not None and trial.state == TrialState.WAITING else None
+
+
+def agreement(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's ρ between scores at a rung and at the end, (rung, end) of each trial; None where too few, or equal."""
+    if len(pairs) < FEWEST_PAIRS:
+        return None
+    columns = [_ranks(np.array(column)) for column in zip(*pairs, strict=True)]
+    return None if any(np.ptp(column) == 0 for column in columns) else float(np.corrcoef(columns)[0, 1])
+
+
+def _ranks(values: Any) -> Any:
+    """Ranks (n,), equal values sharing the mean of theirs."""
+    return (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) - 1) / 2
+
+
+def _scored(slots: Iterable[FrozenTrial], step: int) -> list[FrozenTrial]:
+    """Trials that were scored at a rung themselves."""
+    return [trial for trial in slots if step in trial.intermediate_values and "same_as" not in trial.user_attrs]
+
+
+def _order(trial: FrozenTrial, step: int) -> tuple[float, int]:
+    return -trial.intermediate_values.get(step, 0.0), trial.number
