@@ -58,6 +58,8 @@ def run(command: dict, script: dict) -> None:
         wait_for_stop(number)
         return
     time.sleep(script.get("seconds", 0))
+    while script.get("wait_for_word") and not (folder.parents[1] / "word").exists():
+        time.sleep(0.01)
     score = float(script.get("scores", {}).get(str(number), spec["training"]["learning_rate"]))
     if "by_target" in script:
         score = replicate_score(spec, script["by_target"])

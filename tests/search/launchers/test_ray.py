@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,10 +57,17 @@ class AtTwo(Recorder):
             self._acts.pop()()
 
 
-def engines() -> list[psutil.Process]:
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def engines(study: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if "scripted_engine" in " ".join(process.info["cmdline"] or ()):
+        if {"scripted_engine", str(study)} <= set(process.info["cmdline"] or ()):
             found.append(process)
     return found
 
@@ -72,18 +80,24 @@ def test_a_node_of_another_version_is_refused(cluster, scripted_study, monkeypat
 
 def test_trials_of_a_lost_node_go_on_elsewhere(nodes, cluster, scripted_study) -> None:
     config = scripted_study(
-        {"seconds": 2.0}, search={"trials": 5, "pruner": "none"}, baselines=["sft", "dft"], tracking={"uri": "none"}
+        {"wait_for_word": True},
+        search={"trials": 5, "pruner": "none"},
+        baselines=["sft", "dft"],
+        tracking={"uri": "none"},
     )
     assert cluster.room(1) == 2
-    heard = AtTwo(lambda: nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False))
+
+    def lose_a_node() -> None:
+        nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
+        wait_for(lambda: len(engines(config.study_folder)) == 1)  # its workers outlive a node by seconds
+        (config.study_folder / "word").touch()
+
+    heard = AtTwo(threading.Thread(target=lose_a_node).start)
     summary = run_study(config, [heard], workers=2, launch=cluster.launch(1))
     assert (summary.state, summary.counts["complete"], summary.counts["running"]) == ("finished", 5, 0)
     chains = [[link["why"] for link in record.chain] for record in load_history(config)]
     assert sorted(chains) == [[]] * 4 + [["crash", "no node has room for its engine"]]
-    deadline = time.monotonic() + 200
-    while engines():
-        assert time.monotonic() < deadline, "an engine outlives its study"
-        time.sleep(0.1)
+    wait_for(lambda: not engines(config.study_folder))
 
 
 def test_nothing_answers_at_the_address() -> None:
