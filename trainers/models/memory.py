@@ -10,6 +10,7 @@ SIGNS = (
     "out of memory",  # CUDA's own, outside torch's allocator too: "CUDA error: out of memory"
     "not enough memory",
     "can't allocate memory",
+    "can't start new thread",  # no room for its stack, where address space is what is limited
     "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED and its like: a library found no room for its workspace
 )
 
