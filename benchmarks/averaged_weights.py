@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
-from what_to_expect import BATCH, LEARNING_RATE, STEPS, WORLDS, Place
+from what_to_expect import BATCH, LEARNING_RATE, STEPS, WORLDS, Place, whole_rows
 
 from qtarget.evaluation.tiny_world.world import WorldSettings
 from qtarget.spaces import presets
@@ -82,7 +82,7 @@ def scores(place: Place, preset: str, decay: Any, seed: int) -> dict[str, float]
 
 def fill(path: Path, designs: Sequence[str], seeds: int) -> list[dict[str, Any]]:
     """Train what is missing, seed by seed; returns all lines."""
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    rows = whole_rows(path)
     known, places = {(row["design"], row["decay"], row["seed"]) for row in rows}, dict[str, Place]()
     for decay, seed, design in itertools.product(DECAYS, range(seeds), designs):
         if (design, decay, seed) in known:

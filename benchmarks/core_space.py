@@ -25,7 +25,7 @@ import numpy as np
 import optuna
 import torch
 from scipy import stats
-from what_to_expect import LEARNING_RATE, SCORED, STEPS, WORLDS, Place
+from what_to_expect import LEARNING_RATE, SCORED, STEPS, WORLDS, Place, whole_rows
 
 from qtarget.evaluation.problems.load import load_problems
 from qtarget.evaluation.tiny_world.world import WorldSettings
@@ -68,11 +68,7 @@ class Trainings:
     scores: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        text = self.path.read_text("utf-8") if self.path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # a killed call may leave half a line
-        if whole != text:
-            self.path.write_text(whole, "utf-8")
-        self.scores = {row["key"]: row["score"] for row in map(json.loads, whole.splitlines())}
+        self.scores = {row["key"]: row["score"] for row in whole_rows(self.path)}
 
     def score(self, place: Place, world: str, point: Point, repeat: int, steps: int) -> float:
         """The score of a point; one that diverged scores 0."""

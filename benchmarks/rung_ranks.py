@@ -31,8 +31,8 @@ import torch
 
 from qtarget.evaluation.scoring.evaluate import evaluate
 from qtarget.search.engine.inputs import Engine
-from qtarget.search.store.halving import agreement
 from qtarget.search.study.config_file import find_study
+from qtarget.search.terminal.rungs import agreement
 from qtarget.spaces import TargetSpec
 from qtarget.spaces.identity import derive_seed
 from qtarget.spaces.search_space.choosers import RandomChooser

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from what_to_expect import group
+from what_to_expect import group, whole_rows
 
 from qtarget.evaluation.scoring.evaluate import evaluate
 from qtarget.search.engine.inputs import Engine
@@ -73,13 +73,8 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        text = path.read_text("utf-8") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # a killed call may leave half a line
-        if whole != text:
-            path.write_text(whole, "utf-8")
         self.found: dict[tuple[str, int, int], Scores] = {}
-        for line in whole.splitlines():
-            row = json.loads(line)
+        for row in whole_rows(path):
             self.found[row["design"], row["length"], row["seed"]] = np.array([float(mark) for mark in row["right"]])
 
     def add(self, design: str, length: int, seed: int, right: Sequence[float], seconds: float) -> None:

@@ -130,16 +130,21 @@ def _mark_digits(folder: Path) -> None:
     (folder / "marked.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in marked), "utf-8")
 
 
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """JSON lines of a file that calls add to; the half line that a killed one may have left is cut off."""
+    text = path.read_text("utf-8") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole, "utf-8")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
 class Results:
     """Lines of `results.jsonl`, by world, seed and objective."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        text = path.read_text("utf-8") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # a killed call may leave half a line
-        if whole != text:
-            path.write_text(whole, "utf-8")
-        rows = [json.loads(line) for line in whole.splitlines()]
+        rows = whole_rows(path)
         self.scores: dict[tuple[Any, ...], float | None] = {
             (row["world"], row["seed"], row["name"]): row["score"] for row in rows
         }

@@ -4,6 +4,7 @@ Letters: P problems, K samples of one problem, G clusters, M hypotheses. Pure nu
 passed in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -147,6 +148,14 @@ def shrink(estimates: ArrayLike, standard_errors: ArrayLike, *, centre: float | 
     variance = _minimise(loss, upper=float(np.ptp(x) ** 2 + np.max((x - fitted_centre(0.0)) ** 2)))
     mu, weight = fitted_centre(variance), variance / (variance + s**2)
     return Shrunken(mu + weight * (x - mu), np.sqrt(weight) * s, mu, float(np.sqrt(variance)))
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's ρ; None where all on one side are equal, and nothing can be said."""
+    sides = list(zip(*pairs, strict=True))
+    if any(len(set(side)) < 2 for side in sides):
+        return None
+    return float(stats.spearmanr(*sides).statistic)
 
 
 def _minimise(loss: Any, upper: float) -> float:

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from ..study.config import StudyConfig
@@ -31,8 +30,6 @@ GRANTED = "granted"
 """User attribute: the optimiser step to which the trial may train; a rung, or its end."""
 PAUSED = "paused"
 """User attribute of a waiting trial: the rung, in optimiser steps, at which it waits to be promoted."""
-FEWEST_PAIRS = 5
-"""Trials with a score at a rung and at the end, below which nothing is said of how the two agree."""
 
 
 @dataclass(frozen=True)
@@ -167,19 +164,6 @@ def paused_at(trial: FrozenTrial) -> int | None:
     """The rung at which a trial waits to be promoted."""
     step = trial.user_attrs.get(PAUSED)
     return int(step) if step is not None and trial.state == TrialState.WAITING else None
-
-
-def agreement(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Spearman's ρ between scores at a rung and at the end, (rung, end) of each trial; None where too few, or equal."""
-    if len(pairs) < FEWEST_PAIRS:
-        return None
-    columns = [_ranks(np.array(column)) for column in zip(*pairs, strict=True)]
-    return None if any(np.ptp(column) == 0 for column in columns) else float(np.corrcoef(columns)[0, 1])
-
-
-def _ranks(values: Any) -> Any:
-    """Ranks (n,), equal values sharing the mean of theirs."""
-    return (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) - 1) / 2
 
 
 def _scored(slots: Iterable[FrozenTrial], step: int) -> list[FrozenTrial]:

@@ -22,6 +22,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from ...evaluation.statistics.stats import rank_correlation
 from ...spaces import TargetSpec
 from ...spaces.settings import Settings
 
@@ -71,10 +72,7 @@ class Prior(Settings):
         shared = [target for target in scores if target in ranks]
         if len(shared) < FEWEST_SHARED:
             return 1.0
-        columns = [_ranks([column[target] for target in shared]) for column in (scores, ranks)]
-        if any(np.ptp(column) == 0 for column in columns):
-            return 0.0
-        return max(0.0, float(np.corrcoef(columns)[0, 1]))
+        return max(0.0, rank_correlation([(scores[target], ranks[target]) for target in shared]) or 0.0)
 
 
 class PriorSampler(BaseSampler):
@@ -132,9 +130,3 @@ def _best_by_target(
 
 def _target_part(parameters: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((name, value) for name, value in parameters.items() if not name.startswith("training.")))
-
-
-def _ranks(values: list[float]) -> Any:
-    """Ranks (n,), equal values sharing the mean of theirs."""
-    array = np.asarray(values)
-    return (array[:, None] > array).sum(1) + ((array[:, None] == array).sum(1) - 1) / 2

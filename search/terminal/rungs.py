@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..store.halving import Halving, agreement
+from ..store.halving import Halving
 from ..store.history import TrialRecord
 from ..study.config import StudyConfig
+
+FEWEST_PAIRS = 5
+"""Trials with a score at a rung and at the end, below which nothing is said of how the two agree."""
 
 
 def steps(config: StudyConfig, records: Sequence[TrialRecord]) -> dict[str, Any] | None:
@@ -38,6 +41,13 @@ def rungs(config: StudyConfig, records: Sequence[TrialRecord]) -> list[dict[str,
         known = {"scored": len(own), "reached_the_end": len(pairs), "agreement": agreement(pairs)}
         found.append({**rung.model_dump(), **known})
     return found
+
+
+def agreement(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's ρ between scores at a rung and at the end, (rung, end) of each trial; None where too few, or equal."""
+    from ...evaluation.statistics.stats import rank_correlation  # scipy: not for every look at a study
+
+    return rank_correlation(pairs) if len(pairs) >= FEWEST_PAIRS else None
 
 
 def budget_sentence(found: Mapping[str, Any]) -> str:

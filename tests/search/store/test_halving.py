@@ -12,13 +12,14 @@ import pytest
 from optuna.trial import TrialState
 from small_study import small_config
 
-from qtarget.search.store.halving import FACTOR, GRANTED, Halving, agreement, paused_at
+from qtarget.search.store.halving import FACTOR, GRANTED, Halving, paused_at
 from qtarget.search.store.patience import Patience
 from qtarget.search.store.queue import Claim, Queue, Slot, Verdict
 from qtarget.search.store.storage import StudyStorage
 from qtarget.search.study.config_file import parse_study
 from qtarget.search.study.trial import Rung
 from qtarget.search.terminal.check import estimate_seconds
+from qtarget.search.terminal.rungs import agreement
 from qtarget.spaces.errors import UserError
 
 STEPS = 36
