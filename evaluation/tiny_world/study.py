@@ -33,6 +33,7 @@ baselines:
   - {preset: target_sft, knobs: {eta: 0.5}}
 
 search: {trials: 20, seed: SEED, startup_trials: 8, pruner: median, rungs: [0.5]}
+confirmation: {seeds: 8}      # at most, of each candidate: a lead that is not settled by then cannot be told
 
 evaluation:
   tasks:

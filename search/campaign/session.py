@@ -111,7 +111,7 @@ def _confirm_if_due(config: StudyConfig, found: dict[str, Any], console: Console
     records = _records(config, found["counts"])
     cost = confirmation_cost(config, records)
     if cost is None:  # plain SFT and another design are the least to compare
-        return found
+        return _unconfirmed(config, records, found, console)
     if found["ended"] in ("deadline", "hours"):
         why = f"No time to confirm: that takes {cost.shown(budget.reserve)}. The same command goes on."
         console.print(why, soft_wrap=True)
@@ -121,6 +121,19 @@ def _confirm_if_due(config: StudyConfig, found: dict[str, Any], console: Console
     verdict = confirm_study(config, console, workers=budget.reserve, deadline=budget.until, hours=hours)
     finished = verdict is not None and found["state"] == "finished"
     return {**found, "confirmation": verdict, "state": "finished" if finished else "stopped"}
+
+
+def _unconfirmed(
+    config: StudyConfig, records: list[TrialRecord], found: dict[str, Any], console: Console
+) -> dict[str, Any]:
+    """Say why there is nothing to confirm, where a search is through."""
+    try:
+        candidates(config, records)
+    except UserError as error:
+        if found["state"] == "finished":
+            console.print(f"Not confirmed: {error}", soft_wrap=True, markup=False)
+            return {**found, "unconfirmed": f"Not confirmed: {error}"}
+    return found
 
 
 def confirm_file(path: Path, console: Console, *, workers: int = 1, until: str | None = None) -> dict[str, Any] | None:
