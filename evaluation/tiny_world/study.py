@@ -27,12 +27,14 @@ baselines:
   - sft
   - {preset: sft, training: {learning_rate: 5.0e-4}}
   - dft
+  - label_smoothing
   - sft_kl
+  - asft
   - kd
   - hybrid_kd
   - {preset: target_sft, knobs: {eta: 0.5}}
 
-search: {trials: 20, seed: SEED, startup_trials: 8, pruner: median, rungs: [0.5]}
+search: {trials: 20, seed: SEED, startup_trials: 9, pruner: median, rungs: [0.5]}
 confirmation: {seeds: 8}      # at most, of each candidate: a lead that is not settled by then cannot be told
 
 evaluation:
