@@ -98,8 +98,8 @@ def found_a_design(verdict: Mapping[str, Any]) -> bool:
 
 def _sft(verdict: Mapping[str, Any]) -> str:
     """Plain SFT, with its learning rate where that was searched."""
-    training = next((each.get("training", {}) for each in verdict["candidates"] if each.get("role") == "sft"), {})
-    rate = training.get("learning_rate")
+    sft = next((each for each in verdict["candidates"] if each.get("role") == "sft"), {})
+    rate = sft.get("training", {}).get("learning_rate")
     return "plain SFT" if rate is None else f"plain SFT at {rate:.2g}"
 
 
