@@ -98,7 +98,7 @@ def found_a_design(verdict: Mapping[str, Any]) -> bool:
 
 def _sft(verdict: Mapping[str, Any]) -> str:
     """Plain SFT, with its learning rate where that was searched."""
-    sft = next((each for each in verdict["candidates"] if each.get("role") == "sft"), {})
+    sft: Mapping[str, Any] = next((each for each in verdict["candidates"] if each.get("role") == "sft"), {})
     rate = sft.get("training", {}).get("learning_rate")
     return "plain SFT" if rate is None else f"plain SFT at {rate:.2g}"
 
