@@ -1,8 +1,8 @@
 """Real processes of the tests without their seconds of importing: forked from one that has torch and transformers.
 
 A process of the product that computes begins with five seconds of imports, and the tests start some hundred of them.
-While `installed()`, `subprocess.Popen` has such a command (a module of MODULES, a script, `-c` code that names torch, us
-or a test) forked from a nursery, a process that has imported and done nothing else. The child has its own pid, session,
+While `installed()`, `subprocess.Popen` has such a command (a module of MODULES, a script, `-c` code that names torch,
+us or a test) forked from a nursery, a process that has imported and done nothing else. The child has its own pid, session,
 command line, environment, working folder and standard streams; whoever asked is its parent, so that signals, exit
 statuses and death with the parent are as ever. What such a process starts in turn is forked likewise.
 
