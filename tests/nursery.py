@@ -2,9 +2,9 @@
 
 A process of the product that computes begins with five seconds of imports, and the tests start some hundred of them.
 While `installed()`, `subprocess.Popen` has such a command (a module of MODULES, a script, `-c` code that names torch,
-us or a test) forked from a nursery, a process that has imported and done nothing else. The child has its own pid, session,
-command line, environment, working folder and standard streams; whoever asked is its parent, so that signals, exit
-statuses and death with the parent are as ever. What such a process starts in turn is forked likewise.
+us or a test) forked from a nursery, a process that has imported and done nothing else. The child has its own pid,
+session, command line, environment, working folder and standard streams; whoever asked is its parent, so that signals,
+exit statuses and death with the parent are as ever. What such a process starts in turn is forked likewise.
 
 Not so: commands with an environment that the imports have read otherwise (READ_BY_IMPORTS), with `preexec_fn` or
 `pass_fds`, and everything where QTARGET_TESTS_START_ANEW is set or a test has the mark `started_anew`.
