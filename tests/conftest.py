@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import made_once
 import nursery
 import pytest
 from hypothesis import settings
@@ -30,6 +31,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
+        patch.setenv(made_once.PLACE, str(tmp_path_factory.mktemp("tables") / "mlflow.db"))
         with nursery.installed():
             yield
 
