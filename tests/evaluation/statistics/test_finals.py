@@ -126,6 +126,7 @@ def test_a_lead_that_hangs_on_the_problems_is_found_by_no_number_of_seeds() -> N
     assert found.found < 0.35
 
 
+@pytest.mark.slow
 def test_what_no_seed_can_settle_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lead that the problems leave open costs few trainings, and those found are found as before."""
     world = World((0.0, 0.0, 0.04, 0.0), (0.02,) * 4, CELL, problem=0.025)
@@ -138,6 +139,7 @@ def test_what_no_seed_can_settle_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     assert found[0.1][0] > found[0.0][0] - 0.05
 
 
+@pytest.mark.slow
 def test_where_seeds_settle_everything_nothing_is_given_up_for_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     world, trainings = World((0.0, 0.0, 0.04, 0.0), (0.03,) * 4, CELL), []
     for reach in (questions.REACH, 0.0):
