@@ -122,6 +122,8 @@ class Confirmation:
     problems: int
     seeds: int
     """Most runs of any candidate."""
+    sft_seeds: int
+    """Runs of plain SFT."""
     trainings: int
     long_trainings: int
     error_rate: float
@@ -149,6 +151,7 @@ def conclude(
         undecided=_undecided(finals),
         problems=tables.problems,
         seeds=int(finals.seeds.max()),
+        sft_seeds=int(finals.seeds[0, 0]),
         trainings=int(finals.trainings[0]),
         long_trainings=int(finals.long_trainings[0]),
         error_rate=finals.settings.error_rate,

@@ -177,7 +177,7 @@ def within_scores(verdict: Mapping[str, Any]) -> dict[str, Any]:
         {**before, **each, "low": max(-1.0, float(each["low"])), "high": min(1.0, float(each["high"]))}
         for each in verdict["comparisons"]
     ]
-    return {**NOT_ASKED, **verdict, "comparisons": comparisons}
+    return {**NOT_ASKED, "sft_seeds": verdict.get("seeds"), **verdict, "comparisons": comparisons}
 
 
 def verdict_files(folder: Path) -> list[Path]:

@@ -33,7 +33,8 @@ def confirmation_table(verdict: Mapping[str, Any]) -> Table:
     if forgotten:
         table.add_column("forgotten", justify="right")
     kept = {title: [f"{found['forgotten']:.3g}"] for title, found in forgotten.items()}
-    table.add_row("sft", str(verdict["seeds"]), f"{verdict['sft_score']:.3f}", "", "", "", "", *kept.get("sft", []))
+    own = str(verdict.get("sft_seeds", verdict["seeds"]))
+    table.add_row("sft", own, f"{verdict['sft_score']:.3f}", "", "", "", "", *kept.get("sft", []))
     for found in sorted(verdict["comparisons"], key=lambda each: -float(each["effect"])):
         table.add_row(
             escape(found["title"]),

@@ -50,7 +50,9 @@ def test_three_answers() -> None:
         "-8.0 [-12.0, -4.0], over 3 seeds.",
     ]
     screen = io.StringIO()
-    show_verdict(verdict(), Console(file=screen, width=200))
+    show_verdict(verdict(sft_seeds=77), Console(file=screen, width=200))
+    (row,) = [line for line in screen.getvalue().splitlines() if line.startswith("│ sft ")]
+    assert row.split("│")[2].strip() == "77", "its own runs, not the most of any"
     assert (
         "14 trainings and 9 longer ones" in screen.getvalue() and f"Confirmed: {DESIGN} is better" in screen.getvalue()
     )
