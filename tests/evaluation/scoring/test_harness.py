@@ -250,6 +250,7 @@ def test_settings_that_a_task_decides_itself_are_refused(fields, said):
 def test_settings_survive_being_written_and_read():
     task = TaskSettings(source="lm_eval", path="gsm8k", config={"apply_chat_template": True})
     assert task.chat and TaskSettings.model_validate(task.model_dump()) == task
+    assert TaskSettings.model_validate(json.loads(task.model_dump_json())) == task
 
 
 def test_without_the_library_the_extra_is_named(folder, monkeypatch):
