@@ -183,7 +183,7 @@ def _training(chosen: Choices, found: Survey, plan: Plan) -> None:
 
 
 def _evaluation(chosen: Choices, problems: ProblemFacts, named: Named, plan: Plan) -> None:
-    reason = "; ".join(problems.kinds)
+    reason = "; ".join(dict.fromkeys(problems.kinds))
     if problems.held_out is not None:
         reason += ". The golds are the demonstrations' own answers: where these are wrong, so are the golds"
     chosen.take("evaluation.tasks", [dict(task) for task in named.tasks], reason)

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from ...evaluation.survey.facts import HARNESS
 from ...spaces.errors import UserError
 from ...trainers.paths import DATA_SUFFIXES, lies_in
 
@@ -15,6 +16,8 @@ SHOWN = 6
 
 def seen_from(folder: Path, name: str) -> str:
     """A path that is there, seen from the study file's folder; anything else (hub ids, suites) as it is."""
+    if name.startswith(HARNESS):
+        return HARNESS + seen_from(folder, name.removeprefix(HARNESS))
     written = os.path.expanduser(name)
     if os.path.isabs(written) or not lies_in(Path.cwd(), written):
         return name

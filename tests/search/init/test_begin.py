@@ -22,6 +22,7 @@ from qtarget.evaluation.survey import look
 from qtarget.search.engine.check import check
 from qtarget.search.init import begin as begin_module
 from qtarget.search.init.begin import begin
+from qtarget.search.init.paths import seen_from
 from qtarget.search.init.question import Options
 from qtarget.search.study.config_file import load_study
 from qtarget.spaces.errors import UserError
@@ -153,6 +154,8 @@ def test_paths_are_seen_from_the_study_file(here):
     begun("deep/er/study.yaml", model="chat", data="messages.jsonl", tasks=("problems.jsonl",))
     config = load_study(here / "deep/er/study.yaml")
     assert (config.model.path, config.data.path) == ("../../chat", "../../messages.jsonl")
+    named = ("lm_eval:alpaca.jsonl", "lm_eval:gsm8k", "gsm8k")
+    assert [seen_from(here / "deep", each) for each in named] == ["lm_eval:../alpaca.jsonl", "lm_eval:gsm8k", "gsm8k"]
 
 
 @pytest.mark.parametrize(

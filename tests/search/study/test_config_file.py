@@ -9,7 +9,7 @@ import yaml
 from small_study import small_config, write_small_study
 
 from qtarget.search.loop.plan import first_slots
-from qtarget.search.study.config_file import load_study, parse_study, read_folder, write_folder
+from qtarget.search.study.config_file import load_evaluation, load_study, parse_study, read_folder, write_folder
 from qtarget.spaces.errors import UserError
 
 
@@ -219,3 +219,5 @@ def test_base_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
     path = write_small_study(tmp_path / "studies", base="..")
     monkeypatch.chdir("/")
     assert load_study(path).base_folder == tmp_path.resolve()
+    settings, base = load_evaluation(path)
+    assert base == tmp_path.resolve() and settings == load_study(path).evaluation
