@@ -227,7 +227,7 @@ def test_an_unknown_name_comes_with_the_closest_and_a_missing_file_is_told(folde
     monkeypatch.setattr(tasks, "TaskManager", lambda **given: real(**given | {"include_defaults": False}))
     with pytest.raises(UserError, match="got 'local_sum'; the closest are local_sums"):
         load(folder, "local_sum")
-    with pytest.raises(UserError, match=r"a YAML file that is there, but there is none at local_sum.yaml in /"):
+    with pytest.raises(UserError, match=r"a YAML file that is there, but none is at local_sum.yaml in /"):
         load(folder, "local_sum.yaml")
     write_task(folder, COMPARED | {"task": "gone"}, test="gone.jsonl")
     with pytest.raises(UserError, match=r"'gone.yaml' .* FileNotFoundError: .*if its data set cannot be reached"):
