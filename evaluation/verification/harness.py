@@ -119,8 +119,8 @@ def _find(where: HarnessSource) -> dict[str, Any]:
     options, is_file = where.options, os.path.isfile(where.name)
     if not is_file and where.name.endswith((".yaml", ".yml")):
         raise Unusable(
-            f"`path` of an `lm_eval` task must be a name, or a YAML file that is there, but none is at {where.name} in "
-            f"{where.base}; relative paths start there"
+            f"`path` of an `lm_eval` task must be a name, or a YAML file that is there, but none is at {where.name} "
+            f"in {where.base}; relative paths start there"
         )
     manager = _manager(where.name, options.include_path)
     if not is_file and where.name not in manager.all_tasks:
