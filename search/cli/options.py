@@ -18,11 +18,11 @@ LONGEST_HELP = 1000
 
 StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
 StudyFiles = Annotated[
-    list[Path], typer.Argument(help="Study file, campaign file (with `matrix`), or several.", metavar="STUDY.yaml...")
+    list[Path], typer.Argument(help="Study file, campaign file (with `matrix`), or several.", metavar="STUDY.yaml")
 ]
 StudyPath = Annotated[Path, typer.Argument(help="Study file (YAML), or a study's folder.", metavar="STUDY")]
 StudyPaths = Annotated[
-    list[Path], typer.Argument(help="Study file or folder, campaign file, or several of them.", metavar="STUDY...")
+    list[Path], typer.Argument(help="Study file or folder, campaign file, or several of them.", metavar="STUDY")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials, instead of the file's.")]
