@@ -1,8 +1,8 @@
 """Real processes of the tests without their seconds of importing: forked from one that has torch and transformers.
 
 A process of the product that computes begins with five seconds of imports, and the tests start some hundred of them.
-While `installed()`, `subprocess.Popen` has such a command (a module of MODULES, a script, `-c` code that names torch)
-forked from a nursery, a process that has imported and done nothing else. The child has its own pid, session, command
+While `installed()`, `subprocess.Popen` has such a command (a module of MODULES, a script, `-c` code that names
+torch or us) forked from a nursery, a process that has imported and done nothing else. The child has its own pid, session, command
 line, environment, working folder and standard streams; whoever asked is its parent, so that signals, exit statuses and
 death with the parent are as ever. What such a process starts in turn is forked likewise.
 
@@ -151,7 +151,7 @@ def is_ours(command: Any) -> bool:
     kind, what, _ = parts([os.fspath(each) for each in command])
     if kind == "-m":
         return what in MODULES
-    return "torch" in what or "run_study" in what if kind == "-c" else kind == "script" and what != __file__
+    return "torch" in what or "qtarget" in what if kind == "-c" else kind == "script" and what != __file__
 
 
 def parts(command: Sequence[str]) -> tuple[str, str, list[str]]:
@@ -282,6 +282,9 @@ if __name__ == "__main__":
         with suppress(ImportError):
             import_module(name)
     PATH = list(sys.path)
+    sys.path.append(str(Path(__file__).parent))
+    with suppress(ImportError):
+        import_module("made_once").install()
     gc.collect()
     gc.freeze()
     status = run(*live(socket.socket(fileno=int(sys.argv[1]))))
