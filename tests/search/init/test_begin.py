@@ -22,7 +22,7 @@ from qtarget.evaluation.survey import look
 from qtarget.search.engine.check import check
 from qtarget.search.init import begin as begin_module
 from qtarget.search.init.begin import begin
-from qtarget.search.init.paths import seen_from
+from qtarget.search.init.paths import only_one, seen_from
 from qtarget.search.init.question import Options
 from qtarget.search.study.config_file import load_study
 from qtarget.spaces.errors import UserError
@@ -187,6 +187,16 @@ def test_nothing_is_overwritten(here):
     with pytest.raises(UserError, match=r"overwrites nothing, but .*mine\.yaml is there"):
         begin(Path("mine.yaml"), Options(model="chat", data=("messages.jsonl",)), Console(), yes=True)
     assert Path("mine.yaml").read_text() == "mine"
+
+
+def test_the_only_model_and_the_only_data_file_are_offered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for name in ("mine/config.json", "train.jsonl"):
+        (tmp_path / name).touch()
+    assert (only_one("--model"), only_one("--data")) == ("mine", "train.jsonl")
+    (tmp_path / "more.csv").touch()
+    assert only_one("--data") == ""
 
 
 @pytest.mark.slow
