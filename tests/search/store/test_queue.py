@@ -102,6 +102,7 @@ def test_the_sampler_of_a_trial_depends_on_its_number_alone(tmp_path: Path) -> N
     assert one[0] != one[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
 def test_an_attempt_that_died_while_it_drew_leaves_no_trace(sampler: str, tmp_path: Path) -> None:
     """The second generator would have given the second knob what the first one got."""
