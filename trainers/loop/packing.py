@@ -19,6 +19,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from ..data.batches import Batch, Layout, collate, columns_of
 from ..data.demonstrations import IGNORE_INDEX, Demonstration
 from ..models.attention import by_sequence, separable
+from ..models.rms_norm import cached_norms
 
 USEFUL = 0.95
 """Padded batches with a larger share of useful positions stay padded."""
@@ -68,7 +69,7 @@ def pack_or_pad(
 def laid_out(models: Sequence[nn.Module], layout: Layout | None) -> Iterator[Layout | None]:
     """The layout of a training that all these models take part in: `layout`, or the cheapest that all of them allow."""
     able = [model for model in models if separable(model)]
-    with by_sequence(able):
+    with by_sequence(able), cached_norms(able):
         yield pack_or_pad if layout is None and len(able) == len(models) else layout
 
 
