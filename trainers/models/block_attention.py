@@ -104,16 +104,23 @@ class _Sequence:
         key_heads, group, length, columns = self.query.shape
         width = columns - COLUMNS
         queries = self.query.new_empty(key_heads, group, length, width)
-        keys, values = (self.key.new_zeros(key_heads, length, width, dtype=_exact(self.key.dtype)) for _ in range(2))
+        keys = values = self.key.new_empty(0)
         rows = -(-max(1, BLOCK_ENTRIES // (key_heads * group * length)) // ROWS) * ROWS
-        for start in range(0, length, rows):
+        for start in reversed(range(0, length, rows)):
             stop = min(length, start + rows)
             query, gradient = (each[:, :, start:stop].flatten(1, 2) for each in (self.query, self.gradient))
             probs, slopes = self._block(query, gradient, start, stop)
-            values[:, :stop] += torch.bmm(probs.transpose(1, 2), gradient[..., :width])
-            keys[:, :stop] += torch.bmm(slopes.transpose(1, 2), query[..., :width])
             found = torch.bmm(slopes, self.key[:, :stop, :width])
             torch.mul(found.unflatten(1, (group, -1)), scale, out=queries[:, :, start:stop])
+            of_values = torch.bmm(probs.transpose(1, 2), gradient[..., :width])
+            of_keys = torch.bmm(slopes.transpose(1, 2), query[..., :width])
+            if stop < length:
+                keys[:, :stop] += of_keys
+                values[:, :stop] += of_values
+            elif start == 0:
+                keys, values = of_keys, of_values
+            else:  # the last queries see all keys; a sum wants more digits
+                keys, values = of_keys.to(_exact(of_keys.dtype)), of_values.to(_exact(of_values.dtype))
         return queries.flatten(0, 1), keys, values
 
     def _block(self, query: Tensor, gradient: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:

@@ -134,8 +134,8 @@ def test_long_rows_in_half_precision_are_filled_up_to_a_round_length_that_teache
         assert layout is pack_or_pad_round
     with laid_out([model, make_model()], None) as layout:
         assert layout is pack_or_pad
-    examples = [replace(sums[number], weights=torch.ones(len(sums[number].token_ids))) for number in range(200)]
-    plain, filled = (lay_out(examples, range(200), 0) for lay_out in (pack_or_pad, pack_or_pad_round))
+    examples = [replace(each, weights=torch.ones(len(each.token_ids))) for each in sums] * 3
+    plain, filled = (lay_out(examples, range(120), 0) for lay_out in (pack_or_pad, pack_or_pad_round))
     more = filled.inputs.numel() - plain.inputs.numel()
     assert 0 < more < ROUND and filled.inputs.numel() % ROUND == 0
     assert filled.lengths == (*plain.lengths, more)
