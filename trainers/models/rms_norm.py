@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .ranks import is_sharded
+
 CACHED_ENTRIES = 2**16
 """Entries that go through all passes at once."""
 HALF = (torch.bfloat16, torch.float16)
@@ -86,7 +88,9 @@ def _epsilon(module: nn.Module) -> float | None:
     weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not (type(module).__name__.endswith("RMSNorm") and isinstance(weight, Tensor) and isinstance(epsilon, float)):
         return None
-    if weight.ndim != 1 or weight.dtype not in HALF or weight.device.type != "cpu" or "forward" in module.__dict__:
+    if weight.ndim != 1 or weight.dtype not in HALF or weight.device.type != "cpu" or is_sharded(weight):
+        return None
+    if "forward" in module.__dict__:
         return None
     with torch.no_grad():
         tried = torch.linspace(-3, 3, 2 * len(weight)).to(weight.dtype).view(2, -1)
