@@ -50,13 +50,13 @@ class _BlockAttention(torch.autograd.Function):
         out = query.new_empty(1, positions, heads, width)
         log_sums = query.new_empty(heads, positions, dtype=_exact(query.dtype))
         for inside in _sequences(lengths):
-            queries = query[0, :, inside].unflatten(0, shared)
+            queries = torch.unflatten(query[0, :, inside], 0, shared)
             keys, values = (rows[0, :, None, inside].expand_as(queries) for rows in (key, value))
             part, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 queries, keys, values, 0.0, True, scale=scale
             )
-            out[0, inside].transpose(0, 1).unflatten(0, shared).copy_(part)
-            log_sums[:, inside].unflatten(0, shared).copy_(sums)
+            torch.unflatten(out[0, inside].transpose(0, 1), 0, shared).copy_(part)
+            torch.unflatten(log_sums[:, inside], 0, shared).copy_(sums)
         ctx.save_for_backward(query, key, value, out, log_sums)
         ctx.lengths, ctx.scale = lengths, scale
         return out
@@ -93,10 +93,10 @@ class _Sequence:
         queries = _extended(query, sums)
         queries[..., : query.shape[-1]] *= scale
         return cls(
-            query=queries.unflatten(0, shared),
+            query=torch.unflatten(queries, 0, shared),
             key=_extended(key, None),
             value=_extended(value, None),
-            gradient=_extended(gradient, mean).unflatten(0, shared),
+            gradient=torch.unflatten(_extended(gradient, mean), 0, shared),
         )
 
     def gradients(self, scale: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,7 +111,7 @@ class _Sequence:
             query, gradient = (each[:, :, start:stop].flatten(1, 2) for each in (self.query, self.gradient))
             probs, slopes = self._block(query, gradient, start, stop)
             found = torch.bmm(slopes, self.key[:, :stop, :width])
-            torch.mul(found.unflatten(1, (group, -1)), scale, out=queries[:, :, start:stop])
+            torch.mul(torch.unflatten(found, 1, (group, -1)), scale, out=queries[:, :, start:stop])
             of_values = torch.bmm(probs.transpose(1, 2), gradient[..., :width])
             of_keys = torch.bmm(slopes.transpose(1, 2), query[..., :width])
             if stop < length:
@@ -126,7 +126,7 @@ class _Sequence:
     def _block(self, query: Tensor, gradient: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """P and dS of queries `start` to `stop`, (K, G·R, `stop`) each: no later key is seen."""
         probs = torch.bmm(query, self.key[:, :stop].transpose(1, 2)).exp_()
-        probs.unflatten(1, (-1, stop - start)).tril_(start)  # what it zeroes may be infinite
+        torch.unflatten(probs, 1, (-1, stop - start)).tril_(start)  # what it zeroes may be infinite
         return probs, torch.bmm(gradient, self.value[:, :stop].transpose(1, 2)).mul_(probs)
 
 
