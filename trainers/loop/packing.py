@@ -86,7 +86,7 @@ def pack_or_pad_round(
 
 def _filled(batch: PackedBatch, more: int, pad_token_id: int) -> PackedBatch:
     assert batch.lengths is not None and batch.position_ids is not None and batch.sequence_numbers is not None
-    known = {name: rows for name in COLUMNS if (rows := getattr(batch, name)) is not None}
+    known: dict[str, Any] = {name: rows for name in COLUMNS if (rows := getattr(batch, name)) is not None}
     return replace(
         batch,
         inputs=pad(batch.inputs, (0, more), value=pad_token_id),
