@@ -86,7 +86,9 @@ def pack_or_pad_round(
 
 def _filled(batch: PackedBatch, more: int, pad_token_id: int) -> PackedBatch:
     assert batch.lengths is not None and batch.position_ids is not None and batch.sequence_numbers is not None
-    known: dict[str, Any] = {name: rows for name in COLUMNS if (rows := getattr(batch, name)) is not None}
+    known: dict[str, Any] = {
+        name: pad(rows, (0, more)) for name in COLUMNS if (rows := getattr(batch, name)) is not None
+    }
     return replace(
         batch,
         inputs=pad(batch.inputs, (0, more), value=pad_token_id),
@@ -94,7 +96,7 @@ def _filled(batch: PackedBatch, more: int, pad_token_id: int) -> PackedBatch:
         lengths=(*batch.lengths, more),
         position_ids=torch.cat([batch.position_ids, torch.arange(more)[None]], 1),
         sequence_numbers=pad(batch.sequence_numbers, (0, more), value=len(batch.lengths)),
-        **{name: pad(rows, (0, more)) for name, rows in known.items()},
+        **known,
     )
 
 
