@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Exponent = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Tail = Literal["renormalise", "student", "uniform", "drop"]
+NEARLY = 1e-5
+"""How far the sum of a distribution may be from 1 by rounding."""
 
 
 class Residual(GrownSettings):
@@ -43,6 +45,8 @@ class Residual(GrownSettings):
     """Take the label out and renormalise; a row with nothing else is spread evenly over the other real tokens."""
 
     LATER: ClassVar[frozenset[str]] = frozenset({"adaptive"})
+    source: ClassVar[str | None] = None
+    """Whose distribution R is before its modifiers; None: no single one's."""
 
     @model_validator(mode="after")
     def _one_temperature(self) -> Self:
@@ -97,7 +101,9 @@ class Residual(GrownSettings):
 
     def scores(self, rows: Rows) -> Tensor:
         """log R of the unmodified family up to a constant, shape (T, V)."""
-        raise TypeError(f"`{type(self).__name__}` is a base class and has no distribution of its own")
+        if self.source is None:
+            raise TypeError(f"`{type(self).__name__}` is a base class and has no distribution of its own")
+        return rows.logprobs_of(self.source)
 
     def probs(self, rows: Rows) -> Tensor:
         """R with its modifiers, shape (T, V), detached."""
@@ -116,6 +122,16 @@ class Residual(GrownSettings):
             fallback = even(rows).log().scatter(-1, label, -torch.inf)
         probs = normalised(scores, fallback)
         return self._truncate(probs, rows) if self.truncated else probs
+
+    def at_hand(self, rows: Rows) -> tuple[Tensor, Tensor] | None:
+        """R and log R, shape (T, V), detached, where these are one source's as they lie there; else None.
+
+        On a CPU: a GPU would have to wait to know whether the source is a distribution in each row.
+        """
+        if self.source is None or self.modified or (logprobs := rows.logprobs_of(self.source).detach()).is_cuda:
+            return None
+        probs = logprobs.exp()
+        return (probs, logprobs) if bool(((probs.sum(-1) - 1).abs() <= NEARLY).all()) else None
 
     def _truncate(self, probs: Tensor, rows: Rows) -> Tensor:
         keep = top_mask(probs, self.top_k, self.top_p)
@@ -165,12 +181,10 @@ class Student(Residual):
     """R = π: the mass teaches nothing, so the design is SFT with each token weighted by γ."""
 
     kind: Literal["student"] = "student"
+    source: ClassVar[str | None] = "student"
 
     def _student_part(self) -> float:
         return 1.0
-
-    def scores(self, rows: Rows) -> Tensor:
-        return rows.logprobs_of("student")
 
 
 class Uniform(Residual):
@@ -194,39 +208,33 @@ class Reference(Residual):
     """R = π_ref, the frozen start model: SFT + KL, ASFT (2509.23753), GIFT (2601.09233)."""
 
     kind: Literal["reference"] = "reference"
+    source: ClassVar[str | None] = "reference"
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"reference"})
-
-    def scores(self, rows: Rows) -> Tensor:
-        return rows.logprobs_of("reference")
 
 
 class Previous(Residual):
     """R = π_old, the policy of some steps ago; needs its full logits, not just the label's log-probability."""
 
     kind: Literal["previous"] = "previous"
+    source: ClassVar[str | None] = "previous"
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"previous"})
-
-    def scores(self, rows: Rows) -> Tensor:
-        return rows.logprobs_of("previous")
 
 
 class Teacher(Residual):
     """R = π_T: knowledge distillation (Hinton et al., 1503.02531)."""
 
     kind: Literal["teacher"] = "teacher"
+    source: ClassVar[str | None] = "teacher"
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"teacher"})
-
-    def scores(self, rows: Rows) -> Tensor:
-        return rows.logprobs_of("teacher")
 
 
 class Geometric(Residual):

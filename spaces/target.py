@@ -175,10 +175,13 @@ def _residual(spec: TargetSpec, rows: Rows, rest: Tensor) -> _Spread:
     if not spec.residual_acts:
         loss = entropy(rows.logprobs_of("student")) if spec.residual_loss == "ce" else zero
         return _Spread(student=rest, even=None, dense=None, loss=loss, total=one)
-    probs = spec.residual.probs(rows)
-    loss = -expectation(probs, rows.logprobs_of("student"))
+    known = spec.residual.at_hand(rows)
+    probs = spec.residual.probs(rows) if known is None else known[0]
     if spec.residual_loss == "kl":
-        loss = loss + expectation(probs, probs.log())
+        own = probs.log() if known is None else known[1]
+        loss = expectation(probs, own - rows.logprobs_of("student"))
+    else:
+        loss = -expectation(probs, rows.logprobs_of("student"))
     if isinstance(spec.residual, Uniform) and not spec.residual.exclude_label:
         return _Spread(student=zero, even=rest, dense=None, loss=loss, total=one)
     return _Spread(student=zero, even=None, dense=rest[:, None] * probs, loss=loss, total=probs.sum(-1))

@@ -12,13 +12,18 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import optuna
 import psutil
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ...spaces.settings import Settings
+from .storage import StudyStorage
 
 ATTRIBUTE = "lease"
 """User attribute of a trial that holds its lease; None when it was given back."""
@@ -137,3 +142,95 @@ def _started(pid: int) -> float:
         return float(psutil.Process(pid).create_time())
     after_name = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace").rpartition(")")[2]
     return int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")  # field 22 of proc(5)
+
+
+class LeaseLostError(RuntimeError):
+    """Another supervisor has taken this trial over; whatever was computed here for it must not be told."""
+
+
+@dataclass
+class Claim:
+    """A trial that this supervisor may run for as long as it renews its lease."""
+
+    trial: Trial
+    lease: Lease
+    attempt: int
+    """1 for the first try."""
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return self.trial.user_attrs
+
+    @property
+    def frozen(self) -> FrozenTrial:
+        """The trial as it is stored."""
+        return self.trial.study._storage.get_trial(self.trial._trial_id)
+
+
+class Claims:
+    """What one supervisor holds of a study's trials: nothing is written of them without a lease."""
+
+    def __init__(self, storage: StudyStorage, lease_seconds: float) -> None:
+        self._storage, self._lease_seconds = storage, lease_seconds
+        self._tokens: list[str] = []
+
+    def _new_lease(self) -> Lease:
+        lease = new_lease(self._lease_seconds)
+        self._tokens.append(lease.token)
+        return lease
+
+    def renew(self, claim: Claim, seconds: float | None = None) -> None:
+        """Extend the lease and keep the `seconds` used so far; raises LeaseLostError when it has been taken over."""
+        with self._storage.lock():
+            self._check(claim)
+            claim.lease = claim.lease.renewed()
+            self._set(claim.trial._trial_id, ATTRIBUTE, claim.lease.model_dump())
+            if seconds is not None:
+                self._set(claim.trial._trial_id, "seconds", seconds)
+
+    def note(self, claim: Claim, **attributes: Any) -> None:
+        """Keep facts with the trial; raises LeaseLostError when it was taken over and finished."""
+        try:
+            for name, value in attributes.items():
+                claim.trial.set_user_attr(name, value)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            raise LeaseLostError(f"trial {claim.number} was finished by another supervisor") from None
+
+    def note_attempt(self, claim: Claim, why: str) -> None:
+        """Count another try of a trial that stays ours, with the reason in its chain."""
+        claim.attempt += 1
+        self.note(claim, attempts=claim.attempt, chain=[*claim.attributes.get("chain", []), _link(why)])
+
+    def rungs(self, claim: Claim) -> dict[int, float]:
+        """Scores already reported, by optimiser step."""
+        return self._storage.backend.get_trial(claim.trial._trial_id).intermediate_values
+
+    def leave(self) -> None:
+        """Stand by the claims made here no longer."""
+        drop(self._tokens)
+
+    def _check(self, claim: Claim) -> None:
+        stored = self._storage.backend.get_trial(claim.trial._trial_id)
+        lease = read_lease(stored.user_attrs)
+        if stored.state != TrialState.RUNNING or lease is None or lease.token != claim.lease.token:
+            raise LeaseLostError(f"trial {claim.number} was taken over by another supervisor")
+
+    def _release(self, trial_id: int, attributes: Mapping[str, Any], why: str) -> None:
+        """Back to WAITING, with the reason in the trial's chain of attempts."""
+        self._set(trial_id, "chain", [*attributes.get("chain", []), _link(why)])
+        self._wait_again(trial_id)
+
+    def _wait_again(self, trial_id: int) -> None:
+        self._set(trial_id, ATTRIBUTE, None)
+        self._storage.backend.set_trial_state_values(trial_id, TrialState.WAITING)
+
+    def _set(self, trial_id: int, name: str, value: Any) -> None:
+        self._storage.backend.set_trial_user_attr(trial_id, name, value)
+
+
+def _link(why: str) -> dict[str, str]:
+    return {"why": why, "at": datetime.now(UTC).isoformat(timespec="seconds")}

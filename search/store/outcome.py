@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import TrialState
 
 from ...evaluation.statistics.racing import RaceDecision
 from ..study.events import TrialState as EndState
-from .queue import CREDITED, Verdict
 
 Facts = Mapping[str, Any]
+CREDITED = ("standard_error", "verdicts", "num_problems", "samples", "failure", "race", "retention")
+"""What a trial that repeats a finished one takes over from it, besides score and rungs."""
+WORST = -1e3
+"""Further objectives of a trial that has no result."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a trial ends."""
+
+    state: TrialState
+    score: float | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """User attributes to keep with it."""
+    violated: str | None = None
+    """Name of the constraint that makes it infeasible: oom, diverged or timeout."""
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    """Other constraints; above 0 is violated."""
+    further: tuple[float, ...] = ()
+    """Values of further objectives, larger is better."""
 
 
 @dataclass(frozen=True)

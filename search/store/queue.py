@@ -7,8 +7,6 @@ a dead supervisor) is the same Optuna trial again: same number, parameters, fold
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -17,80 +15,32 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ..store import leases
 from ..study.config import StudyConfig
 from .halving import GRANTED, PAUSED, Grant, Halving, is_whole, paused_at
-from .leases import Lease
+from .leases import Claim, Claims, Lease, LeaseLostError
+from .outcome import CREDITED, WORST, Verdict
 from .patience import Patience
 from .prior import Prior
 from .sampling import Filled, Learnt, make_pruner, make_sampler
 from .slots import CANONICAL, FIXED, WITHDRAWN, Slot, by_hand, is_empty, slots_of
 from .storage import StudyStorage
 
+__all__ = ["Claim", "LeaseLostError", "Queue", "Slot", "Verdict"]
+
 BEHIND = "behind"
 """User attribute of a waiting slot: number of the running trial of the same gradient whose outcome it waits for."""
 
-CREDITED = ("standard_error", "verdicts", "num_problems", "samples", "failure", "race", "retention")
-"""What a trial that repeats a finished one takes over from it, besides score and rungs."""
 
-
-WORST = -1e3
-"""Further objectives of a trial that has no result."""
-
-
-class LeaseLostError(RuntimeError):
-    """Another supervisor has taken this trial over; whatever was computed here for it must not be told."""
-
-
-@dataclass
-class Claim:
-    """A trial that this supervisor may run for as long as it renews its lease."""
-
-    trial: Trial
-    lease: Lease
-    attempt: int
-    """1 for the first try."""
-
-    @property
-    def number(self) -> int:
-        return self.trial.number
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return self.trial.user_attrs
-
-    @property
-    def frozen(self) -> FrozenTrial:
-        """The trial as it is stored."""
-        return self.trial.study._storage.get_trial(self.trial._trial_id)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How a trial ends."""
-
-    state: TrialState
-    score: float | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    """User attributes to keep with it."""
-    violated: str | None = None
-    """Name of the constraint that makes it infeasible: oom, diverged or timeout."""
-    constraints: Mapping[str, float] = field(default_factory=dict)
-    """Other constraints; above 0 is violated."""
-    further: tuple[float, ...] = ()
-    """Values of further objectives, larger is better."""
-
-
-class Queue:
+class Queue(Claims):
     """The slots of one study."""
 
     def __init__(self, config: StudyConfig, storage: StudyStorage) -> None:
-        self._study, self._settings, self._storage = config.study, config.search, storage
+        super().__init__(storage, config.limits.lease_seconds)
+        self._study, self._settings = config.study, config.search
         self._space = config.space
         self._pruner = make_pruner(config.search, config.training.steps)
         self.halving = Halving.of(config)
         """Where trials pause; None where they do not."""
         self.more: Callable[[int], Slot] = lambda count: Slot()
         """The slot after so many, where a budget in steps has room for it."""
-        self._lease_seconds = config.limits.lease_seconds
-        self._tokens: list[str] = []
         self._watch = leases.Watch()
         self._view: optuna.Study | None = None
         """The study for reading; its trials are read anew each time."""
@@ -195,8 +145,7 @@ class Queue:
 
         `again`: it goes on from where it paused, which is no other attempt.
         """
-        lease = leases.new_lease(self._lease_seconds)
-        self._tokens.append(lease.token)
+        lease = self._new_lease()
         attempt = int(trial.user_attrs.get("attempts", 0)) + (not again)
         # the lease first: a RUNNING trial without one could not be told from a lost one
         self._set(trial._trial_id, leases.ATTRIBUTE, lease.model_dump())
@@ -205,32 +154,6 @@ class Queue:
             self._set(trial._trial_id, leases.ATTRIBUTE, None)  # whoever runs it notices, and it is reaped
             return None
         return trial, lease, attempt
-
-    def renew(self, claim: Claim, seconds: float | None = None) -> None:
-        """Extend the lease and keep the `seconds` used so far; raises LeaseLostError when it has been taken over."""
-        with self._storage.lock():
-            self._check(claim)
-            claim.lease = claim.lease.renewed()
-            self._set(claim.trial._trial_id, leases.ATTRIBUTE, claim.lease.model_dump())
-            if seconds is not None:
-                self._set(claim.trial._trial_id, "seconds", seconds)
-
-    def note(self, claim: Claim, **attributes: Any) -> None:
-        """Keep facts with the trial; raises LeaseLostError when it was taken over and finished."""
-        try:
-            for name, value in attributes.items():
-                claim.trial.set_user_attr(name, value)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            raise LeaseLostError(f"trial {claim.number} was finished by another supervisor") from None
-
-    def note_attempt(self, claim: Claim, why: str) -> None:
-        """Count another try of a trial that stays ours, with the reason in its chain."""
-        claim.attempt += 1
-        self.note(claim, attempts=claim.attempt, chain=[*claim.attributes.get("chain", []), _link(why)])
-
-    def rungs(self, claim: Claim) -> dict[int, float]:
-        """Scores already reported, by optimiser step."""
-        return self._storage.backend.get_trial(claim.trial._trial_id).intermediate_values
 
     def report(self, claim: Claim, step: int, score: float) -> bool:
         """Record a rung's score; whether the pruner gives the trial up. Never a baseline: a comparison needs it."""
@@ -356,10 +279,6 @@ class Queue:
                 self._release(trial._trial_id, trial.user_attrs, "supervisor lost")
         return [trial.number for trial in lost]
 
-    def leave(self) -> None:
-        """Stand by the claims made here no longer."""
-        leases.drop(self._tokens)
-
     def counts(self) -> dict[str, int]:
         """Slots by state: waiting, running, complete, pruned, fail, and paused where trials pause."""
         names = ("waiting", "running", "complete", "pruned", "fail", *(("paused",) if self.halving is not None else ()))
@@ -368,25 +287,3 @@ class Queue:
 
     def _state(self, trial: FrozenTrial) -> str:
         return "paused" if self.halving is not None and paused_at(trial) is not None else trial.state.name.lower()
-
-    def _check(self, claim: Claim) -> None:
-        stored = self._storage.backend.get_trial(claim.trial._trial_id)
-        lease = leases.read_lease(stored.user_attrs)
-        if stored.state != TrialState.RUNNING or lease is None or lease.token != claim.lease.token:
-            raise LeaseLostError(f"trial {claim.number} was taken over by another supervisor")
-
-    def _release(self, trial_id: int, attributes: Mapping[str, Any], why: str) -> None:
-        """Back to WAITING, with the reason in the trial's chain of attempts."""
-        self._set(trial_id, "chain", [*attributes.get("chain", []), _link(why)])
-        self._wait_again(trial_id)
-
-    def _wait_again(self, trial_id: int) -> None:
-        self._set(trial_id, leases.ATTRIBUTE, None)
-        self._storage.backend.set_trial_state_values(trial_id, TrialState.WAITING)
-
-    def _set(self, trial_id: int, name: str, value: Any) -> None:
-        self._storage.backend.set_trial_user_attr(trial_id, name, value)
-
-
-def _link(why: str) -> dict[str, str]:
-    return {"why": why, "at": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -13,6 +13,7 @@ old_policy.py   the previous policy: what the weights at the start of a window o
 optimizer.py    AdamW over full-precision masters of the trainable weights, with warm-up, decay and clipping
 packing.py      sequences of one forward pass in one row without padding: none sees another, and no gradient changes
 preflight.py    one worst-case step before a night begins: the longest demonstrations, full micro-batches
+reports.py      what a training says of itself: of each step, of its end, and why it could not go on
 resident.py     a base model that stays in memory between trials and is reset in place
 sft.py          supervised fine-tuning towards a target: the one training loop
 shards.py       checkpoints of a model that is spread over ranks: each writes its own shares, a manifest last makes

@@ -9,19 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from ..data.batches import Batch, Layout, collate, columns_of
 from ..data.demonstrations import IGNORE_INDEX, Demonstration
 from ..models.attention import by_sequence, separable
+from ..models.rms_norm import HALF, cached_norms
 
 USEFUL = 0.95
 """Padded batches with a larger share of useful positions stay padded."""
+COLUMNS = ("critical", "weights", "reference_logprobs")
+"""What is known of each position of a row."""
+ROUND, FILLED = 32, 0.03
+"""Packed rows in half precision are filled up to a multiple of so many positions; more than this share is too dear."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +70,45 @@ def pack_or_pad(
     return lay_out(examples, indices, pad_token_id, first_sequence=first_sequence)
 
 
+def pack_or_pad_round(
+    examples: Sequence[Demonstration], indices: Sequence[int], pad_token_id: int, *, first_sequence: int = 0
+) -> Batch:
+    """As `pack_or_pad`, packed rows filled up to a round length by a sequence without labels.
+
+    For each new shape of a half-precision product oneDNN compiles kernels, which takes as long as the product; round
+    lengths come again.
+    """
+    batch = pack_or_pad(examples, indices, pad_token_id, first_sequence=first_sequence)
+    missing = -batch.inputs.numel() % ROUND
+    fits = isinstance(batch, PackedBatch) and 0 < missing <= FILLED * batch.inputs.numel()
+    return _filled(cast(PackedBatch, batch), missing, pad_token_id) if fits else batch
+
+
+def _filled(batch: PackedBatch, more: int, pad_token_id: int) -> PackedBatch:
+    assert batch.lengths is not None and batch.position_ids is not None and batch.sequence_numbers is not None
+    known: dict[str, Any] = {
+        name: pad(rows, (0, more)) for name in COLUMNS if (rows := getattr(batch, name)) is not None
+    }
+    return replace(
+        batch,
+        inputs=pad(batch.inputs, (0, more), value=pad_token_id),
+        labels=pad(batch.labels, (0, more), value=IGNORE_INDEX),
+        lengths=(*batch.lengths, more),
+        position_ids=torch.cat([batch.position_ids, torch.arange(more)[None]], 1),
+        sequence_numbers=pad(batch.sequence_numbers, (0, more), value=len(batch.lengths)),
+        **known,
+    )
+
+
 @contextmanager
 def laid_out(models: Sequence[nn.Module], layout: Layout | None) -> Iterator[Layout | None]:
     """The layout of a training that all these models take part in: `layout`, or the cheapest that all of them allow."""
     able = [model for model in models if separable(model)]
-    with by_sequence(able):
-        yield pack_or_pad if layout is None and len(able) == len(models) else layout
+    with by_sequence(able), cached_norms(able):
+        if layout is not None or len(able) < len(models):
+            yield layout
+        else:
+            yield pack_or_pad_round if all(next(each.parameters()).dtype in HALF for each in able) else pack_or_pad
 
 
 def prepare_packing(model: nn.Module) -> str:

@@ -10,9 +10,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,7 +21,6 @@ from ...spaces.identity import derive_seed
 from ...spaces.target import PreviousPolicy, TargetSpec
 from ..data.batches import Batch, BatchOrder, EffectiveBatch, Layout, micro_batch_of_rank
 from ..data.demonstrations import Demonstrations
-from ..loss import LossSum
 from ..settings import TrainingSettings
 from ..teachers.sources import FrozenModel, Source
 from .batch_trust import batch_trust, needs_trust_pass
@@ -32,61 +30,9 @@ from .objective import Objective
 from .old_policy import OldPolicy, PreviousModel
 from .optimizer import Optimizer, learning_rate
 from .packing import laid_out
+from .reports import DivergedError, StepReport, Totals, TrainingOutcome
 
-
-@dataclass(frozen=True)
-class StepReport:
-    """One optimiser step; means over the valid tokens of its effective batch."""
-
-    step: int
-    """Counted from 1."""
-    steps: int
-    loss: float
-    """Nats a token, in the published form of the target."""
-    tokens: int
-    """Tokens with a loss."""
-    learning_rate: float
-    gradient_norm: float
-    """Before clipping."""
-    label_prob: float
-    entropy: float
-    """Nats."""
-    seconds: float
-
-
-@dataclass(frozen=True)
-class TrainingOutcome:
-    """How a call of `train` ended."""
-
-    status: Literal["finished", "stopped"]
-    step: int
-    """Optimiser steps done, those before a resume included."""
-    tokens: int
-    """Tokens with a loss seen, those before a resume included."""
-    seconds: float
-    """Time in steps, that before a resume included."""
-
-
-class DivergedError(RuntimeError):
-    """Loss or gradient stopped being finite; the weights are those before the step."""
-
-    def __init__(self, step: int, loss: float, gradient_norm: float) -> None:
-        super().__init__(
-            f"step {step} must have a finite loss and gradient, but got loss={loss} and gradient norm={gradient_norm}; "
-            "lower `learning_rate` or bound the target's weight"
-        )
-        self.step, self.loss, self.gradient_norm = step, loss, gradient_norm
-
-
-@dataclass(frozen=True)
-class _Totals:
-    """Sums over the valid tokens of an effective batch, over all ranks."""
-
-    loss: float
-    denominator: float
-    """What the design divides the loss by: the number of tokens for most."""
-    label_prob: float
-    entropy: float
+__all__ = ["DivergedError", "StepReport", "TrainingOutcome", "train"]
 
 
 def train(
@@ -209,7 +155,7 @@ class _Run:
         self.optimizer.step(rate)
         return self._count(batch.num_tokens, totals, rate, norm, time.perf_counter() - started)
 
-    def _count(self, tokens: int, totals: _Totals, rate: float, norm: float, seconds: float) -> StepReport:
+    def _count(self, tokens: int, totals: Totals, rate: float, norm: float, seconds: float) -> StepReport:
         self.step += 1
         self.tokens += tokens
         self.seconds += seconds
@@ -225,7 +171,7 @@ class _Run:
             seconds=seconds,
         )
 
-    def _accumulate(self, batch: EffectiveBatch) -> _Totals:
+    def _accumulate(self, batch: EffectiveBatch) -> Totals:
         """Gradients of the mean loss over the effective batch into the masters, summed over ranks."""
         progress = self.step / max(1, self.settings.steps - 1)
         target = self.target.at(progress)
@@ -237,11 +183,11 @@ class _Run:
             loss = self.objective.loss(micro, target, **self._columns(batch, micro, gamma))
             torch.autograd.backward(loss.loss_sum / batch.num_tokens)
             self.optimizer.collect()
-            sums += _sums(loss)
+            sums += Totals.sums(loss)
         if ranks > 1:
             self.optimizer.sum_over_ranks(self.accelerator)
             sums = self.accelerator.reduce(sums, "sum")
-        totals = _Totals(*sums.tolist())
+        totals = Totals(*sums.tolist())
         if target.denominator != "all" or self.order.data.has_weights:
             self.optimizer.scale(batch.num_tokens / totals.denominator if totals.denominator else 0.0)
         return totals
@@ -324,10 +270,3 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
-
-
-def _sums(loss: LossSum) -> Tensor:
-    """What `_Totals` holds, of one micro-batch."""
-    count = loss.loss_sum.new_tensor(loss.num_tokens) if loss.denominator is None else loss.denominator
-    parts = (loss.loss_sum.detach(), count, loss.p_label.sum(), loss.entropy.sum())
-    return torch.stack([part.double() for part in parts])

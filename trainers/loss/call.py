@@ -18,6 +18,9 @@ from .gradients import HeadGradients, NoGradients, SharedGradients, Wanted
 from .head import Head, compute_dtype
 from .inputs import TokenInputs, ValidTokens, check_finite_hidden, check_labels, poisoned_labels, valid_positions
 
+SCALED_ROWS = 256
+"""Rows of a gradient that a CPU scales and rounds at a time, while they are in its cache."""
+
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -194,6 +197,11 @@ def _scaled(gradient: Tensor | None, factor: Tensor, dtype: torch.dtype) -> Tens
     """In place: the gradient is ours to give away, and a copy of the head's would be as large as the head."""
     if gradient is None:
         return None
-    if factor.device.type != "cpu" or factor.item() != 1.0:
-        gradient.mul_(factor)
-    return gradient.to(dtype)
+    if gradient.dtype == dtype or gradient.device.type != "cpu":
+        if factor.device.type != "cpu" or factor.item() != 1.0:
+            gradient.mul_(factor)
+        return gradient.to(dtype)
+    found = torch.empty_like(gradient, dtype=dtype)
+    for part, rounded in zip(torch.split(gradient, SCALED_ROWS), torch.split(found, SCALED_ROWS), strict=True):
+        rounded.copy_(part.mul_(factor))
+    return found

@@ -28,6 +28,7 @@ from .tail_softmax import cached_rows, tail_softmax
 
 CPU_CHUNK_ROWS = 256
 """More rows a chunk fall out of the cache; fewer starve the GEMMs."""
+ROUND_ROWS = 32
 DENSE_BUFFERS = 14
 """(R, V) tensors alive at once while a target is worked out on the whole vocabulary."""
 ROWS_BUFFERS = 5
@@ -50,8 +51,16 @@ class Call:
     def dtype(self) -> torch.dtype:
         return compute_dtype(self.hidden.dtype)
 
+    @property
+    def _rounds_on_cpu(self) -> bool:
+        """Whether products come in half precision, and are widened."""
+        return not self.hidden.is_cuda and self.hidden.dtype != self.dtype
+
     def chunks(self, plan: Plan, max_bytes: int) -> Iterator[slice]:
-        """Slices of nearly equal length whose tensors stay below `max_bytes`."""
+        """Slices whose tensors stay below `max_bytes`, of nearly equal length.
+
+        In half precision on a CPU of a round one, the last aside: oneDNN compiles kernels for each new shape.
+        """
         width = self.head.vocab if self.hidden.is_cuda else padded(self.head.vocab, self.dtype.itemsize)
         row_bytes = self._buffers(plan) * width * self.dtype.itemsize
         rows = max_bytes // row_bytes
@@ -64,6 +73,8 @@ class Call:
             rows = min(rows, CPU_CHUNK_ROWS)
         number = math.ceil(self.num_tokens / rows)
         size = math.ceil(self.num_tokens / number) if number else 1
+        if self._rounds_on_cpu:
+            size = min(rows, math.ceil(size / ROUND_ROWS) * ROUND_ROWS)
         return (slice(start, min(start + size, self.num_tokens)) for start in range(0, self.num_tokens, size))
 
     def _buffers(self, plan: Plan) -> int:
@@ -72,8 +83,7 @@ class Call:
         needs = frozenset().union(*(spec.gamma.needs for _, spec in plan.row_form))
         models = bool(needs & self.tokens.live)
         rows = any(spec.gamma.sees == "rows" for _, spec in plan.row_form)
-        half = not self.hidden.is_cuda and self.hidden.dtype != self.dtype
-        return 1 + half + ROWS_BUFFERS * rows + 2 * models
+        return 1 + self._rounds_on_cpu + ROWS_BUFFERS * rows + 2 * models
 
 
 @dataclass(frozen=True, eq=False)

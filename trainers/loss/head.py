@@ -20,8 +20,11 @@ LOWEST_LOGIT = -1e30
 """Stands for minus infinity where 0·z must stay 0; exp(LOWEST_LOGIT - lse) is exactly 0."""
 KEPT_BYTES = 2**26
 """What a thread keeps between calls on a CPU, at most."""
-BLOCK_COLUMNS = 2048
-"""Vocabulary entries of a half-precision product that a CPU works out at a time."""
+BLOCK_ENTRIES = 2**19
+"""Entries of a half-precision product that a CPU works out at a time, about; at least `BLOCK_COLUMNS` of them a row."""
+BLOCK_COLUMNS = 256
+LARGEST_LEARNT = 2**25 - 2**13
+"""Bytes of the largest block that glibc adjusts to (DEFAULT_MMAP_THRESHOLD_MAX), less what it adds."""
 PAGE_BYTES, LINE_BYTES, LONG_ROW_PAGES = 4096, 64, 16
 
 
@@ -134,11 +137,12 @@ def multiply_add(left: Tensor, right: Tensor, total: Tensor) -> Tensor:
 
 def _blocks(left: Tensor, right: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """A product cut along its vocabulary, so that each half-precision result is still in the cache when it is used."""
+    size = max(BLOCK_COLUMNS, BLOCK_ENTRIES // max(1, min(out.shape)))
     if out.shape[0] > out.shape[1]:
-        for rows, part in zip(torch.split(left, BLOCK_COLUMNS), torch.split(out, BLOCK_COLUMNS), strict=True):
+        for rows, part in zip(torch.split(left, size), torch.split(out, size), strict=True):
             yield rows, right, part
     else:
-        for columns, part in zip(torch.split(right, BLOCK_COLUMNS, 1), torch.split(out, BLOCK_COLUMNS, 1), strict=True):
+        for columns, part in zip(torch.split(right, size, 1), torch.split(out, size, 1), strict=True):
             yield left, columns, part
 
 
@@ -161,11 +165,24 @@ class Workspace(threading.local):
 
     def __init__(self) -> None:
         self._kept: Tensor | None = None
+        self._has_learnt = False
+
+    def _learn(self) -> None:
+        """Show glibc that blocks as large as these are freed and asked for again: it then keeps some for that.
+
+        It takes the size of the largest block freed so far, 32 MiB at most, as a sign of what to keep, twice that;
+        otherwise the tensors of a few rows come from the system anew, page by page. A block that nothing is written
+        to costs next to nothing.
+        """
+        if not self._has_learnt:
+            self._has_learnt = True
+            torch.empty(LARGEST_LEARNT, dtype=torch.uint8)
 
     def take(self, rows: int, vocab: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """(rows, vocab), not cleared; the next call on this thread may write over it."""
         if device.type != "cpu":
             return torch.empty(rows, vocab, dtype=dtype, device=device)
+        self._learn()
         width = padded(vocab, dtype.itemsize)
         if rows * width * dtype.itemsize > KEPT_BYTES:
             return torch.empty(rows, width, dtype=dtype)[:, :vocab]

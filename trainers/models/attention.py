@@ -18,7 +18,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .block_attention import block_attention
 from .head import BY_SEQUENCE, decoder_of, evaluating, hidden_states
+from .rms_norm import HALF
 
 KINDS = {"full_attention", "sliding_attention"}
 """Layers whose attention sees what it is given here; others (chunked, linear) look along the row by themselves."""
@@ -39,6 +41,9 @@ def attention_by_sequence(
     """(1, A, P, D) → (1, P, A, D), causal in each sequence of `sequence_lengths`; without these, transformers' own."""
     if sequence_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
+    if _is_plain(module, query, key, value, sequence_lengths, more):
+        scale = more.get("scaling") or query.shape[-1] ** -0.5
+        return block_attention(query, key, value, sequence_lengths, scale), None
     found, start = [], 0
     for length, sequences in groupby(sequence_lengths):
         number = len(list(sequences))
@@ -47,6 +52,23 @@ def attention_by_sequence(
         mask = _window(length, more.get("sliding_window"), query.device)
         found.append(sdpa_attention_forward(module, queries, keys, values, mask, **more)[0].flatten(0, 1))
     return torch.cat(found)[None], None
+
+
+def _is_plain(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], more: dict[str, Any]
+) -> bool:
+    """Whether `block_attention` computes it, which pays in half precision: nothing but causality hides a position."""
+    causal = more.get("is_causal")
+    window = more.get("sliding_window")
+    return (
+        not more.get("dropout")
+        and more.get("position_bias") is None
+        and (getattr(module, "is_causal", True) if causal is None else causal)
+        and (window is None or max(lengths) <= window)
+        and query.shape[2:] == key.shape[2:] == value.shape[2:]
+        and query.dtype == key.dtype == value.dtype
+        and query.dtype in HALF
+    )
 
 
 def _apart(rows: Tensor, inside: slice, number: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
@@ -9,7 +11,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from qtarget.spaces import presets
 from qtarget.trainers.data.batches import BatchOrder, collate
 from qtarget.trainers.loop.objective import Objective
-from qtarget.trainers.loop.packing import USEFUL, laid_out, pack, pack_or_pad, prepare_packing
+from qtarget.trainers.loop.packing import ROUND, USEFUL, laid_out, pack, pack_or_pad, pack_or_pad_round, prepare_packing
 from qtarget.trainers.loop.sft import train
 from qtarget.trainers.models.attention import by_sequence, separable
 from qtarget.trainers.models.head import BY_SEQUENCE, evaluating, hidden_states
@@ -125,3 +127,26 @@ def test_padding_that_costs_next_to_nothing_stays(sums):
     mixed = [examples[0], examples[-1], examples[-1]]
     assert mixed[0].length < (3 * USEFUL - 2) * mixed[1].length
     assert pack_or_pad(mixed, [0, 1, 2], 0).lengths == tuple(example.length for example in mixed)
+
+
+def test_long_rows_in_half_precision_are_filled_up_to_a_round_length_that_teaches_nothing(make_model, sums):
+    model = make_model(dtype=torch.bfloat16)
+    with laid_out([model], None) as layout:
+        assert layout is pack_or_pad_round
+    with laid_out([model, make_model()], None) as layout:
+        assert layout is pack_or_pad
+    examples = [replace(each, weights=torch.ones(len(each.token_ids))) for each in sums] * 3
+    plain, filled = (lay_out(examples, range(120), 0) for lay_out in (pack_or_pad, pack_or_pad_round))
+    more = filled.inputs.numel() - plain.inputs.numel()
+    assert 0 < more < ROUND and filled.inputs.numel() % ROUND == 0
+    assert filled.lengths == (*plain.lengths, more)
+    assert filled.position_ids[0, -more:].tolist() == list(range(more))
+    for name in ("flat_labels", "sequence_ids", "flat_weights", "positions"):
+        assert torch.equal(getattr(filled, name), getattr(plain, name))
+    model = make_model(dtype=torch.float64)
+    with by_sequence([model]):
+        mine, other = (gradients(model, batch, presets.get("sft"), {})[1] for batch in (filled, plain))
+    for key, gradient in other.items():
+        torch.testing.assert_close(mine[key], gradient, atol=1e-10, rtol=1e-6)
+    short = pack_or_pad_round(examples[:3], range(3), 0)
+    assert short.inputs.numel() == pack_or_pad(examples[:3], range(3), 0).inputs.numel(), "too dear for so few"
