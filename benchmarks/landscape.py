@@ -48,7 +48,7 @@ from qtarget.spaces.search_space.knobs import Value
 from qtarget.trainers.loop.look import Look
 from qtarget.trainers.loop.sft import DivergedError, StepReport, train
 
-RUNGS = {"raw": (1 / 3, 1 / 2), "decayed": (1 / 9, 2 / 9, 1 / 3, 1 / 2)}
+RUNGS = {"raw": (1 / 3, 1 / 2), "decayed": (1 / 9, 2 / 9, 1 / 3)}
 """Where weights are scored on their way, as shares of the steps."""
 DENSER, NEAR, BEST = 130, 0.1, 10
 """The design from which on every second one is near one of the best; how near, in ranges; of so many one is best."""

@@ -46,6 +46,7 @@ from qtarget.evaluation.tiny_world.study import study_text
 from qtarget.search.loop.plan import first_slots, later_slot
 from qtarget.search.store.patience import Patience
 from qtarget.search.store.queue import Claim, Queue, Verdict
+from qtarget.search.store.sampling import Chooser
 from qtarget.search.store.slots import Slot
 from qtarget.search.store.storage import StudyStorage
 from qtarget.search.study.config import StudyConfig
@@ -65,7 +66,6 @@ PRUNERS: dict[str, dict[str, Any]] = {
     "asha": {"pruner": "asha"},
     "asha 2/9": {"pruner": "asha", "rungs": ["2/9"]},
     "asha 1/9, 1/3": {"pruner": "asha", "rungs": ["1/9", "1/3"]},
-    "asha 2/9, 1/2": {"pruner": "asha", "rungs": ["2/9", "1/2"]},
 }
 """Search settings of each; `median` and `asha` as a study has them that says no more."""
 RESAMPLES = 2000
@@ -299,19 +299,11 @@ class Replay:
         if "target" in claim.attributes:
             row = claim.number
             if claim.frozen.system_attrs.get("fixed_params"):
-                self._keep(claim, row)
+                self.table.space.suggest(Chooser(claim.trial))  # records them, as a study does
         else:
             row = self._nearest(claim)
         self.rows[claim.number], self.reached[claim.number] = row, 0
         return row
-
-    def _keep(self, claim: Claim, row: int) -> None:
-        """Have the trial hold the parameters of a row."""
-        drawing, storage = Drawing(claim.trial), claim.trial.study._storage
-        self.table.space.suggest(drawing)
-        for name, value in self.table.rows[row]["parameters"].items():
-            distribution = drawing.distributions[name]
-            storage.set_trial_param(claim.trial._trial_id, name, distribution.to_internal_repr(value), distribution)
 
     def _nearest(self, claim: Claim) -> int:
         drawing = Drawing(claim.trial)
@@ -382,7 +374,8 @@ def line(values: Mapping[int, tuple[float, float]], base: Mapping[int, tuple[flo
     least, most = np.percentile(medians / np.maximum(theirs, 1e-9), [2.5, 97.5])
     ratio = np.median(own[:, 0]) / max(float(np.median(others[:, 0])), 1e-9)
     said = f"{np.median(own[:, 0]):.1f} [{low:.1f}, {high:.1f}]"
-    return f"{len(seeds):7} {said:>20} {own[:, 0].mean():6.1f} {own[:, 1].mean():6.1f}  {ratio:.2f} [{least:.2f}, {most:.2f}]"
+    means = f"{own[:, 0].mean():6.1f} {own[:, 1].mean():6.1f}"
+    return f"{len(seeds):7} {said:>20} {means}  {ratio:.2f} [{least:.2f}, {most:.2f}]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
