@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..store import leases
 from ..study.config import StudyConfig
-from .halving import GRANTED, PAUSED, Grant, Halving, is_whole, paused_at
+from .halving import GRANTED, PAUSED, Grant, Halving, paused_at
 from .leases import Lease
 from .patience import Patience
 from .prior import Prior
@@ -83,7 +83,7 @@ class Queue:
 
     def __init__(self, config: StudyConfig, storage: StudyStorage) -> None:
         self._study, self._settings, self._storage = config.study, config.search, storage
-        self._space = config.space
+        self.anchors, self._space = config.search.anchors, config.space
         self._pruner = make_pruner(config.search, config.training.steps)
         self.halving = Halving.of(config)
         """Where trials pause; None where they do not."""
@@ -300,7 +300,8 @@ class Queue:
             ]
         order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         ranked = sorted((trial for trial in twins if trial.state in order), key=lambda trial: order.index(trial.state))
-        paused = [] if is_whole(claim.frozen) else [trial for trial in twins if paused_at(trial) is not None]
+        whole = self.halving is None or self.halving.is_whole(claim.frozen)
+        paused = [] if whole else [trial for trial in twins if paused_at(trial) is not None]
         return next(iter([*ranked, *paused]), None)
 
     def stand_behind(self, claim: Claim, number: int) -> None:
