@@ -32,8 +32,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--tolerance", type=float, default=10.0)
     parser.add_argument("--calls", type=int, default=2)
+    parser.add_argument("--pruner")
     given = parser.parse_args()
-    study = variant(given.study, given.out.absolute())
+    study = variant(given.study, given.out.absolute(), given.pruner)
     calls = [call(study, given.seconds) for _ in range(given.calls)]
     faults = [
         f"a call ended {late:.1f} s late" for each in calls if (late := each["seconds after it"]) > given.tolerance
@@ -46,9 +47,12 @@ def main() -> None:
     sys.exit(bool(faults))
 
 
-def variant(study: Path, out: Path) -> Path:
-    """The same study in a folder of its own."""
+def variant(study: Path, out: Path, pruner: str | None) -> Path:
+    """The same study in a folder of its own, perhaps with another pruner at its own rungs."""
     data = yaml.safe_load(study.read_text("utf-8"))
+    if pruner is not None:
+        data["search"] = {**data["search"], "pruner": pruner}
+        data["search"].pop("rungs", None)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "deadline.yaml"
     folder = str(out / "deadline")
