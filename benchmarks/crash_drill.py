@@ -6,8 +6,8 @@
 runs the study twice into OUT: undisturbed, and under a killer that strikes, by turns and by chance, while a trial
 trains, is scored, saves its checkpoint, while its result is told, while MLflow is written, while a supervisor starts.
 Compares every trial bit for bit, and looks for trials left RUNNING in Optuna, runs left RUNNING or doubled in MLflow,
-steps logged twice, and more lost work at a kill than one checkpoint interval. `--pruner asha`: trials pause at rungs and
-go on, and must come to the same pauses. Prints a JSON report; exit 1 when anything is wrong.
+steps logged twice, and more lost work at a kill than one checkpoint interval. `--pruner asha`: trials pause at rungs,
+and must come to the same pauses. Prints a JSON report; exit 1 when anything is wrong.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def main() -> None:
     ]
     faults += [f"{each['states']['running']} trials left running" for each in calls if each["states"].get("running")]
     for before, after in itertools.pairwise(calls):
-        if finished(after) <= finished(before) and not after["confirmation"]:
+        if progress(after) <= progress(before) and not after["confirmation"]:
             faults.append("a call did not get further than the one before")
     print(json.dumps({"calls": calls, "faults": faults}, indent=2))
     sys.exit(bool(faults))
@@ -81,8 +81,10 @@ def call(study: Path, seconds: float) -> dict[str, Any]:
     }
 
 
-def finished(call: dict[str, Any]) -> int:
-    return sum(count for state, count in call["states"].items() if state not in ("waiting", "running"))
+def progress(call: dict[str, Any]) -> tuple[int, int]:
+    """Trials that got somewhere, and those that are whole."""
+    reached = sum(count for state, count in call["states"].items() if state not in ("waiting", "running"))
+    return reached, call["states"].get("complete", 0)
 
 
 if __name__ == "__main__":
