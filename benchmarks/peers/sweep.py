@@ -4,8 +4,9 @@
 
 A new process for every trial, or with `--resident` one that loads everything once and puts the base weights back. It
 knows nothing of qtarget. Target: γ = p^exponent for the label, the rest to a frozen model that is asked along the way.
-Weights are trained in the precision that they are loaded in (`--bf16`: without float32 copies). Answers are generated
-greedily in one batch; the last number counts. Prints a JSON object a trial: score, and seconds of its parts.
+Weights are trained in the precision that they are loaded in (`--bf16`: without float32 copies). Demonstrations and
+problems go through the model's chat template; answers are generated greedily in batches, and the last number counts.
+Prints a JSON object a trial: score, and seconds of its parts.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ class Sweep:
         self.frozen = AutoModelForCausalLM.from_pretrained(given.frozen, dtype=dtype).eval().requires_grad_(False)
         self.base = {name: tensor.clone() for name, tensor in self.model.state_dict().items()} if given.resident else {}
         rows = [json.loads(line) for line in Path(given.data).read_text("utf-8").splitlines()]
-        self.data = Dataset.from_list([{name: row[name] for name in ("prompt", "completion")} for row in rows])
+        roles = {"prompt": "user", "completion": "assistant"}
+        self.data = Dataset.from_list(
+            [{name: [{"role": role, "content": row[name]}] for name, role in roles.items()} for row in rows]
+        )
         self.problems = [json.loads(line) for line in Path(given.problems).read_text("utf-8").splitlines()]
 
     def objective(self, trial: optuna.Trial) -> float:
@@ -96,7 +100,9 @@ class Sweep:
         self.model.eval()
         for start in range(0, len(asked), given.answers):
             some = asked[start : start + given.answers]
-            inputs = self.tokenizer([each["question"] for each in some], return_tensors="pt", padding=True)
+            turns = [[{"role": "user", "content": each["question"]}] for each in some]
+            asked_as = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            inputs = self.tokenizer(asked_as, return_tensors="pt", padding=True, add_special_tokens=False)
             made = self.model.generate(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False,
                 max_new_tokens=given.new_tokens, pad_token_id=self.tokenizer.pad_token_id,
