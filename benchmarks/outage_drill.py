@@ -45,8 +45,11 @@ class MlflowServer:
         store = f"sqlite:///{self._folder}/server.db"
         address = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, *address]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes of their own
         with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=self._folder)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, cwd=self._folder, env=environment
+            )
 
     def wait(self, seconds: float = 120.0) -> None:
         """Until it answers."""

@@ -302,6 +302,7 @@ class Replay:
                 self.table.space.suggest(Chooser(claim.trial))  # records them, as a study does
         else:
             row = self._nearest(claim)
+        self.queue.note(claim, canonical=f"row {row}")  # wholly drawn
         self.rows[claim.number], self.reached[claim.number] = row, 0
         return row
 

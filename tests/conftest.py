@@ -5,11 +5,13 @@ No example of hypothesis has a time limit of its own: a busy machine must not fa
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import made_once
 import nursery
 import pytest
 from hypothesis import settings
@@ -25,11 +27,20 @@ CATEGORIES = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One environment for whatever tests start, so that one nursery serves: one thread, no hub, a cache of its own."""
     with pytest.MonkeyPatch.context() as patch:
+        take_signals_as_ever()
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
+        patch.setenv(made_once.PLACE, str(tmp_path_factory.mktemp("tables") / "mlflow.db"))
         with nursery.installed():
             yield
+
+
+def take_signals_as_ever() -> None:
+    """A shell's background job ignores Ctrl-C, one of `nohup` SIGHUP, and so would whatever the tests start."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

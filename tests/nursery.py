@@ -1,10 +1,10 @@
 """Real processes of the tests without their seconds of importing: forked from one that has torch and transformers.
 
 A process of the product that computes begins with five seconds of imports, and the tests start some hundred of them.
-While `installed()`, `subprocess.Popen` has such a command (a module of MODULES, a script, `-c` code that names torch)
-forked from a nursery, a process that has imported and done nothing else. The child has its own pid, session, command
-line, environment, working folder and standard streams; whoever asked is its parent, so that signals, exit statuses and
-death with the parent are as ever. What such a process starts in turn is forked likewise.
+While `installed()`, `subprocess.Popen` has such a command (a module of MODULES, a script, `-c` code that names torch,
+us or a test) forked from a nursery, a process that has imported and done nothing else. The child has its own pid,
+session, command line, environment, working folder and standard streams; whoever asked is its parent, so that signals,
+exit statuses and death with the parent are as ever. What such a process starts in turn is forked likewise.
 
 Not so: commands with an environment that the imports have read otherwise (READ_BY_IMPORTS), with `preexec_fn` or
 `pass_fds`, and everything where QTARGET_TESTS_START_ANEW is set or a test has the mark `started_anew`.
@@ -151,7 +151,9 @@ def is_ours(command: Any) -> bool:
     kind, what, _ = parts([os.fspath(each) for each in command])
     if kind == "-m":
         return what in MODULES
-    return "torch" in what or "run_study" in what if kind == "-c" else kind == "script" and what != __file__
+    if kind == "-c":
+        return any(name in what for name in ("torch", "qtarget", "test_"))
+    return kind == "script" and what != __file__
 
 
 def parts(command: Sequence[str]) -> tuple[str, str, list[str]]:
@@ -282,6 +284,9 @@ if __name__ == "__main__":
         with suppress(ImportError):
             import_module(name)
     PATH = list(sys.path)
+    sys.path.append(str(Path(__file__).parent))
+    with suppress(ImportError):
+        import_module("made_once").install()
     gc.collect()
     gc.freeze()
     status = run(*live(socket.socket(fileno=int(sys.argv[1]))))

@@ -58,6 +58,7 @@ def test_a_signal_ends_it_and_it_is_found_by_command_and_environment(anew: bool,
     assert process.returncode == -getattr(signal, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anew", STARTED)
 def test_what_a_command_starts_is_its_own_child_and_an_error_is_told(anew: bool) -> None:
     inner = "import os, torch; print(os.getppid()); raise ValueError('told')"

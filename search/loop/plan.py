@@ -19,7 +19,7 @@ from ...spaces.search_space import Point
 from ..store.prior import EarlierDesign, Prior
 from ..store.queue import Claim
 from ..store.sampling import Chooser
-from ..store.slots import RIVAL, Slot, fixed_parameters
+from ..store.slots import CANONICAL, RIVAL, Slot, fixed_parameters
 from ..study.config import BaselineSettings, StudyConfig
 from ..study.trial import TrialSpec
 from .budget import is_confirmed
@@ -142,7 +142,7 @@ class Planner:
             "target": target.model_dump(mode="json"),
             "training": training,
             "spec_id": spec.id,
-            "canonical": spec.canonical_id,
+            CANONICAL: spec.canonical_id,
         }
         return Planned(spec, title, facts)
 

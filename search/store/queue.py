@@ -20,8 +20,8 @@ from .halving import GRANTED, PAUSED, Grant, Halving, paused_at
 from .leases import Lease
 from .patience import Patience
 from .prior import Prior
-from .sampling import Learnt, make_pruner, make_sampler
-from .slots import WITHDRAWN, Slot, by_hand, is_empty, slots_of
+from .sampling import Filled, Learnt, make_pruner, make_sampler
+from .slots import CANONICAL, FIXED, WITHDRAWN, Slot, by_hand, is_empty, slots_of
 from .storage import StudyStorage
 
 BEHIND = "behind"
@@ -98,8 +98,8 @@ class Queue:
     def load(self, number: int | None = None) -> optuna.Study:
         """A fresh view of the study, with the sampler that fills trial `number`, if one is to be filled."""
         backend = self._storage.backend
-        if number is not None and self.halving is not None:
-            backend = Learnt.view(backend, number)
+        if number is not None:
+            backend = (Filled if self.halving is None else Learnt).view(backend, number)
         study = optuna.load_study(study_name=self._study, storage=backend, pruner=self._pruner)
         if number is not None:
             stored = study.user_attrs.get("prior")
@@ -294,7 +294,7 @@ class Queue:
             twins = [
                 trial
                 for trial in self.slots()
-                if trial.user_attrs.get("canonical") == attributes["canonical"]
+                if trial.user_attrs.get(CANONICAL) == attributes[CANONICAL]
                 and trial.number != claim.number
                 and "same_as" not in trial.user_attrs
             ]
@@ -326,7 +326,7 @@ class Queue:
     def settle(self, claim: Claim, slot: Slot) -> None:
         """Keep with a claimed slot what it is to run, as if it had been enqueued so."""
         if slot.parameters:
-            self._storage.backend.set_trial_system_attr(claim.trial._trial_id, "fixed_params", dict(slot.parameters))
+            self._storage.backend.set_trial_system_attr(claim.trial._trial_id, FIXED, dict(slot.parameters))
         self.note(claim, **slot.attributes)
         claim.trial = Trial(claim.trial.study, claim.trial._trial_id)  # it reads its fixed parameters once
 

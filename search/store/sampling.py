@@ -24,6 +24,7 @@ from ...spaces import SearchSpace
 from ...spaces.identity import derive_seed
 from ...spaces.search_space.knobs import Value
 from .prior import Prior, PriorSampler
+from .slots import CANONICAL, FIXED
 
 if TYPE_CHECKING:
     from ..study.config import SearchSettings
@@ -48,10 +49,10 @@ class _View:
         raise NotImplementedError
 
 
-class Learnt(_View):
-    """What has a rung's score and no end is learnt from, like what was stopped.
+class Filled(_View):
+    """A storage as the trial that is to be filled sees it: what an attempt drew that died in its midst is drawn anew.
 
-    Samplers take no notice of waiting trials, which paused ones are, and take running ones for bad.
+    A generator that is asked for the rest alone would give other values than one that draws them all.
     """
 
     def __init__(self, backend: BaseStorage, number: int) -> None:
@@ -60,12 +61,30 @@ class Learnt(_View):
 
     @classmethod
     def view(cls, backend: BaseStorage, number: int) -> BaseStorage:
-        """`number`: the trial to be filled, which stays as it is."""
+        """`number`: the trial to be filled."""
         return cast(BaseStorage, cls(backend, number))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._seen(self._backend.get_trial(trial_id))
+
+    def _seen(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial.number != self._number or CANONICAL in trial.user_attrs:
+            return trial
+        seen = copy.copy(trial)
+        seen.params, seen.distributions = {}, {}
+        seen.system_attrs = {name: value for name, value in trial.system_attrs.items() if name == FIXED}
+        return seen
+
+
+class Learnt(Filled):
+    """One where trials pause: what has a rung's score and no end is learnt from, like what was stopped.
+
+    Samplers take no notice of waiting trials, which paused ones are, and take running ones for bad.
+    """
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
         if trial.state.is_finished() or not trial.intermediate_values or trial.number == self._number:
-            return trial
+            return super()._seen(trial)
         seen = copy.copy(trial)
         seen.state = TrialState.PRUNED
         return seen

@@ -23,6 +23,10 @@ RIVAL = "rival"
 """User attribute of a slot that tunes a published objective: True, and its preset once that is chosen."""
 SFT = "sft"
 """Preset of plain SFT."""
+FIXED = "fixed_params"
+"""Optuna's system attribute of an enqueued trial. Others of one that is not drawn yet are a sampler's own notes."""
+CANONICAL = "canonical"
+"""User attribute of a slot that is wholly drawn: the id of its target and training."""
 SETTLED = (
     "title", "baseline", "warm_start", "replicate", "candidate", "longer", "repeat", RIVAL, "target", "training", ADDED,
 )  # fmt: skip
@@ -54,7 +58,7 @@ def slots_of(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:
     """Parameters that the slot was enqueued with."""
-    return dict(trial.system_attrs.get("fixed_params", {}))
+    return dict(trial.system_attrs.get(FIXED, {}))
 
 
 def by_hand(trial: FrozenTrial) -> bool:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
+import made_once
 import pytest
 from scripted_study import Recorder
 from small_study import small_config
 
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study
+from qtarget.search.tracking import connection
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made_tables(processes: None) -> Iterator[None]:
+    """Tracking stores begin as copies of one; MLflow is imported by the first test that asks for one, as ever."""
+    make = connection._make_tables
+
+    def make_tables(uri: str) -> None:
+        made_once.install()
+        make(uri)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "_make_tables", make_tables)
+        yield
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def check_lawful(spec: TargetSpec) -> None:
     torch.testing.assert_close(target.logit_gradient(), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_loss_is_finite_in_half_precision_and_survives_the_edges(gamma: str) -> None:
     for residual, extra in COMBINATIONS:

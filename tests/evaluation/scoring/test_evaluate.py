@@ -227,6 +227,7 @@ def test_more_samples_extend_the_same_draws(model, tokenizer, problems, settings
     assert {item.problem: item.completion for item in read_items(path) if item.sample == 0} == first
 
 
+@pytest.mark.slow
 def test_backends_agree_under_greedy_decoding(model, tokenizer, problems):
     greedy = SETTINGS.model_copy(update={"temperature": 0.0, "stop": ("q",)})
     results = [

@@ -27,6 +27,7 @@ SETTINGS = EvaluationSettings(
 )
 
 
+@pytest.mark.slow
 def test_result_and_items_are_written_and_resumed(folder, tmp_path):
     progress = []
     result = run("model", SETTINGS, folder, tmp_path / "out", on_block=lambda *done: progress.append(done) and None)

@@ -25,6 +25,7 @@ def raced(world: World, seed: int, detect: float, **changes: object) -> tuple[Fi
     return races, first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [(0.03,) * 4, (0.10, 0.005, 0.005, 0.005), (0.005, 0.10, 0.005, 0.005)])
 @pytest.mark.parametrize("tail", [None, 3.0])
 def test_equal_candidates_are_rarely_called_different(noise: tuple[float, ...], tail: float | None) -> None:

@@ -39,6 +39,7 @@ def test_inside_the_hypothesis_it_shrinks():
     assert (np.diff(means[:-1]) < 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error_rate", [0.05, 0.2])
 @pytest.mark.parametrize("with_reference", [False, True])
 def test_an_equal_trial_is_stopped_no_more_often_than_the_rate(error_rate, with_reference):

@@ -161,6 +161,7 @@ def test_other_seed_gives_another_world_with_the_same_problems(world: tuple[Path
     assert same == {"problems.jsonl"}
 
 
+@pytest.mark.slow
 def test_finished_world_is_reused_and_a_torn_one_rebuilt(tmp_path: Path) -> None:
     build(tmp_path, 0, settings=SMALL)
     progress: Progress = []
@@ -173,6 +174,7 @@ def test_finished_world_is_reused_and_a_torn_one_rebuilt(tmp_path: Path) -> None
     assert progress and (tmp_path / "base/model.safetensors").read_bytes() == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifest", ["[]", '{"key": "of another world"}'])
 def test_foreign_manifest_does_not_count(tmp_path: Path, manifest: str) -> None:
     build(tmp_path, 0, settings=SMALL)

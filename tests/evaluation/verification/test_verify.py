@@ -105,6 +105,7 @@ def test_a_batch_survives_a_hanging_item():
     assert verdicts == [Verdict.WRONG, Verdict.TIMEOUT, Verdict.CORRECT, Verdict.WRONG]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["math", "numeric", "choice", "exact"])
 @pytest.mark.parametrize(
     "completion",

@@ -30,6 +30,7 @@ def scores(*rows: list[float]) -> np.ndarray:
     return np.array([[[float(place < 10 * share) for place in range(10)] for share in row] for row in rows])
 
 
+@pytest.mark.slow
 def test_a_call_does_what_is_missing_and_the_table_says_what_is_there(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

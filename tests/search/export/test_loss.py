@@ -73,6 +73,7 @@ def test_every_preset(name: str) -> None:
     check(presets.get(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", every_family(), ids=" / ".join)
 def test_every_family_and_modifier(parts: tuple[str, str, str]) -> None:
     check(spec_of(*parts))
@@ -122,6 +123,7 @@ def test_a_label_column_stands_for_a_model_where_it_is_enough(name: str) -> None
         torch.testing.assert_close(from_column().loss_sum, expected.loss_sum, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft", "profit", "asft", "gem_logsigmoid", "lp_sft", "kd"])
 @pytest.mark.parametrize("kind", ["all", "kept", "weights"])
 def test_weights_of_the_data_are_those_of_the_trainer(name: str, kind: str) -> None:

@@ -29,6 +29,7 @@ def shadows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_modules_of_the_current_folder_and_lines_of_others_are_ignored(shadows: Path) -> None:
     engine = EngineProcess(shadows, 0)
     with pytest.raises(UserError, match="there is none at"):
@@ -40,6 +41,7 @@ def test_modules_of_the_current_folder_and_lines_of_others_are_ignored(shadows: 
     assert [(each["type"], each["failure"]["kind"]) for each in messages] == [("failed", "user")]
 
 
+@pytest.mark.slow
 def test_the_command_line_is_not_led_astray(shadows: Path) -> None:
     command = [sys.executable, "-m", "qtarget", "status", "absent.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -101,6 +101,7 @@ def test_equal_gradients_are_trained_once(scripted_study, recorder: Recorder) ->
     assert recorder.of("TrialEnded")[1].reason == "same as trial 0"
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch_until_it_fits(scripted_study) -> None:
     config = scripted_study({"1": ["oom", "oom", "finish"]}, search=search(trials=2))
     run_study(config, launch=scripted)
@@ -113,6 +114,7 @@ def test_out_of_memory_halves_the_micro_batch_until_it_fits(scripted_study) -> N
     assert "3 attempts (oom, oom)" in screen.file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["oom", "diverged"])
 def test_what_cannot_be_trained_is_infeasible_for_the_sampler(scripted_study, recorder: Recorder, kind: str) -> None:
     config = scripted_study({"1": [kind]}, search=search(trials=3))
@@ -200,6 +202,7 @@ def test_an_engine_that_never_gets_ready_is_a_fault(scripted_study) -> None:
         run_study(config, launch=scripted)
 
 
+@pytest.mark.slow
 def test_other_data_is_refused_on_resume(scripted_study) -> None:
     config = scripted_study()
     run_study(config, launch=scripted)
@@ -241,6 +244,7 @@ def test_ctrl_c_puts_the_trial_back_and_the_next_start_goes_on(scripted_study, r
     assert (first.number, first.attempt, first.title) == (1, 2, "dft")
 
 
+@pytest.mark.slow
 def test_a_deadline_stops_running_trials_and_keeps_them(scripted_study, clock) -> None:
     config = scripted_study({"2": ["wait", "finish"]})
     until = clock.shown + timedelta(hours=8)
@@ -361,6 +365,7 @@ def test_equal_gradients_on_two_workers_are_trained_once(scripted_study, recorde
     assert not (first.folder.parent / "0001").exists(), "nothing was trained for the second"
 
 
+@pytest.mark.slow
 def test_the_winners_checkpoint_survives_a_trial_that_is_credited_with_it(scripted_study) -> None:
     baselines = ["dft", {"preset": "target_sft", "knobs": {"eta": 0.0}}, "sft"]
     script = {"scores": {"0": 0.9}, "0": ["save", "finish"], "2": ["save", "finish"]}

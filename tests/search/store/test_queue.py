@@ -8,23 +8,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 from small_study import small_config
 
-from qtarget.search.store.queue import LeaseLostError, Queue, Slot, Verdict
+from qtarget.search.store.queue import Claim, LeaseLostError, Queue, Slot, Verdict
 from qtarget.search.store.storage import open_storage, sqlite_url
 from qtarget.search.study.config_file import parse_study
 
 TESTS = Path(__file__).parents[2]
 
 
-def open_queue(folder: Path, trials: int, first: list[Slot] | None = None) -> Queue:
+def open_queue(folder: Path, trials: int, first: list[Slot] | None = None, **changes: Any) -> Queue:
     storage = open_storage(sqlite_url(folder / "study.db"))
     optuna.create_study(study_name="small", storage=storage.backend, direction="maximize", load_if_exists=True)
-    queue = Queue(parse_study(small_config()), storage)
+    queue = Queue(parse_study(small_config(**changes)), storage)
     queue.fill(first or [], trials)
     return queue
 
@@ -99,6 +100,33 @@ def test_the_sampler_of_a_trial_depends_on_its_number_alone(tmp_path: Path) -> N
     skipped = [second.claim(), second.claim()]
     assert skipped[1].trial.suggest_float("x", 0, 1) == one[1]
     assert one[0] != one[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_an_attempt_that_died_while_it_drew_leaves_no_trace(sampler: str, tmp_path: Path) -> None:
+    """The second generator would have given the second knob what the first one got."""
+
+    def draw(queue: Queue, names: str) -> tuple[Claim, dict[str, float]]:
+        claim = queue.claim()
+        return claim, {name: claim.trial.suggest_float(name, 0.0, 1.0) for name in names}
+
+    search = {**small_config()["search"], "sampler": sampler}
+    values = []
+    for died in (False, True):
+        (folder := tmp_path / f"died-{died}").mkdir()
+        queue = open_queue(folder, 4, search=search)
+        for score in (0.1, 0.5):
+            queue.finish(draw(queue, "xyz")[0], Verdict(TrialState.COMPLETE, score))
+        if died:
+            queue.give_back(draw(queue, "x")[0], "supervisor lost")
+        claim, drawn = draw(queue, "xyz")
+        queue.note(claim, canonical="a")
+        assert drawn == claim.trial.params == claim.frozen.params
+        queue.give_back(claim, "stopped")
+        assert queue.claim().frozen.params == drawn, "what is whole stays"
+        values.append(drawn)
+    assert values[0] == values[1]
 
 
 def test_a_smaller_budget_takes_waiting_slots_back_and_a_larger_one_adds(tmp_path: Path) -> None:

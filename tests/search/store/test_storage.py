@@ -121,6 +121,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         open_storage(sqlite_url(tmp_path / "study.db"))
 
 
+@pytest.mark.slow
 def test_an_open_write_does_not_block_readers(tmp_path: Path) -> None:
     open_storage(sqlite_url(tmp_path / "study.db"))
     writer = sqlite3.connect(tmp_path / "study.db", isolation_level=None)

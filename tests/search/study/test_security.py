@@ -80,6 +80,7 @@ def test_terminals_obey_no_text_that_came_from_data() -> None:
     assert failure.message == "\\x1b]0;title\\x07 at http://me:***@host"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

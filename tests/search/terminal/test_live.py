@@ -79,6 +79,7 @@ def test_a_frame_has_progress_best_and_faults(halfway: StudyConfig) -> None:
     assert "crash" in faults and "diverged: diverged in trial" in faults
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_shown_once_and_left(tmp_path: Path) -> None:
     config = searched(tmp_path)
     console = Console(file=io.StringIO(), width=140)

@@ -93,6 +93,7 @@ def test_characters_that_a_locale_lacks_are_escaped(tmp_path: Path) -> None:
     assert (tmp_path / "printed").read_text("latin-1") == "\\u03b3 = 1 ± 0\n"
 
 
+@pytest.mark.slow
 def test_a_result_that_has_no_room_is_a_failure_and_a_reader_that_leaves_is_none() -> None:
     command = [sys.executable, "-m", "qtarget", "presets", "--json"]
     with open("/dev/full", "wb") as full:

@@ -83,6 +83,7 @@ def test_adapters_are_merged_into_a_model_that_stands_alone(base, sums, make_mod
     assert (base / "lora" / "model" / "adapter" / "adapter_config.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:Model has `tie_word_embeddings=True`", "ignore:`is_gradient_checkpointing`"
 )  # peft's, when it loads the adapter again

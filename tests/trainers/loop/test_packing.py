@@ -59,6 +59,7 @@ def test_a_changed_neighbour_changes_nothing(make_model, sums):
     assert (leaking - found[0]).abs().max() > 1e-3, "without positions the second sequence sees the first"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DESIGNS)
 def test_a_packed_run_ends_with_the_weights_of_a_padded_one(make_model, sums, name):
     settings = TrainingSettings(steps=3, effective_batch=8, micro_batch=4, learning_rate=1e-3, old_policy_every=2)

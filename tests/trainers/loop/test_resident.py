@@ -41,6 +41,7 @@ def run(resident, data, preset, lora=None, reference=False):
     return start, snapshot(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize(
     "lora", [None, LoraSettings(rank=2), LoraSettings(rank=2, modules_to_save=("lm_head", "norm"))]

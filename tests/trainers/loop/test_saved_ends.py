@@ -87,6 +87,7 @@ def answer(model: Any, tokenizer: Any, prompt: str, chat: bool) -> tuple[int, ..
     return tuple(model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=24)[0, ids.shape[1] :].tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "chat"), [*((name, True) for name in FAMILIES), *((name, False) for name in FAMILIES if name != "no_end")]
 )

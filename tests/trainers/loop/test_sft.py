@@ -160,6 +160,7 @@ def test_non_finite_loss_stops_before_the_step(make_model, sums):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_bf16_keeps_updates_too_small_for_its_weights(make_model, sums):
     model = make_model(dtype=torch.bfloat16)
     settings = SETTINGS.model_copy(update={"steps": 40, "learning_rate": 3e-5, "precision": "bf16"})

@@ -140,6 +140,7 @@ def test_the_previous_model_follows_at_the_start_of_each_window(make_model):
     assert torch.equal(restored.source.model.lm_head.weight, start + 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["talr", "iw_sft", "sft_antiop"])
 def test_trust_across_the_batch_does_not_depend_on_the_micro_batch(make_model, sums, name):
     target = presets.get(name)
@@ -173,6 +174,7 @@ def weights_of(example: Demonstration, number: int) -> torch.Tensor | None:
     return torch.full((length,), 0.5) if number % 3 == 1 else torch.arange(length) % 4 * 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft", "dft", "profit"])
 @pytest.mark.parametrize("denominator", ["all", "kept", "weights"])
 def test_weights_of_the_data_multiply_and_divide(make_model, sums, name, denominator):
@@ -221,6 +223,7 @@ def test_a_switch_trains_the_marked_tokens_alone_from_its_start_on(make_model, s
 ANCHORED = ["asft_k3", "sft_k3", "flow", "flow_token", "stm", "prift", "iw_sft"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ANCHORED)
 def test_an_anchor_at_the_label_is_the_same_live_cached_and_from_the_data(make_model, sums, name, tmp_path: Path):
     base = FrozenModel(make_model(seed=4))

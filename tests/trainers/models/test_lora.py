@@ -106,6 +106,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:Model has `tie_word_embeddings=True`", "ignore:`is_gradient_checkpointing`"
 )  # peft's, when it loads the adapter again

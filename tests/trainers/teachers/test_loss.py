@@ -152,6 +152,7 @@ def trained(source: Source, name: str) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in student.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["half label", "geometric"])
 def test_training_from_the_cache_is_training_from_the_live_teacher(tmp_path: Path, name: str) -> None:
     model, data = teacher(vocab=VOCAB), demonstrations()

@@ -47,6 +47,7 @@ def test_verify_reads_every_byte(tmp_path: Path) -> None:
         verify(folder)
 
 
+@pytest.mark.slow
 def test_prune_keeps_what_is_named_recent_or_being_built(tmp_path: Path) -> None:
     named, recent, building, old = (cache(tmp_path, k) for k in (2, 3, 4, 5))
     (tmp_path / "notes").mkdir()
