@@ -4,23 +4,24 @@
 
 Simulated studies of four candidates: plain SFT, the best published objective and two designs. Runs differ by a standard
 deviation of 1.5, 3 or 6 points, or unequally (10 in one or more candidates, half a point in the others), and by what
-1,024 problems add. `now` is the race of `evaluation/statistics/finals.py`; `before` three seeds of everything and one
-test at the end (`fixed_confirmation.py`), `before, 6` the same with six. A lead is looked for as the product does where
-nothing is asked: 1.25 standard deviations between runs, or four points (`--detect`). Trainings are counted in those of
-the search's length and for question 1 alone; what the other questions take stands beside it.
+1,024 problems add. `race` is that of `evaluation/statistics/finals.py`, which looks for what the product does where
+nothing is asked: 1.25 standard deviations between runs, or `--detect`. `asked` is the one that the product chooses for
+`confirmation: {detect: 0.04, power: 0.8}` at three points. `before` is three (six) seeds of everything and one test at
+the end (`fixed_confirmation.py`). Trainings are counted in those of the search's length and for question 1 alone; what
+the other questions take stands beside it. Tables are Markdown.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
 
-import fixed_confirmation as before
+import fixed_confirmation
 import numpy as np
 from numpy.typing import NDArray
 
 from qtarget.evaluation.statistics.confirmation import Outcome, conclude
 from qtarget.evaluation.statistics.evidence import Simulated, Tables, World
 from qtarget.evaluation.statistics.finals import Finals
-from qtarget.evaluation.statistics.power import WORTHWHILE
+from qtarget.evaluation.statistics.power import WORTHWHILE, Noise, cheapest
 from qtarget.evaluation.statistics.settings import FinalsSettings
 from qtarget.evaluation.statistics.standing import CLAIMED, GROWS, HOLDS, RACING, SHRINKS, Line
 from qtarget.evaluation.statistics.stats import wilson
@@ -48,11 +49,16 @@ def settings(noise: Sequence[float], arguments: argparse.Namespace) -> FinalsSet
     )
 
 
-def raced(world: World, arguments: argparse.Namespace, name: str, **changes: object) -> tuple[Finals, float]:
+def asked(noise: float) -> FinalsSettings:
+    """The race that is planned for who wants four points found in four of five studies."""
+    generator = np.random.default_rng(derive_seed("asked", noise))
+    return cheapest(LINE, Noise(noise, CELL, freedom=2), generator, detect=0.04, power=0.8)
+
+
+def raced(world: World, rules: FinalsSettings, studies: int, name: str) -> tuple[Finals, float]:
     """(races that are over, mean trainings of question 1)."""
     generator = np.random.default_rng(derive_seed("races", name))
-    rules = settings(world.noise, arguments).model_copy(update=changes)
-    races = Finals(LINE, rules, Simulated(world, rules.seeds, arguments.studies, generator), arguments.studies)
+    races = Finals(LINE, rules, Simulated(world, rules.seeds, studies, generator), studies)
     while (chosen := np.where(races.stage == RACING, races.next(), -1)).max() >= 0:
         races.take(chosen)
     first = float(races.trainings.mean())
@@ -63,7 +69,12 @@ def raced(world: World, arguments: argparse.Namespace, name: str, **changes: obj
 def share(flags: NDArray[np.bool_]) -> str:
     """A share with its 95 % Wilson interval."""
     low, high = wilson(float(flags.sum()), len(flags))
-    return f"{flags.mean():6.1%} [{low:.1%}, {high:.1%}]"
+    return f"{100 * flags.mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def row(*cells: object) -> None:
+    """One line of a table."""
+    print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
 def wrong(races: Finals) -> NDArray[np.bool_]:
@@ -85,59 +96,62 @@ def tables_of(world: World, seeds: int, problems: int, generator: np.random.Gene
 def fixed(world: World, seeds: int, studies: int, name: str) -> list[set[str]]:
     """What the procedure before claims to be better, in each study."""
     generator = np.random.default_rng(derive_seed("fixed", name))
-    found = []
-    for _ in range(studies):
-        sft, *others = tables_of(world, seeds, 256, generator)
-        verdict = before.confirm(sft, {str(i): table for i, table in enumerate(others, 1)}, generator, resamples=10)
-        found.append({each.title for each in verdict.comparisons if each.outcome is before.Outcome.BETTER})
-    return found
+    tables = (tables_of(world, seeds, 256, generator) for _ in range(studies))
+    return [
+        fixed_confirmation.better(sft, {str(i): each for i, each in enumerate(others, 1)}) for sft, *others in tables
+    ]
 
 
 def null(arguments: argparse.Namespace) -> None:
     """Equal candidates: every claim is wrong."""
-    print(f"All equal, {arguments.studies} studies: any wrong claim, mean trainings of question 1")
+    print(f"\nAll equal, {arguments.studies} studies: any wrong claim, mean trainings of question 1\n")
+    row("standard deviation between runs", "procedure", "any wrong", "heavy tails (t, 3)", "trainings")
     for name, noise in NOISES.items():
-        world = World((0.0,) * 4, noise, CELL)
-        races, first = raced(world, arguments, f"null {name}")
-        tailed, _ = raced(World((0.0,) * 4, noise, CELL, tail=3.0), arguments, f"tails {name}")
-        print(f"  {name:26} now    {share(wrong(races))}  {first:5.1f}    heavy tails {share(wrong(tailed))}")
+        cells = {"race": settings(noise, arguments)} | ({"asked": asked(noise[0])} if name == "3" else {})
+        for title, rules in cells.items():
+            even, tailed = (World((0.0,) * 4, noise, CELL, tail=tail) for tail in (None, 3.0))
+            races, first = raced(even, rules, arguments.studies, f"null {name}")
+            heavy, _ = raced(tailed, rules, arguments.studies, f"tails {name}")
+            row(name, title, share(wrong(races)), share(wrong(heavy)), f"{first:.1f}")
         for seeds in arguments.before:
-            claims = np.array([bool(each) for each in fixed(world, seeds, arguments.studies, f"null {name}")])
-            print(f"  {'':26} before, {seeds} seeds {share(claims)}  {4 * seeds:5.1f}")
+            claims = np.array([bool(each) for each in fixed(even, seeds, arguments.studies, f"null {name}")])
+            row(name, f"before, {seeds} seeds", share(claims), "", 4 * seeds)
 
 
 def found(arguments: argparse.Namespace) -> None:
     """One design is truly better."""
-    print(
-        f"One design ahead, runs differ by 3 points, {arguments.studies} studies: found better than plain SFT (and than"
-    )
-    print("the published objective), mean trainings of question 1, of all questions, and longer ones")
+    print(f"\nOne design ahead, runs differ by 3 points, {arguments.studies} studies: found better than plain SFT, and")
+    print("than the published objective too; mean trainings of question 1, of all questions, and longer ones\n")
+    row("lead", "procedure", "found", "both", "trainings", "all", "longer")
+    even = NOISES["3"]
+    usual, dearer = settings(even, arguments), asked(even[0])
     for lead in (0.02, 0.04, 0.05, 0.08, 0.10):
-        world = World((0.0, 0.0, lead, 0.0), NOISES["3"], CELL)
-        cells: dict[str, Callable[[], tuple[Finals, float]]] = {
-            "now": lambda world=world, lead=lead: raced(world, arguments, f"lead {lead}"),
-            "  shared seeds, r = 0.5": lambda world=world, lead=lead: raced(
-                World(world.scores, world.noise, CELL, shared=0.5), arguments, f"shared {lead}"),
-            "  noise 2 instead of 3": lambda world=world, lead=lead: raced(
-                World(world.scores, (0.02,) * 4, CELL), arguments, f"averaged {lead}"),
-        }  # fmt: skip
-        for name, cell in cells.items():
-            races, first = cell()
+        scores = (0.0, 0.0, lead, 0.0)
+        cells = {
+            "lead": ("race", World(scores, even, CELL), usual),
+            "shared": ("race, shared seeds (r = 0.5)", World(scores, even, CELL, shared=0.5), usual),
+            "averaged": ("race, noise 2 instead of 3", World(scores, (0.02,) * 4, CELL), settings((0.02,), arguments)),
+            "asked": (f"asked ({dearer.seeds} seeds, patience {dearer.patience:g})", World(scores, even, CELL), dearer),
+        }
+        for name, (title, world, rules) in cells.items():
+            races, first = raced(world, rules, arguments.studies, f"{name} {lead}")
             ours = races.better[:, 2] & (races.winner == 2)
             both = ours & (races.against_published == CLAIMED)
-            counts = f"{first:5.1f} {races.trainings.mean():5.1f} {races.long_trainings.mean():4.1f}"
-            print(f"  {100 * lead:4.0f} points  {name:24} {share(ours)}  {share(both)}  {counts}")
+            means = (first, races.trainings.mean(), races.long_trainings.mean())
+            row(f"{100 * lead:g}", title, share(ours), share(both), *(f"{each:.1f}" for each in means))
         for seeds in arguments.before:
-            claims = np.array(["2" in each for each in fixed(world, seeds, arguments.studies, f"lead {lead}")])
-            print(f"  {'':13}{f'before, {seeds} seeds':24} {share(claims)}  {'':23}{4 * seeds:5.1f}")
+            claims = np.array(
+                ["2" in each for each in fixed(World(scores, even, CELL), seeds, arguments.studies, f"lead {lead}")]
+            )
+            row(f"{100 * lead:g}", f"before, {seeds} seeds", share(claims), "", 4 * seeds, 4 * seeds, "")
 
 
 def length(arguments: argparse.Namespace) -> None:
     """A lead of 20 points that changes when training takes twice as long."""
-    print(f"A lead of 20 points at the search's length, {arguments.studies} studies: said of it at twice the steps")
+    print(f"\nA lead of 20 points at the search's length, {arguments.studies} studies: said of it at twice the steps")
     for longer in (0.0, 0.05, 0.20, 0.40):
         world = World((0.0, 0.0, 0.2, 0.0), NOISES["3"], CELL, longer=(0.0, 0.0, longer, 0.0))
-        races, _ = raced(world, arguments, f"length {longer}")
+        races, _ = raced(world, settings(world.noise, arguments), arguments.studies, f"length {longer}")
         words = {"grows": GROWS, "holds": HOLDS, "shrinks": SHRINKS}
         said = ", ".join(f"{name} {(races.trend[:, 0] == code).mean():.0%}" for name, code in words.items())
         print(f"  then {100 * longer:3.0f} points: {said}; {races.long_trainings.mean():.1f} longer trainings")
@@ -145,7 +159,7 @@ def length(arguments: argparse.Namespace) -> None:
 
 def tables(arguments: argparse.Namespace) -> None:
     """The same race on tables of scores, problem by problem, as a real study has them."""
-    print(f"On tables of 256 problems, runs differ by 3 points, {arguments.studies} studies")
+    print(f"\nOn tables of 256 problems, runs differ by 3 points, {arguments.studies} studies")
     for lead in (0.0, 0.08):
         world = World((0.0, 0.0, lead, 0.0), NOISES["3"], CELL)
         generator = np.random.default_rng(derive_seed("tables", lead))

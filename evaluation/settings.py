@@ -126,7 +126,11 @@ class TaskSettings(Settings):
         config = given.get("config") or {}
         chat = bool(config.get("apply_chat_template")) if isinstance(config, dict) else False
         fields = cls.model_fields
-        other = [name for name in _HARNESS_DECIDES if given.get(name) not in (None, fields[name].get_default())]
+        other = [
+            name
+            for name in _HARNESS_DECIDES
+            if given.get(name) not in (None, [], fields[name].get_default())  # an empty tuple is [] in JSON
+        ]
         if given.get("chat") not in (None, chat):
             other.append("chat")
         if other:

@@ -17,6 +17,7 @@ from qtarget.search.store.history import load_history
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import load_study
 from qtarget.search.study.files import write_json
+from qtarget.spaces import presets
 from qtarget.trainers.data.load import load_demonstrations
 from qtarget.trainers.models.load import load_model, load_tokenizer, model_fingerprint
 
@@ -44,17 +45,19 @@ def fingerprints(config: StudyConfig) -> dict[str, str]:
 
 
 def verdict_of(config: StudyConfig, scores: dict[str, float]) -> None:
-    """A confirmation of the trials titled as in `scores`, with these mean scores."""
+    """A confirmation of the trials titled as in `scores`, with these mean scores; Target-SFT is the published one."""
     generator = np.random.default_rng(0)
     tables = {title: generator.random((60, 4)) < score for title, score in {"sft": 0.3, **scores}.items()}
     found = confirm(tables.pop("sft"), tables, generator)
     records = {f"trial {record.number}: {record.title}": record for record in load_history(config)}
     candidates = [
-        {"title": title, "target": records[title].target.model_dump(mode="json"), "training": records[title].training}
-        for title in tables
-    ]
+        {"title": title, "target": records[title].target.model_dump(mode="json"), "training": records[title].training,
+         "role": "published" if records[title].baseline == "target_sft" else "design"} for title in tables
+    ]  # fmt: skip
+    sft = {"title": "sft", "role": "sft", "target": presets.get("sft").model_dump(mode="json"), "training": {}}
     write_json(
-        config.study_folder / "confirmation-x" / "confirmation.json", {"candidates": candidates, **found.as_dict()}
+        config.study_folder / "confirmation-x" / "confirmation.json",
+        {"candidates": [sft, *candidates], **found.as_dict()},
     )
 
 

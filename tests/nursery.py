@@ -34,7 +34,7 @@ from typing import Any
 
 MODULES = frozenset({
     "qtarget", "qtarget.search.engine.helper", "qtarget.search.engine.main", "qtarget.search.engine.ranks",
-    "qtarget.evaluation.tiny_world.world", "torch.distributed.run", "accelerate.commands.launch",
+    "qtarget.evaluation.tiny_world.world", "torch.distributed.run", "accelerate.commands.launch", "ipykernel_launcher",
 })  # fmt: skip
 ENGINES = frozenset(name for name in MODULES if ".engine." in name)
 """They start no process that is worth a fork."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def test_find_a_target_for_my_data(executed):
     *_, run, trials, best, verdict, report = executed("find-a-target.ipynb")
     assert "5 of 5 trials" in result(run)["text/plain"]
     assert result(trials)["text/html"].count("complete") == 5
-    assert "(" in result(best)["text/plain"] and not verdict.outputs
+    title, score = ast.literal_eval(result(best)["text/plain"])
+    assert title != "sft" and score > 0.5 and not verdict.outputs
     assert result(report)["text/html"].startswith("<iframe srcdoc=")
 
 

@@ -134,7 +134,8 @@ def _end(ids: list[int], last: int, losses: Sequence[int], tokenizer: Any, ends:
 
 
 def _problem(problem: Problem, tokenizer: Any, ends: Collection[int]) -> dict[str, Any]:
-    ids = list(prompt_of(tokenizer, problem, Sampling(1, frozenset(ends))).ids)
+    prompt = prompt_of(tokenizer, problem, Sampling(1, frozenset(ends)))
+    ids = list(prompt.pairs[0].context if prompt.pairs else prompt.ids)
     turns = [(turn["role"], turn["content"]) for turn in problem.asking.turns] if problem.chat else []
     asked = [*turns, ("user" if problem.chat else "prompt", problem.prompt)]
     known = problem.asking.variables if problem.chat else {}
@@ -145,6 +146,7 @@ def _problem(problem: Problem, tokenizer: Any, ends: Collection[int]) -> dict[st
         "gold": problem.gold[:LONGEST],
         "tokens": len(ids),
         "segments": _segments(ids, [(False, 0.0, False)] * len(ids), tokenizer),
+        "options": [option[:LONGEST] for option in prompt.options],
         "ends": [str(tokenizer.convert_ids_to_tokens(each)) for each in sorted(ends)],
     }
 

@@ -205,7 +205,9 @@ _FIELDS = {"search": "problems", "report": "report_problems"}
 
 
 def label(task: TaskSettings) -> str:
-    return Path(task.title.removesuffix(".gz")).stem if task.source == "file" else task.title
+    """Name of a task, for people."""
+    is_file = task.source == "file" or (task.source == "lm_eval" and task.title.endswith((".yaml", ".yml")))
+    return Path(task.title.removesuffix(".gz")).stem if is_file else task.title
 
 
 def _file_problems(task: TaskSettings, base: Path, notes: Notes) -> Iterator[Problem]:

@@ -99,6 +99,16 @@ def lead(runs: Runs, weights: Array, problem: Array, cell: Array, problems: int)
     return Lead(effect, np.sqrt(variance), np.maximum(degrees, 1.0), np.sqrt(extra))
 
 
+def eventual(runs: Runs, weights: Array, problem: Array, cell: Array, last: int) -> Array:
+    """(S,) variance that a contrast will have once each candidate has `last` runs, by the noise seen so far.
+
+    More runs make V_seed smaller, and the part of V_problem that problems add anew in each run; not the rest of it.
+    """
+    variances, _ = steadied(runs, cell)
+    added = (weights**2 / np.maximum(runs.seeds, 1) * cell).sum(axis=1)
+    return np.asarray(np.maximum(0.0, problem - added) + (weights**2 * variances).sum(axis=1) / last)
+
+
 def _cautious(parts: Array, whole: Array) -> Array:
     """(S, C) parts of V_seed of the same sum `whole` (S,), the largest one larger."""
     largest = np.zeros_like(parts)

@@ -1,12 +1,12 @@
 """The three questions of a confirmation, asked of S races after each run (`finals.py` says in which order)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
 from .leads import Array, Counts, Runs
-from .sequential import levels
+from .sequential import FIRST_LOOK, levels
 from .standing import (
     CLAIMED,
     GROWS,
@@ -29,6 +29,8 @@ PUBLISHED_PATIENCE = 0.75
 """`patience` with the published objective: it leaves unless its runs favour the lead that is looked for by 4 to 3."""
 HOPE = 2.0
 """How much larger than it looks a change over its error may turn out, before the longer runs are given up."""
+REACH = 0.1
+"""A lead is given up once more seeds would settle it with a smaller probability."""
 LOST = 0.5
 """Share of a lead that may go before it no longer holds."""
 
@@ -84,7 +86,9 @@ def published(at: Standing, runs: Runs, open_: Flags) -> None:
         claimed |= _look(at, 0, theirs, weights, due, levels(at.published_rate(index), at.settings.seeds))
     effects = runs.means[at.rows, at.winner] - runs.means[:, rival]
     through = (ours >= at.settings.seeds) & (theirs >= at.settings.seeds)
-    leaves = open_ & ~claimed & (_is_hopeless(at, effects, ours, theirs, _spread(at, runs)) | through)
+    hopeless = _is_hopeless(at, effects, ours, theirs, _spread(at, runs))
+    fewer, rates = np.where(open_, np.minimum(ours, theirs), 0), [at.published_rate(int(each)) for each in at.winner]
+    leaves = open_ & ~claimed & (hopeless | through | _is_out_of_reach(at, weights, fewer, rates))
     at.against_published[claimed], at.against_published[leaves] = CLAIMED, UNSETTLED
     at.note(PUBLISHED, rival, CLAIMED, claimed)
     at.note(PUBLISHED, rival, UNSETTLED, leaves)
@@ -164,6 +168,22 @@ def _is_hopeless(
     return np.asarray((ours > 0) & (theirs > 0) & (log_ratio < -np.log(patience)))
 
 
+def _is_out_of_reach(at: Standing, weights: Array, fewer: Counts, rates: Sequence[float]) -> Flags:
+    """(S,) whether the last look would hardly claim a lead: what problems leave open, no seed settles.
+
+    Predictive probability of a claim (Spiegelhalter, Freedman and Blackburn 1986): given the runs so far, the lead that
+    all seeds will show is normal about the one seen. `fewer`: runs of the one of the two that has fewer; `rates`: S
+    error rates of the question.
+    """
+    seen, last = fewer >= FIRST_LOOK, at.settings.seeds
+    if not seen.any():
+        return np.asarray(seen)
+    found, variance = at.lead(weights), at.eventual(weights)
+    needed = stats.norm.isf([levels(rate, last)[last] for rate in rates]) * np.sqrt(variance)
+    to_come = np.sqrt(np.maximum(found.error**2 - variance, 1e-12))
+    return np.asarray(seen & (stats.norm.sf((needed - found.effect) / to_come) < REACH))
+
+
 def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
     """Let candidates leave that would cost more than they promise."""
     count, seeds, most = at.line.candidates, at.seeds, at.settings.seeds
@@ -173,6 +193,8 @@ def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
     for index in range(1, count):
         patience = PUBLISHED_PATIENCE if index == at.line.published else at.settings.patience
         hopeless = _is_hopeless(at, effects[:, index], seeds[:, index], seeds[:, 0], spread, patience)
+        fewer, rates = np.minimum(seeds[:, index], seeds[:, 0]), [at.error_rates[index]] * at.studies
+        hopeless |= _is_out_of_reach(at, at.contrast(index, 0), np.where(seen[:, index], fewer, 0), rates)
         hopeless &= seen[:, index]
         through = open_ & at.racing[:, index] & (seeds[:, index] >= most) & (seeds[:, 0] >= most)
         leaves = hopeless | trails[:, index] | through

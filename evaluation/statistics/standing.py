@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .leads import Array, Counts, Lead, Runs, lead
+from .leads import Array, Counts, Lead, Runs, eventual, lead
 from .settings import FinalsSettings
 
 Flags = NDArray[np.bool_]
@@ -136,6 +136,12 @@ class Standing:
         return lead(
             evidence.runs(seeds), weights, evidence.problem(weights, seeds), evidence.cell(seeds), evidence.problems
         )
+
+    def eventual(self, weights: Array) -> Array:
+        """(S,) variance of a contrast of two candidates once both have all their seeds."""
+        seeds, evidence = self.seeds, self.evidence
+        cell = evidence.cell(seeds)
+        return eventual(evidence.runs(seeds), weights, evidence.problem(weights, seeds), cell, self.settings.seeds)
 
     def published_rate(self, index: int) -> float:
         """Error rate of question 2 for a winner."""

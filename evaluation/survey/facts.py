@@ -9,6 +9,9 @@ from pydantic import Field
 from ...spaces.settings import Settings
 from ..settings import Kind
 
+GYM, HARNESS = "gym:", "lm_eval:"
+"""What stands before the name of a task of reasoning-gym, and of lm-evaluation-harness."""
+
 
 class Wish(Settings):
     """What to look at; relative paths start at `base`."""

@@ -18,10 +18,9 @@ from ..problems.suites import SUITES
 from ..problems.tables import read_rows
 from ..settings import EvaluationSettings, Kind, TaskSettings
 from .columns import problem_columns
-from .facts import ProblemFacts
+from .facts import GYM, HARNESS, ProblemFacts
 from .golds import Reading, kind_of_golds
 
-GYM, HARNESS = "gym:", "lm_eval:"
 MOST = 256
 """Problems of the search, and as many for the report."""
 LOOKED_AT = 2000

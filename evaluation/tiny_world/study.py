@@ -6,6 +6,7 @@ study: quickstart
 model: {path: base}
 teacher: {path: teacher}
 data: {path: demonstrations.jsonl, max_length: 64}
+cache: {k: 64}        # what teacher and base say of each demonstration, asked once: all 27 characters of the vocabulary
 
 training:
   steps: 100
@@ -32,9 +33,9 @@ baselines:
   - kd
   - hybrid_kd
   - {preset: target_sft, knobs: {eta: 0.5}}
-  - {preset: target_sft, knobs: {eta: 1.0}}
 
-search: {trials: 24, seed: SEED, startup_trials: 10, pruner: median, rungs: [0.5]}
+search: {trials: 20, seed: SEED, startup_trials: 9, pruner: median, rungs: [0.5]}
+confirmation: {seeds: 8}      # at most, of each candidate: a lead that is not settled by then cannot be told
 
 evaluation:
   tasks:

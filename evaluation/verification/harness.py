@@ -116,8 +116,13 @@ def _cached(source: str) -> dict[str, _Task]:
 
 def _find(where: HarnessSource) -> dict[str, Any]:
     """The tasks behind a name, each refused if it cannot be scored item by item."""
-    manager = _manager(where.name, where.options.include_path)
     options, is_file = where.options, os.path.isfile(where.name)
+    if not is_file and where.name.endswith((".yaml", ".yml")):
+        raise Unusable(
+            f"`path` of an `lm_eval` task must be a name, or a YAML file that is there, but none is at {where.name} "
+            f"in {where.base}; relative paths start there"
+        )
+    manager = _manager(where.name, options.include_path)
     if not is_file and where.name not in manager.all_tasks:
         raise Unusable(_unknown(where.name, manager.all_tasks, options.include_path))
     try:

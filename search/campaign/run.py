@@ -22,6 +22,7 @@ from ...spaces.errors import UserError
 from ..launchers.choose import engines
 from ..launchers.process import Launch
 from ..loop.budget import AROUND_SECONDS, parse_until
+from ..loop.confirm import is_decided
 from ..loop.supervisor import run_study
 from ..loop.worker import StudyFailedError
 from ..study.campaign_config import Campaign, is_single, load_campaign, shares
@@ -189,7 +190,7 @@ class CampaignRun:
         self.console.rule(f"{config.study}: confirmation", align="left")
         workers = engines(config.engine.ranks, self.workers)
         verdict = confirm_study(config, self.console, workers=workers, deadline=limits.until, hours=limits.hours)
-        return verdict is not None
+        return is_decided(verdict)
 
     def _guarded(self, config: StudyConfig, work: Callable[[], bool]) -> bool:
         """Whether to go on; a study that cannot work does not take the others with it."""

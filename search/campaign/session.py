@@ -18,7 +18,7 @@ from ..export.tracking import track_verdict
 from ..launchers.choose import engines
 from ..loop.budget import Budget, confirmation_cost, is_confirmed, parse_until, seconds_each
 from ..loop.by_hand import rerun
-from ..loop.confirm import conclude, confirmation_config
+from ..loop.confirm import conclude, confirmation_config, is_decided
 from ..loop.seen import note_seen
 from ..loop.summary import Summary, stopped_sentence
 from ..loop.supervisor import join_study, run_study
@@ -111,7 +111,7 @@ def _confirm_if_due(config: StudyConfig, found: dict[str, Any], console: Console
     records = _records(config, found["counts"])
     cost = confirmation_cost(config, records)
     if cost is None:  # plain SFT and another design are the least to compare
-        return found
+        return _unconfirmed(config, records, found, console)
     if found["ended"] in ("deadline", "hours"):
         why = f"No time to confirm: that takes {cost.shown(budget.reserve)}. The same command goes on."
         console.print(why, soft_wrap=True)
@@ -119,12 +119,25 @@ def _confirm_if_due(config: StudyConfig, found: dict[str, Any], console: Console
     used = config.engine.ranks * sum(record.seconds or 0.0 for record in records) / 3600
     hours = None if budget.hours is None else budget.hours - used
     verdict = confirm_study(config, console, workers=budget.reserve, deadline=budget.until, hours=hours)
-    finished = verdict is not None and found["state"] == "finished"
+    finished = is_decided(verdict) and found["state"] == "finished"
     return {**found, "confirmation": verdict, "state": "finished" if finished else "stopped"}
 
 
+def _unconfirmed(
+    config: StudyConfig, records: list[TrialRecord], found: dict[str, Any], console: Console
+) -> dict[str, Any]:
+    """Say why there is nothing to confirm, where a search is through."""
+    try:
+        candidates(config, records)
+    except UserError as error:
+        if found["state"] == "finished":
+            console.print(f"Not confirmed: {error}", soft_wrap=True, markup=False)
+            return {**found, "unconfirmed": f"Not confirmed: {error}"}
+    return found
+
+
 def confirm_file(path: Path, console: Console, *, workers: int = 1, until: str | None = None) -> dict[str, Any] | None:
-    """Confirm the best designs of a study; create or resume. None when it was stopped before its verdict."""
+    """Confirm the best designs of a study; create or resume. The verdict, as `confirm_study` gives it."""
     return confirm_study(find_study(path), console, workers=workers, deadline=parse_until(until))
 
 
@@ -136,7 +149,10 @@ def confirm_study(
     deadline: datetime | None = None,
     hours: float | None = None,
 ) -> dict[str, Any] | None:
-    """Race candidates with fresh seeds on the report problems, say what holds. None when it was stopped before."""
+    """Race candidates with fresh seeds on the report problems, say what holds.
+
+    One that is stopped before its end says what it leaves `undecided`; None where too little is trained for that.
+    """
     search = searched(config)
     search.refuse_changes("a confirmation")
     records = load_history(config)
@@ -157,8 +173,10 @@ def confirm_study(
     if summary.state != "finished":
         why = "was stopped" if summary.ended == "signal" else "had no time to end"
         console.print(f"The confirmation {why}; `qtarget confirm` goes on with it.")
-        with suppress(UserError):  # too little is trained to say anything
-            show_verdict(conclude(confirmation, limit), console)
+        with suppress(UserError):
+            verdict = conclude(confirmation, limit)
+            show_verdict(verdict, console)
+            return verdict
         return None
     verdict = conclude(confirmation, limit)
     show_verdict(verdict, console)

@@ -50,7 +50,7 @@ def status(
 
 
 def compare(
-    studies: Annotated[list[Path], typer.Argument(help="Studies: files, folders, campaigns.", metavar="STUDY...")],
+    studies: Annotated[list[Path], typer.Argument(help="Studies: files, folders, campaigns.", metavar="STUDY")],
     out: Annotated[Path | None, typer.Option(help="Markdown file (figure beside it), or an image.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,16 +14,18 @@ import typer.core
 if TYPE_CHECKING:
     from rich.console import Console
 
+PAGE_WIDTH = 120
+"""Columns of what is printed for no terminal: formulas of targets are long."""
 LONGEST_HELP = 1000
 """Characters; lists of verbs are wrapped, not cut."""
 
 StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", metavar="STUDY.yaml")]
 StudyFiles = Annotated[
-    list[Path], typer.Argument(help="Study file, campaign file (with `matrix`), or several.", metavar="STUDY.yaml...")
+    list[Path], typer.Argument(help="Study file, campaign file (with `matrix`), or several.", metavar="STUDY.yaml")
 ]
 StudyPath = Annotated[Path, typer.Argument(help="Study file (YAML), or a study's folder.", metavar="STUDY")]
 StudyPaths = Annotated[
-    list[Path], typer.Argument(help="Study file or folder, campaign file, or several of them.", metavar="STUDY...")
+    list[Path], typer.Argument(help="Study file or folder, campaign file, or several of them.", metavar="STUDY")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials, instead of the file's.")]
@@ -51,10 +54,16 @@ class WholeHelpGroup(typer.core.TyperGroup):
 
 
 def console_for(as_json: bool = False, record: bool = False) -> Console:
-    """Terminal for people; with --json it moves to standard error and leaves standard output to the program."""
+    """Terminal for people; with --json it moves to standard error and leaves standard output to the program.
+
+    A picture, and a file or pipe, whose width nobody knows, has `PAGE_WIDTH` columns.
+    """
     from rich.console import Console
 
-    return Console(stderr=as_json, record=record, width=120 if record else None)
+    console = Console(stderr=as_json, record=record)
+    if record or not (console.is_terminal or "COLUMNS" in os.environ):
+        console.width = PAGE_WIDTH
+    return console
 
 
 def print_json(value: Any) -> None:

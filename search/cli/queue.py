@@ -36,7 +36,7 @@ def add(
 def rerun(
     study: StudyPath,
     trials: Annotated[
-        list[int] | None, typer.Argument(help="Numbers; default: all that have failed.", metavar="TRIAL...")
+        list[int] | None, typer.Argument(help="Numbers; default: all that have failed.", metavar="TRIAL")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -94,10 +94,11 @@ def confirm(
     """Retrain the best designs and plain SFT with fresh seeds, and say whether the winner is one."""
     from ..campaign.session import confirm_file
     from ..launchers.choose import on_cluster
+    from ..loop.confirm import is_decided
 
     with on_cluster(ray):
         verdict = confirm_file(study, console_for(as_json), workers=workers, until=until)
     if as_json:
         print_json(verdict)
-    if verdict is None:
+    if not is_decided(verdict):
         raise SystemExit(130)

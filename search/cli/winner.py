@@ -97,7 +97,7 @@ def export(
     private: Annotated[bool, typer.Option("--private", help="Make that repository a private one.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the confirmed winner: winner.yaml, its loss for any trainer, a TRL script, model card, provenance."""
+    """Write the confirmed winner: winner.yaml, its loss for any trainer, what TRL and axolotl need, a model card."""
     from ..export.write import export_winner, show_export
 
     console = console_for(as_json)

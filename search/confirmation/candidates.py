@@ -24,17 +24,17 @@ def candidates(config: StudyConfig, records: Sequence[TrialRecord]) -> tuple[Can
 
     Raises UserError when there is nothing to compare, or nothing to compare with.
     """
-    sft = plain_sft(records)
+    sft = _best_sft(records) or plain_sft(records)
     if sft is None:
         raise UserError(
-            "a confirmation needs plain SFT to compare with, but no trial of the baseline `sft` is complete; "
-            "add it to `baselines`, or run the study on",
+            "a confirmation needs plain SFT to compare with, but no trial of it is complete; "
+            "add `sft` to `baselines`, or run the study on",
             field="baselines",
         )
     ranked = _once(_others(records))
     published = next(((record, preset) for record, preset in ranked if preset is not None), None)
     designs = [record for record, preset in ranked if preset is None][: config.confirmation.designs]
-    found = [_candidate(_best_sft(records) or sft, SFT, "sft")]
+    found = [_candidate(sft, SFT, "sft")]
     found += [_candidate(each, f"trial {each.number}: {each.title}", "design") for each in designs]
     if published is not None:
         record, preset = published
@@ -42,6 +42,23 @@ def candidates(config: StudyConfig, records: Sequence[TrialRecord]) -> tuple[Can
     if len(found) == 1:
         raise UserError("a confirmation needs a complete trial beside plain SFT, but there is none; run the study on")
     return tuple(found)
+
+
+def lacking(config: StudyConfig) -> list[str]:
+    """What the baselines leave out that a confirmation compares with, a sentence each."""
+    names = [canonical_id(each.target()) for each in config.baseline_settings()]
+    found = []
+    if _SFT not in names:
+        found.append(
+            "plain SFT is no baseline, and a confirmation compares with it: unless the search draws it, nothing is "
+            "confirmed (add `sft` to `baselines`)"
+        )
+    if not set(names) - {_SFT}:
+        found.append(
+            "no baseline is a published objective other than plain SFT: the confirmation will not say whether one "
+            "would do as well (`baselines`)"
+        )
+    return found
 
 
 def no_rival(chosen: Iterable[Candidate]) -> str | None:

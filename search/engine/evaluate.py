@@ -33,7 +33,7 @@ def answer(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     if request["study"] is not None:
         result = as_searched(request, place, on_block)
     else:
-        settings, base = load_evaluation(tasks), tasks.absolute().parent
+        settings, base = load_evaluation(tasks)
         result = run(request["model"], settings, base, place, on_block=on_block, style=_style(tasks))
     return result.model_dump(mode="json")
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from ...spaces.target import TargetSpec
 from ..store.history import TrialRecord
 from ..study.winner_file import WinnerFile
 from ..terminal.tables import score_text
+from ..terminal.verdict import points
 from .choice import Winner
 
 CARD = """\
 # {title}
 
-A training target found by qtarget for **{model}** on **{data}**: at every token the model is pushed toward
+A training target chosen by qtarget for **{model}** on **{data}**: at every token the model is pushed toward
 
     Q_t = γ_t · δ(y_t) + (1 − γ_t) · π̃_t        {formula}
 
@@ -93,13 +97,18 @@ def _verdict(winner: Winner) -> str:
     found = winner.comparison
     if found is None:
         return "**Not confirmed.** The best score of many trials is partly luck; see `qtarget confirm`."
-    outcome, low, high = str(found["outcome"]), 100 * found["low"], 100 * found["high"]
-    return (
-        f"**{outcome[0].upper()}{outcome[1:]}**: {100 * found['effect']:+.1f} points [{low:+.1f}, {high:+.1f}] over "
-        f"{found['seeds']} fresh seeds and {found['problems']} problems that no trial had seen (corrected p "
-        f"{found['adjusted_p_value']:.2g}); expect {100 * found['shrunken']:+.1f} of a repetition."
-        + "".join(f"\n\n{sentence}" for sentence in found["answers"][1:])
-    )
+    first, *others = found["answers"]
+    return "\n\n".join([f"**{first}**", *_numbers(found), *others])
+
+
+def _numbers(found: Mapping[str, Any]) -> Iterator[str]:
+    """Of a comparison with plain SFT."""
+    if "effect" in found:
+        yield (
+            f"Against plain SFT: {points(found)} points over {found['seeds']} fresh seeds and {found['problems']} "
+            f"problems that no trial had seen (corrected p {found['adjusted_p_value']:.2g}); expect "
+            f"{100 * found['shrunken']:+.1f} of a repetition."
+        )
 
 
 def _search(winner: Winner, sft: TrialRecord | None) -> str:

@@ -16,6 +16,11 @@ from ..study.config import StudyConfig
 from ..study.files import read_json
 from ..terminal.verdict import answers
 
+REFUSAL = (
+    "an export needs a confirmed winner, but this study has no finished confirmation: the best of many trials is "
+    "partly luck; run `qtarget confirm`, or pass `--unconfirmed` to export the best trial of the search"
+)
+
 
 @dataclass(frozen=True)
 class Winner:
@@ -27,7 +32,7 @@ class Winner:
     record: TrialRecord | None
     """Its trial; None for a published design that only the confirmation trained."""
     comparison: Mapping[str, Any] | None
-    """What the newest confirmation says of it."""
+    """What the newest confirmation says of it; of plain SFT, which everything is compared with, no effect."""
     best_search: TrialRecord
     """The trial with the best search score, which may be another one."""
 
@@ -37,10 +42,11 @@ class Winner:
 
 
 def choose(config: StudyConfig, records: list[TrialRecord], *, unconfirmed: bool) -> Winner:
-    """The confirmation's winner; with `unconfirmed` the best trial of the search where there is none.
+    """The confirmation's winner; plain SFT, tuned, where it found nothing better.
 
     The confirmation has the last word: fresh seeds and untouched problems speak for a design, the best score of many
-    is partly luck. Raises UserError otherwise.
+    is partly luck. Where it has no winner, `unconfirmed` takes the best trial of the search. Raises UserError where
+    nothing was confirmed and `unconfirmed` is not asked for.
     """
     top = best(records)
     if top is None:
@@ -51,29 +57,20 @@ def choose(config: StudyConfig, records: list[TrialRecord], *, unconfirmed: bool
         )
     verdict = stored_verdict(config)
     if verdict is not None and verdict["winner"] is not None:
-        return _confirmed(config, records, verdict, top)
+        return _confirmed(config, records, verdict, top, verdict["winner"])
     if not unconfirmed:
-        raise UserError(_refusal(verdict))
+        if verdict is None or verdict["undecided"]:
+            raise UserError(REFUSAL)
+        return _confirmed(config, records, verdict, top, SFT)
     title = SFT if top.baseline == SFT else f"trial {top.number}: {top.title}"
     assert top.target is not None
     found = _comparison(verdict, title)
     return Winner(title, top.target, _training(config, top.training), top, found, top)
 
 
-def _refusal(verdict: Mapping[str, Any] | None) -> str:
-    if verdict is None:
-        return (
-            "an export needs a confirmed winner, but this study has no confirmation: the best of many trials is partly "
-            "luck; run `qtarget confirm`, or pass `--unconfirmed` to export the best trial of the search"
-        )
-    return (
-        "an export needs a confirmed winner, but the confirmation found none that is better than SFT "
-        f"({verdict['outcome']}); train plain SFT, or pass `--unconfirmed` to export the best trial of the search"
-    )
-
-
-def _confirmed(config: StudyConfig, records: list[TrialRecord], verdict: Mapping[str, Any], top: TrialRecord) -> Winner:
-    title = verdict["winner"]
+def _confirmed(
+    config: StudyConfig, records: list[TrialRecord], verdict: Mapping[str, Any], top: TrialRecord, title: str
+) -> Winner:
     candidate = next(each for each in verdict["candidates"] if each["title"] == title)
     trial = candidate.get("trial")
     numbers = [each for each in records if each.number == trial or title.startswith(f"trial {each.number}: ")]
@@ -91,6 +88,8 @@ def _comparison(verdict: Mapping[str, Any] | None, title: str) -> Mapping[str, A
     if verdict is None:
         return None
     found = next((each for each in verdict["comparisons"] if each["title"] == title), None)
+    if title == SFT:
+        found = {"title": SFT, "outcome": verdict["outcome"], "seeds": verdict["seeds"]}
     if found is None:
         return None
     asked = {name: verdict[name] for name in ("problems", "against_published", "lasting", "undecided")}

@@ -66,7 +66,7 @@ def _results(winner: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[E
     task: dict[str, Any] = {"task_type": "text-generation", "dataset_name": ", ".join(tasks), "dataset_type": tasks[0]}
     found = []
     verdict = provenance.get("confirmation")
-    if isinstance(verdict, Mapping):
+    if isinstance(verdict, Mapping) and "effect" in verdict:
         low, high = (100 * float(verdict[end]) for end in ("low", "high"))
         found.append(
             EvalResult(

@@ -12,7 +12,7 @@ from ..study.config import StudyConfig
 from ..terminal.verdict import confirmation_sentence, decisive
 from ..tracking.address import run_key, study_place, tracking_uri
 from ..tracking.connection import artifact_root, connect
-from ..tracking.describe import KIND
+from ..tracking.describe import EXPERIMENT
 from .choice import Winner
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def study_run(client: MlflowClient, config: StudyConfig) -> str:
     number = (
         found.experiment_id
         if found
-        else client.create_experiment(experiment, artifact_root(tracking_uri(config), config.study_folder), KIND)
+        else client.create_experiment(experiment, artifact_root(tracking_uri(config), config.study_folder), EXPERIMENT)
     )
     query = f"tags.`qtarget.study` = '{key}' and tags.`qtarget.trial` = 'study'"
     runs = client.search_runs([number], query, max_results=1)

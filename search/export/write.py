@@ -12,6 +12,7 @@ from rich.console import Console
 from ...spaces.errors import UserError
 from ...spaces.target import TargetSpec
 from ...trainers.paths import DATA_SUFFIXES, local_path, matching_files
+from ..confirmation.candidates import SFT
 from ..store.history import load_history, plain_sft
 from ..store.study import searched
 from ..study.config import StudyConfig
@@ -30,8 +31,8 @@ CHECK_FILE = "check.json"
 def export_winner(study: Path, directory: Path, console: Console, *, unconfirmed: bool = False) -> dict[str, Any]:
     """Write the winner of a study into `directory`, check its loss on real data, log it, and sum it up.
 
-    Raises UserError when there is no complete trial, no confirmed winner (unless `unconfirmed`), when something the
-    winner needs is gone or no longer what the search used, or when the directory already holds something.
+    Raises UserError when there is no complete trial, no finished confirmation (unless `unconfirmed`), when something
+    the winner needs is gone or no longer what the search used, or when the directory already holds something.
     """
     config = find_study(study)
     _refuse_existing(directory)
@@ -104,6 +105,8 @@ def _check(found: Mapping[str, Any]) -> None:
 
 def _note(winner: Winner) -> str:
     top = winner.best_search
+    if winner.title == SFT and winner.comparison is not None:
+        return "the confirmation found nothing better"
     if winner.record is not None and winner.record.number == top.number:
         return "the confirmed design is also the best of the search" if winner.confirmed else "not confirmed"
     return f"the confirmation prefers it to the best of the search, trial {top.number}"

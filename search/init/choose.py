@@ -183,12 +183,13 @@ def _training(chosen: Choices, found: Survey, plan: Plan) -> None:
 
 
 def _evaluation(chosen: Choices, problems: ProblemFacts, named: Named, plan: Plan) -> None:
-    reason = "; ".join(problems.kinds)
+    reason = "; ".join(dict.fromkeys(problems.kinds))
     if problems.held_out is not None:
         reason += ". The golds are the demonstrations' own answers: where these are wrong, so are the golds"
     chosen.take("evaluation.tasks", [dict(task) for task in named.tasks], reason)
     chosen.take("evaluation.problems", problems.search, _error(problems.search))
-    reason = "nobody looks at these before the confirmation" if problems.report else "too few are left for any"
+    untouched = "nobody looks at these before the confirmation, which `run` makes after the search and `check` times"
+    reason = untouched if problems.report else "too few are left for any"
     chosen.take("evaluation.report_problems", problems.report, reason)
     chosen.take("evaluation.max_new_tokens", plan.max_new_tokens, "room for the longest answers, and a little more")
 

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from ...evaluation.survey.facts import HARNESS
 from ...spaces.errors import UserError
 from ...trainers.paths import DATA_SUFFIXES, lies_in
 
@@ -15,6 +16,8 @@ SHOWN = 6
 
 def seen_from(folder: Path, name: str) -> str:
     """A path that is there, seen from the study file's folder; anything else (hub ids, suites) as it is."""
+    if name.startswith(HARNESS):
+        return HARNESS + seen_from(folder, name.removeprefix(HARNESS))
     written = os.path.expanduser(name)
     if os.path.isabs(written) or not lies_in(Path.cwd(), written):
         return name
@@ -53,13 +56,23 @@ def _there_is(name: str, option: str) -> str:
     """What could have been meant: models or data files where `name` points at, or else here."""
     folder = (Path.cwd() / os.path.expanduser(name)).parent if name else Path.cwd()
     folder = folder if folder.is_dir() else Path.cwd()
-    if option == "--model":
-        found = [each.parent.name for each in sorted(folder.glob("*/config.json"))]
-        found += [each.name for each in sorted(folder.glob("*.gguf"))]
-    else:
-        found = [each.name for each in sorted(folder.iterdir()) if each.name.lower().endswith(DATA_SUFFIXES)]
+    found = _candidates(folder, option)
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return f"in {folder} there is {', '.join(found[:SHOWN])}{more}" if found else f"{folder} holds none"
+
+
+def only_one(option: str) -> str:
+    """The one model, or data file, of the working folder; nothing where there are several, or none."""
+    found = _candidates(Path.cwd(), option)
+    return found[0] if len(found) == 1 else ""
+
+
+def _candidates(folder: Path, option: str) -> list[str]:
+    """Models, or data files, in a folder."""
+    if option != "--model":
+        return [each.name for each in sorted(folder.iterdir()) if each.name.lower().endswith(DATA_SUFFIXES)]
+    models = [each.parent.name for each in sorted(folder.glob("*/config.json"))]
+    return [*models, *(each.name for each in sorted(folder.glob("*.gguf")))]
 
 
 _WANTED = {

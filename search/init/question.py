@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from ...spaces.errors import UserError
-from .paths import require_given, require_there
+from .paths import only_one, require_given, require_there
 
 MENDED = {
     "data.prompt_column": (("prompt_column", "Column that asks"), ("completion_column", "Column that answers")),
@@ -80,7 +80,7 @@ class Asker:
             ("data", "Demonstrations: a file, a folder, or a hub id"),
         ):
             if not getattr(options, option) and not self.quiet:
-                options = options.with_answers({option: self.ask(question)})
+                options = options.with_answers({option: self.ask(question, only_one(f"--{option}"))})
             options = self.until_right(options, partial(_named, option), {option: question})
         if options.teacher is not None:
             require_there(options.teacher, "--teacher")

@@ -32,7 +32,7 @@ def survey_lines(found: Survey) -> Iterator[str]:
     for number, shown in enumerate(data.shown, 1):
         yield f"example {number}  as it is learnt (> carries a loss):"
         yield from demonstration_lines(shown)
-    for kind in problems.kinds:
+    for kind in dict.fromkeys(problems.kinds):
         yield f"answers    {kind}"
     for question, gold in problems.examples[:1]:
         yield f"problem    {_short(question)}"

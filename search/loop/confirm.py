@@ -155,6 +155,11 @@ def _described(config: StudyConfig, found: Confirmation) -> list[dict[str, Any]]
     ]
 
 
+def is_decided(verdict: Mapping[str, Any] | None) -> bool:
+    """Whether there is a verdict that leaves nothing open."""
+    return verdict is not None and not verdict.get("undecided")
+
+
 def stored_verdict(config: StudyConfig) -> dict[str, Any] | None:
     """The newest verdict of a study, or None when it has not been confirmed."""
     files = verdict_files(config.study_folder)

@@ -2,7 +2,8 @@
 
 A design with a trust below 1 takes smaller steps, so it may win by its step size alone. A share of the slots therefore
 goes to the baselines: each round gives every objective that is left one more setting of the training knobs, then the
-better half goes on, never fewer than two, and plain SFT always (successive halving, Jamieson and Talwalkar 2016). An
+better half goes on, never fewer than two, and plain SFT always (successive halving, Jamieson and Talwalkar 2016); the
+best one has the first turn of a round and plain SFT the second, since there may be no more slots than that. An
 objective starts with the best setting that any trial has had, and then moves a quarter of the range away from its own
 best, to the sides that it has not tried; where these are no better, an eighth, and so on.
 
@@ -83,7 +84,10 @@ def _objectives(config: StudyConfig, records: Sequence[TrialRecord]) -> list[_Ob
 
 
 def _turn(objectives: Sequence[_Objective]) -> _Objective:
-    """Whose turn it is: of those that are left in the first round that is not over, the one with the best score."""
+    """Whose turn it is, of those that are left in the first round that is not over.
+
+    The best one comes first and plain SFT next: where slots are few, what all are compared with is tuned too.
+    """
     sft = canonical_id(presets.get("sft"))
     ranked = sorted(objectives, key=lambda each: -each.score)
     done = 1
@@ -92,7 +96,7 @@ def _turn(objectives: Sequence[_Objective]) -> _Objective:
         waiting = [each for place, each in enumerate(ranked)
                    if each.rounds < done and (place < left or each.name == sft)]  # fmt: skip
         if waiting:
-            return waiting[0]
+            return min(waiting, key=lambda each: (each is not ranked[0], each.name != sft))
         done += 1
 
 

@@ -93,7 +93,7 @@ class Study:
         return self
 
     def confirm(self, *, workers: int = 1, until: str | None = None) -> Mapping[str, Any] | None:
-        """As `qtarget confirm`; the verdict, None when it was stopped before there was one."""
+        """As `qtarget confirm`; the verdict, with what is `undecided` where that was stopped; None before any."""
         return confirm_study(self.config, self.console, workers=workers, deadline=parse_until(until))
 
     def records(self) -> list[TrialRecord]:

@@ -16,7 +16,7 @@ from ..study.files import require_writable, write_atomic
 from ..study.secrets import redact
 from ..terminal.rungs import agreements, budget_sentence, steps
 from ..terminal.tables import winner_sentence
-from ..terminal.verdict import answers, decisive
+from ..terminal.verdict import answers, decisive, found_a_design
 from ..terminal.visible import visible
 from .costs import costs, failures
 from .data import StudyData, gather
@@ -87,7 +87,7 @@ def describe(data: StudyData, shown: Any, path: str) -> dict[str, Any]:
         "missing": missing,
         "confirmed": data.verdict,
         "decisive": decisive(data.verdict) if data.verdict is not None else None,
-        "sentences": answers(data.verdict)[1:] if data.verdict is not None else [],
+        "sentences": _sentences(data.verdict),
         "forgotten": _forgotten(data.verdict or {}),
         "limit": (data.verdict or {}).get("limit"),
         "published": _published(data, sheets),
@@ -118,6 +118,11 @@ def _verdict(data: StudyData) -> tuple[str, str]:
     evidence = f"on {data.verdict['problems']} untouched problems, over {shown['seeds']} fresh training seeds"
     sentence = f"{said.get(outcome, 'Not distinguishable from plain SFT')}: {effect} points [{low}, {high}] {evidence}."
     return tones.get(outcome, "same"), sentence
+
+
+def _sentences(verdict: Mapping[str, Any] | None) -> list[str]:
+    """What stands below the result: all answers, less the first where it says the same."""
+    return [] if verdict is None else answers(verdict)[int(found_a_design(verdict)) :]
 
 
 def _rungs(data: StudyData) -> list[str]:

@@ -69,11 +69,15 @@ def placed(read: Mapping[str, Any], file: Path) -> dict[str, Any]:
     return found
 
 
-def load_evaluation(path: Path) -> EvaluationSettings:
-    """The `evaluation` section of a YAML file, which may be a study's. Raises UserError like `load_study`."""
-    read = read_yaml(path.absolute()).get("evaluation")
+def load_evaluation(path: Path) -> tuple[EvaluationSettings, Path]:
+    """The `evaluation` section of a YAML file, which may be a study's or a winner's, and where its paths start.
+
+    Raises UserError like `load_study`.
+    """
+    whole = read_yaml(path.absolute())
+    read, base = whole.get("evaluation"), Path(str(placed(whole, path.absolute())["base"]))
     try:
-        return EvaluationSettings.model_validate(read)
+        return EvaluationSettings.model_validate(read), base
     except ValidationError as error:
         raise refusal(error, str(path), read, StudyConfig, within=("evaluation",)) from None
 

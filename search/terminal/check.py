@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ...evaluation.statistics.standing import Line
 from ...spaces.errors import UserError
-from ..confirmation.candidates import SFT, candidates
+from ..confirmation.candidates import SFT, candidates, lacking
 from ..confirmation.power import Plan, planned
 from ..confirmation.race import line_of
 from ..loop.budget import is_confirmed
@@ -48,6 +48,7 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         "confirmation_training_seconds": _trial_seconds(config, facts, config.evaluation.report_problems, USUAL),
         "confirmation_plan": confirmation_plan(config).as_dict() if is_confirmed(config) else None,
     }
+    facts["warnings"] = [*facts["warnings"], *(lacking(config) if is_confirmed(config) else [])]
     for name, line in facts["inputs"].items():
         console.print(f"{name:<10} {line}", soft_wrap=True, markup=False)
     for line in facts["fast_paths"]:

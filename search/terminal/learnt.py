@@ -86,8 +86,15 @@ class Picture:
         yield from self._given(found["given"])
         for segment in found["segments"]:
             yield from self._stretch(segment, "  prompt")
+        yield "  end", Text(self._answered(found))
+
+    def _answered(self, found: Mapping[str, Any]) -> str:
+        """Where a problem's answer ends, or which options are compared."""
+        if options := found.get("options"):
+            shown = self._one_line(self._clipped(" or ".join(map(repr, options)), 0))
+            return f"nothing is generated: the likelier of {shown} is the answer"
         ends = ", ".join(self._one_line(each) for each in found["ends"])
-        yield "  end", Text(f"generation stops at {ends}" if ends else "no token stops generation")
+        return f"generation stops at {ends}" if ends else "no token stops generation"
 
     def show(self, lines: Iterator[tuple[str, Text]]) -> None:
         """Print labelled lines, folded on a terminal and whole elsewhere."""

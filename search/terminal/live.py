@@ -20,7 +20,7 @@ from rich.text import Text
 
 from ...spaces.errors import UserError
 from ..confirmation.race import wanted
-from ..loop.confirm import stored_verdict
+from ..loop.confirm import is_decided, stored_verdict
 from ..store.history import TrialRecord, best, load_history, plain_sft
 from ..store.study import searched
 from ..study.config import StudyConfig
@@ -254,7 +254,7 @@ def _current(config: StudyConfig) -> Snapshot:
     if found.left:
         return found
     for place in sorted(config.study_folder.glob("confirmation-*/study.json"), reverse=True):
-        if read_json(place.with_name("confirmation.json")) is not None:
+        if is_decided(read_json(place.with_name("confirmation.json"))):
             continue
         try:
             confirmation = snapshot(find_study(place.parent))

@@ -13,6 +13,7 @@ from ..store.history import TrialRecord, best, front, load_history, plain_sft
 from ..store.study import searched
 from ..study.config_file import find_study
 from ..study.files import BIAS_FILE, read_json
+from ..study.folder_file import FOLDER_FILE
 from .live import snapshot, standing
 from .rungs import agreements, rungs
 from .tables import front_table, show_bias, trials_table, winner_sentence
@@ -41,6 +42,8 @@ def show_status(path: Path, console: Console) -> dict[str, Any]:
     verdict = stored_verdict(config)
     if verdict is not None:
         show_verdict(verdict, console)
+    elif any(config.study_folder.glob(f"confirmation-*/{FOLDER_FILE}")):
+        console.print("A confirmation has begun and decided nothing yet; `qtarget confirm` goes on with it.")
     return {
         "study": config.study,
         "folder": str(config.study_folder),

@@ -78,7 +78,11 @@ def _against_sft(verdict: Mapping[str, Any]) -> str:
     evidence = f"{points(shown)} points over {shown['seeds']} seeds and {verdict['problems']} problems."
     if verdict["winner"] is None and "sft" in verdict["undecided"]:
         return f"Whether {shown['title']} is better than plain SFT is not decided yet: {evidence}"
-    if _role(verdict, verdict["winner"]) == "published":
+    if verdict["winner"] is None:
+        return (
+            f"The search found nothing better than {_sft(verdict)}: {shown['title']} is {shown['outcome']}, {evidence}"
+        )
+    if not found_a_design(verdict):
         title = shown["title"]
         return (
             f"The search found nothing better than {title}, a published objective, which is better than SFT: {evidence}"
@@ -86,8 +90,17 @@ def _against_sft(verdict: Mapping[str, Any]) -> str:
     return f"{shown['title']} is {shown['outcome']}: {evidence}"
 
 
-def _role(verdict: Mapping[str, Any], title: str | None) -> str | None:
-    return next((each.get("role") for each in verdict["candidates"] if each["title"] == title), None)
+def found_a_design(verdict: Mapping[str, Any]) -> bool:
+    """Whether something wins that is neither plain SFT nor published."""
+    roles = {each["title"]: each.get("role") for each in verdict["candidates"]}
+    return verdict["winner"] is not None and roles.get(verdict["winner"]) != "published"
+
+
+def _sft(verdict: Mapping[str, Any]) -> str:
+    """Plain SFT, with its learning rate where that was searched."""
+    sft: Mapping[str, Any] = next((each for each in verdict["candidates"] if each.get("role") == "sft"), {})
+    rate = sft.get("training", {}).get("learning_rate")
+    return "plain SFT" if rate is None else f"plain SFT at {rate:.2g}"
 
 
 def _against_published(verdict: Mapping[str, Any]) -> Iterator[str]:

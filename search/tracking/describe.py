@@ -11,8 +11,14 @@ from pydantic import ValidationError
 from ...spaces.target import TargetSpec
 
 NOTE = "mlflow.note.content"
-KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag of an experiment: its pages are then those of trained models, and not of prompts and agents."""
+EXPERIMENT = {
+    "mlflow.experimentKind": "custom_model_development",
+    NOTE: "Which training target teaches this model most from these demonstrations? A run is a study, and the runs "
+    "nested in it are its trials: compare them by `final/score`, the share of the search problems answered right. "
+    "Training losses of different targets are different quantities. A logged model is a trial's: its target, its "
+    "learning rate, its score.",
+}
+"""Tags of an experiment: its description; and that its pages are those of trained models, not of prompts and agents."""
 
 
 def origin() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from ..study.secrets import redact
 from ..study.trial import trial_folder
 from .address import run_key
 from .connection import artifact_root, connect, is_refusal
-from .describe import KIND, NOTE, of_study, of_trial, origin
+from .describe import EXPERIMENT, NOTE, of_study, of_trial, origin
 from .inputs import inputs_of
 from .models import log_model
 from .names import PARAM_LIMIT, TAG_LIMIT, fitting_name, fitting_text, flatten
@@ -29,13 +30,11 @@ _STATUS = {
     "failed": "FAILED",
 }
 _BATCH = 900
-SCORES = ("final/score", "final/standard_error")
+SCORE = "final/score"
+SCORES = (SCORE, "final/standard_error")
 """What is logged of a trial's model."""
-
-
-def _shown_first(metric: tuple[str, float]) -> tuple[bool, bool]:
-    """MLflow compares runs by what was logged first: never the loss, another quantity for each target."""
-    return metric[0] != "label_prob", metric[0] == "loss"
+BEFORE_TRAINING = -1
+"""Step of the score that is not known yet: whatever is logged later is newer."""
 
 
 class MlflowWriter:
@@ -54,13 +53,13 @@ class MlflowWriter:
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
             root = artifact_root(self._uri, self._folder)
-            self._experiment_id = str(self._client.create_experiment(self._experiment, root, KIND))
+            self._experiment_id = str(self._client.create_experiment(self._experiment, root, EXPERIMENT))
             return
         self._experiment_id = str(found.experiment_id)
         if found.lifecycle_stage == "deleted":  # nothing can be written to it, and its name is taken
             self._client.restore_experiment(self._experiment_id)
-        for name in KIND.keys() - found.tags.keys():
-            self._client.set_experiment_tag(self._experiment_id, name, KIND[name])
+        for name in EXPERIMENT.keys() - found.tags.keys():
+            self._client.set_experiment_tag(self._experiment_id, name, EXPERIMENT[name])
 
     def write(self, entries: list[Entry]) -> None:
         """Deliver entries of one kind and one trial, in order."""
@@ -113,7 +112,7 @@ class MlflowWriter:
         self._log_metrics(
             self._run(entries[0].data["number"], entries[0]),
             ((f"train/{key}", value, entry.milliseconds, entry.data["step"])
-             for entry in entries for key, value in sorted(entry.data["metrics"].items(), key=_shown_first)),
+             for entry in entries for key, value in entry.data["metrics"].items()),
         )  # fmt: skip
 
     def _on_RungScored(self, entry: Entry) -> None:
@@ -241,6 +240,8 @@ class MlflowWriter:
         self._client.create_run(self._experiment_id, entry.milliseconds, tags, title)
         found = self._find(key)
         assert found is not None
+        if parent is not None:  # MLflow compares runs by what was logged first, and losses of two targets tell nothing
+            self._log_metrics(found, [(SCORE, math.nan, entry.milliseconds, BEFORE_TRAINING)])
         return found
 
     @property

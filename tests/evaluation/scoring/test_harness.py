@@ -14,6 +14,7 @@ pytest.importorskip("lm_eval")
 from harness_world import COMPARED, GENERATED, write_lines, write_task, write_tasks
 from tiny_llama import tiny_llama
 
+from qtarget.evaluation.generation.learnt_and_asked import learnt_and_asked
 from qtarget.evaluation.problems.load import Splits, content_of, load_problems
 from qtarget.evaluation.problems.splits import training_hashes
 from qtarget.evaluation.scoring.evaluate import evaluate
@@ -24,6 +25,8 @@ from qtarget.evaluation.verification import harness, pool
 from qtarget.evaluation.verification.rejudge import rejudge
 from qtarget.evaluation.verification.worker import answer_request
 from qtarget.spaces.errors import UserError
+from qtarget.trainers.data.load import load_demonstrations
+from qtarget.trainers.settings import DataSettings
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -224,9 +227,21 @@ def test_an_unknown_name_comes_with_the_closest_and_a_missing_file_is_told(folde
     monkeypatch.setattr(tasks, "TaskManager", lambda **given: real(**given | {"include_defaults": False}))
     with pytest.raises(UserError, match="got 'local_sum'; the closest are local_sums"):
         load(folder, "local_sum")
+    with pytest.raises(UserError, match=r"a YAML file that is there, but none is at local_sum.yaml in /"):
+        load(folder, "local_sum.yaml")
     write_task(folder, COMPARED | {"task": "gone"}, test="gone.jsonl")
     with pytest.raises(UserError, match=r"'gone.yaml' .* FileNotFoundError: .*if its data set cannot be reached"):
         load(folder, "gone.yaml")
+
+
+def test_where_options_are_compared_these_are_shown_and_no_end(model, tokenizer, folder):
+    write_lines(folder / "shown.jsonl", [{"prompt": "a", "completion": "b"}])
+    data = load_demonstrations(DataSettings(path="shown.jsonl"), tokenizer, folder)
+    [problem, *_] = load(folder, "local_choices.yaml").search
+    found = learnt_and_asked(data, [], [problem], tokenizer, [], [])["problem"]
+    assert found["options"] == [text for _, text in problem.harness.continuations]
+    asked = "".join(token["text"] for segment in found["segments"] for token in segment["tokens"])
+    assert asked == problem.harness.contexts[0]
 
 
 def test_only_so_many_documents(folder):
@@ -250,6 +265,7 @@ def test_settings_that_a_task_decides_itself_are_refused(fields, said):
 def test_settings_survive_being_written_and_read():
     task = TaskSettings(source="lm_eval", path="gsm8k", config={"apply_chat_template": True})
     assert task.chat and TaskSettings.model_validate(task.model_dump()) == task
+    assert TaskSettings.model_validate(json.loads(task.model_dump_json())) == task
 
 
 def test_without_the_library_the_extra_is_named(folder, monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from qtarget.evaluation.statistics import questions
 from qtarget.evaluation.statistics.evidence import Simulated, Tables, World
 from qtarget.evaluation.statistics.finals import Finals, ahead, give_up, replay
 from qtarget.evaluation.statistics.power import Noise, chance, cheapest
@@ -123,3 +124,23 @@ def test_a_lead_that_hangs_on_the_problems_is_found_by_no_number_of_seeds() -> N
     lasting = Noise(0.01, CELL, problem=0.08, freedom=2.0)
     found = chance(0.06, lasting, FinalsSettings(detect=0.06), LINE, np.random.default_rng(1))
     assert found.found < 0.35
+
+
+def test_what_no_seed_can_settle_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lead that the problems leave open costs few trainings, and those found are found as before."""
+    world = World((0.0, 0.0, 0.04, 0.0), (0.02,) * 4, CELL, problem=0.025)
+    rules, found = {"detect": 0.03, "patience": 12.0}, {}
+    for reach in (questions.REACH, 0.0):
+        monkeypatch.setattr(questions, "REACH", reach)
+        races, _ = raced(world, 4, **rules)
+        found[reach] = float((races.winner == 2).mean()), float(races.trainings.mean())
+    assert found[0.1][1] < 0.8 * found[0.0][1], "measured: 20 trainings, not 30"
+    assert found[0.1][0] > found[0.0][0] - 0.05
+
+
+def test_where_seeds_settle_everything_nothing_is_given_up_for_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, trainings = World((0.0, 0.0, 0.04, 0.0), (0.03,) * 4, CELL), []
+    for reach in (questions.REACH, 0.0):
+        monkeypatch.setattr(questions, "REACH", reach)
+        trainings.append(float(raced(world, 5, 0.04)[0].trainings.mean()))
+    assert trainings[0] == pytest.approx(trainings[1], rel=0.03)

@@ -6,7 +6,7 @@ from scipy import stats
 
 from qtarget.evaluation.statistics import leads
 from qtarget.evaluation.statistics.evidence import Simulated, Tables, World
-from qtarget.evaluation.statistics.leads import Runs, lead, steadied
+from qtarget.evaluation.statistics.leads import Runs, eventual, lead, steadied
 
 
 def runs_of(*scores: list[float]) -> Runs:
@@ -51,6 +51,20 @@ def test_problems_count_once() -> None:
     found = lead(evidence.runs(seeds), weights, evidence.problem(weights, seeds), evidence.cell(seeds), 400)
     assert evidence.cell(seeds)[0, 0] == pytest.approx(0.16 / 400, rel=0.1)
     assert found.error[0] == pytest.approx(np.sqrt(2 * 0.16 / 400 / 60), rel=0.25)
+
+
+def test_the_variance_to_expect_of_more_runs_is_the_one_they_have() -> None:
+    """Problems on which a lead hangs stay; what a run and its sampling add is divided by the runs."""
+    rng = np.random.default_rng(1)
+    hangs = 0.3 * rng.normal(size=(2, 300, 1))  # of a design and a problem, in every run
+    tables = [0.5 + each + 0.03 * rng.normal(size=(1, 40)) + 0.4 * rng.normal(size=(300, 40)) for each in hangs]
+    evidence = Tables([*tables, *(np.zeros((300, 0)) for _ in range(2))])
+    weights, few, many = np.array([[-1.0, 1.0, 0.0, 0.0]]), np.array([[8, 6, 0, 0]]), np.array([[40, 40, 0, 0]])
+    known = lead(evidence.runs(many), weights, evidence.problem(weights, many), evidence.cell(many), 300)
+    expected = eventual(evidence.runs(few), weights, evidence.problem(weights, few), evidence.cell(few), 40)
+    assert np.sqrt(expected[0]) == pytest.approx(known.error[0], rel=0.1)
+    alike = eventual(evidence.runs(many), weights, evidence.problem(weights, many), evidence.cell(many), 40)
+    assert np.sqrt(alike[0]) == pytest.approx(known.error[0])
 
 
 def test_the_change_of_a_lead_is_a_contrast_of_four() -> None:

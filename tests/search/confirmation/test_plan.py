@@ -12,7 +12,7 @@ import pytest
 from small_study import small_config
 
 from qtarget.evaluation.statistics.standing import Line
-from qtarget.search.confirmation.candidates import candidates, no_rival
+from qtarget.search.confirmation.candidates import candidates, lacking, no_rival
 from qtarget.search.confirmation.power import ASSUMED_RUN, planned, study_noise
 from qtarget.search.store.history import TrialRecord
 from qtarget.search.study.config import StudyConfig
@@ -64,8 +64,19 @@ def test_without_a_published_rival_it_is_said_and_without_sft_refused() -> None:
     assert "whether one would do as well is not asked" in str(no_rival(found))
     with pytest.raises(UserError, match="needs plain SFT to compare with"):
         candidates(config(), [record(1, "dft", 0.5), design])
+    drawn = replace(record(3, "sft", 0.2), baseline=None)
+    assert candidates(config(), [drawn, design])[0].trial == 3, "also where the sampler drew it"
     with pytest.raises(UserError, match="needs a complete trial beside plain SFT"):
         candidates(config(), [record(0, "sft", 0.3)])
+
+
+def test_what_the_baselines_leave_out_is_said_before_the_search() -> None:
+    def of(*names: str) -> str:
+        return " ".join(lacking(parse_study(small_config(baselines=list(names)))))
+
+    assert of("sft", "dft") == ""
+    assert "plain SFT is no baseline" in of("dft") and "published" not in of("dft")
+    assert "no baseline is a published objective other than plain SFT" in of("sft")
 
 
 def answered(folder: Path, scores: np.ndarray) -> Path:

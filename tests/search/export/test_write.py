@@ -65,7 +65,8 @@ def test_the_confirmed_design_is_exported_with_all_its_files(exported) -> None:
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["confirmation"]["outcome"] == "better than SFT" and provenance["preset"] == "target_sft"
     assert load_winner(folder / "sft.yaml").target == presets.get("sft")
-    assert "Better than SFT" in (folder / "MODEL_CARD.md").read_text()
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "**The search found nothing better than trial 2: target_sft, a published objective" in card
     check_tracking(config, found["tracking"])
 
 
@@ -79,7 +80,7 @@ def check_tracking(config: StudyConfig, tracked: dict[str, Any]) -> None:
 
 
 def test_only_unconfirmed_exports_the_best_of_the_search_and_says_so(study: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no confirmation.*--unconfirmed"):
+    with pytest.raises(UserError, match=r"has no finished confirmation.*--unconfirmed"):
         export(study, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     text = yaml.safe_load(study.read_text()) | {"tracking": {"uri": "http://127.0.0.1:9"}}
@@ -92,11 +93,17 @@ def test_only_unconfirmed_exports_the_best_of_the_search_and_says_so(study: Path
         export(study, tmp_path / "out", unconfirmed=True)
 
 
-def test_a_confirmation_without_a_winner_is_no_confirmation(study: Path) -> None:
+def test_where_nothing_better_was_confirmed_plain_sft_is_exported_as_such(study: Path, tmp_path: Path) -> None:
     config = load_study(study)
     verdict_of(config, {titles(config)[1]: 0.3, titles(config)[2]: 0.28})
-    with pytest.raises(UserError, match=r"found none that is better than SFT \(not distinguishable"):
-        choose(config, load_history(config), unconfirmed=False)
+    found = export(study, tmp_path / "out")
+    assert (found["title"], found["confirmed"]) == ("sft", False)
+    assert found["note"] == "the confirmation found nothing better"
+    assert load_winner(tmp_path / "out").target == presets.get("sft")
+    provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())["confirmation"]
+    assert provenance["outcome"] == "not distinguishable from SFT" and "effect" not in provenance
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert f"**{provenance['answers'][0]}**" in card and "**The search found nothing better than plain SFT" in card
     assert choose(config, load_history(config), unconfirmed=True).title.startswith("trial 1: ")
 
 

@@ -22,6 +22,7 @@ from qtarget.evaluation.survey import look
 from qtarget.search.engine.check import check
 from qtarget.search.init import begin as begin_module
 from qtarget.search.init.begin import begin
+from qtarget.search.init.paths import only_one, seen_from
 from qtarget.search.init.question import Options
 from qtarget.search.study.config_file import load_study
 from qtarget.spaces.errors import UserError
@@ -153,6 +154,8 @@ def test_paths_are_seen_from_the_study_file(here):
     begun("deep/er/study.yaml", model="chat", data="messages.jsonl", tasks=("problems.jsonl",))
     config = load_study(here / "deep/er/study.yaml")
     assert (config.model.path, config.data.path) == ("../../chat", "../../messages.jsonl")
+    named = ("lm_eval:alpaca.jsonl", "lm_eval:gsm8k", "gsm8k")
+    assert [seen_from(here / "deep", each) for each in named] == ["lm_eval:../alpaca.jsonl", "lm_eval:gsm8k", "gsm8k"]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +187,16 @@ def test_nothing_is_overwritten(here):
     with pytest.raises(UserError, match=r"overwrites nothing, but .*mine\.yaml is there"):
         begin(Path("mine.yaml"), Options(model="chat", data=("messages.jsonl",)), Console(), yes=True)
     assert Path("mine.yaml").read_text() == "mine"
+
+
+def test_the_only_model_and_the_only_data_file_are_offered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for name in ("mine/config.json", "train.jsonl"):
+        (tmp_path / name).touch()
+    assert (only_one("--model"), only_one("--data")) == ("mine", "train.jsonl")
+    (tmp_path / "more.csv").touch()
+    assert only_one("--data") == ""
 
 
 @pytest.mark.slow

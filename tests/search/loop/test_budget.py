@@ -22,6 +22,7 @@ from qtarget.search.loop.budget import MARGIN, Budget, Cost, Spending, confirmat
 from qtarget.search.loop.supervisor import run_study
 from qtarget.search.store.history import TrialRecord, load_history
 from qtarget.search.study.config_file import parse_study
+from qtarget.search.terminal.status import show_status
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
 
@@ -227,3 +228,27 @@ def test_no_time_to_confirm_is_said_and_the_next_call_goes_on(study_file, record
     again = run_file(path, Console(file=screen), until=(until + timedelta(hours=1)).isoformat())
     assert again["state"] == "finished" and again["counts"]["complete"] == 6
     assert again["confirmation"]["seeds"] <= 2
+
+
+@pytest.mark.slow
+def test_a_race_that_is_cut_says_what_is_not_decided_and_goes_on(study_file, trials_take) -> None:
+    trials_take(1.0)
+    path, screen = study_file({}, {"items": True}, search=search(trials=4), teacher=None), io.StringIO()
+    config = session.find_study(path)
+    run_study(config, launch=scripted)
+    cut = session.confirm_study(config, Console(file=screen, width=200), hours=1.5 / 3600)
+    assert cut is not None and cut["undecided"], "two runs of four or more"
+    assert "had no time to end" in screen.getvalue() and "is not decided yet" in screen.getvalue()
+    show_status(path, Console(file=screen, width=200))
+    assert "A confirmation has begun and decided nothing yet" in screen.getvalue()
+    whole = session.confirm_study(config, Console(file=io.StringIO()), deadline=datetime.now(UTC) + timedelta(hours=1))
+    assert whole is not None and not whole["undecided"] and whole["trainings"] > cut["trainings"]
+
+
+@pytest.mark.slow
+def test_why_there_is_nothing_to_confirm_is_said(study_file) -> None:
+    screen = io.StringIO()
+    path = study_file({}, {}, search=search(trials=2, rivals=0.0), baselines=["dft", "asft"])
+    found = run_file(path, Console(file=screen, width=200))
+    assert found["state"] == "finished" and "confirmation" not in found
+    assert "Not confirmed: a confirmation needs plain SFT to compare with" in screen.getvalue()

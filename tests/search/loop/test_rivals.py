@@ -54,6 +54,7 @@ def test_every_objective_gets_a_turn_then_the_better_half_and_plain_sft_always()
         config(), first_round(), 9, lambda preset, rate: dict(zip(PRESETS, (0.2, 0.5, 0.1, 0.4), strict=True))[preset]
     )
     turns = [each.title for each in found[4:]]
+    assert turns[:2] == ["dft", "sft"], "the best one, then what all are compared with: there may be no third slot"
     assert sorted(turns[:4]) == sorted(PRESETS), "first one more setting for each"
     assert sorted(turns[4:7]) == ["asft", "dft", "sft"], "then the better half, and plain SFT"
     assert "label_smoothing" not in turns[4:]

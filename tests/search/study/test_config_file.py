@@ -9,7 +9,7 @@ import yaml
 from small_study import small_config, write_small_study
 
 from qtarget.search.loop.plan import first_slots
-from qtarget.search.study.config_file import load_study, parse_study, read_folder, write_folder
+from qtarget.search.study.config_file import load_evaluation, load_study, parse_study, read_folder, write_folder
 from qtarget.spaces.errors import UserError
 
 
@@ -215,7 +215,17 @@ def test_the_folder_keeps_the_configuration_for_its_owner(tmp_path: Path) -> Non
     assert (config.study_folder / "study.json").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("task", [{"source": "lm_eval", "path": "gsm8k"}, {"source": "gym", "path": "gsm_symbolic"}])
+def test_tasks_of_other_libraries_come_back_from_the_folder_as_they_were(task: dict[str, str], tmp_path: Path) -> None:
+    evaluation = {"tasks": [task], "problems": 8, "retention": {"tasks": [task], "problems": 8}}
+    config = parse_study(small_config(base=str(tmp_path), evaluation=evaluation))
+    write_folder(config)
+    assert read_folder(config.study_folder) == config
+
+
 def test_base_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_small_study(tmp_path / "studies", base="..")
     monkeypatch.chdir("/")
     assert load_study(path).base_folder == tmp_path.resolve()
+    settings, base = load_evaluation(path)
+    assert base == tmp_path.resolve() and settings == load_study(path).evaluation

@@ -30,7 +30,8 @@ def verdict(winner: str | None = DESIGN, **changes: Any) -> dict[str, Any]:
             comparison(DESIGN, 0.1, better if winner == DESIGN else "not distinguishable from SFT"),
             comparison(PUBLISHED, 0.06, better if winner == PUBLISHED else "not distinguishable from SFT"),
         ],
-        "candidates": [{"title": "sft", "role": "sft"}, {"title": DESIGN, "role": "design"},
+        "candidates": [{"title": "sft", "role": "sft", "training": {"learning_rate": 5e-4}},
+                       {"title": DESIGN, "role": "design"},
                        {"title": PUBLISHED, "role": "published"}],
         "against_published": {"title": DESIGN, "rival": PUBLISHED, "settled": True, "effect": 0.04, "low": 0.01,
                               "high": 0.07},
@@ -70,7 +71,10 @@ def test_a_published_objective_that_wins_is_a_result() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"winner": None}, "is not distinguishable from SFT: +10.0"),
+        (
+            {"winner": None},
+            f"nothing better than plain SFT at 0.0005: {DESIGN} is not distinguishable from SFT, +10.0",
+        ),
         (
             {"winner": None, "undecided": ["sft", "published", "length"]},
             "is better than plain SFT is not decided yet: +10.0",

@@ -1,6 +1,7 @@
 """Tracking against a real MLflow store on SQLite, and against a server that is not there."""
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -57,6 +58,14 @@ def runs(uri: str) -> dict[str, object]:
     return dict(zip(trials, found, strict=True))
 
 
+def told(uri: str) -> dict[str, tuple[str, str, dict[str, str]]]:
+    """What the store says of each run; metrics as text, in which one NaN equals another."""
+    return {
+        trial: (run.info.status, str(run.data.metrics), run.data.params)  # type: ignore[attr-defined]
+        for trial, run in runs(uri).items()
+    }
+
+
 def loss_history(uri: str, run: object) -> list[tuple[int, float]]:
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "train/loss")  # type: ignore[attr-defined]
     return [(metric.step, metric.value) for metric in history]
@@ -89,6 +98,8 @@ def test_a_study_is_a_parent_with_a_child_for_each_trial(tmp_path: Path, uri: st
     assert found["0"].data.metrics["score"] == 0.5
     assert found["0"].data.metrics["final/verdicts.correct"] == 4
     assert found["1"].data.tags["qtarget.reason"] == "ValueError: boom"
+    assert next(iter(found["0"].data.metrics)) == "final/score", "MLflow compares runs by their first metric"
+    assert math.isnan(found["1"].data.metrics["final/score"])
     assert found["study"].data.metrics["study/winner.score"] == 0.5
     assert found["study"].data.tags["qtarget.winner.title"] == "sft"
     assert loss_history(uri, found["0"]) == [(step, 1.0 / step) for step in (1, 2, 3, 4)]
@@ -134,7 +145,8 @@ def test_each_scored_trial_is_a_logged_model_with_its_score_on_the_problems(tmp_
     scores = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics}
     assert scores == {"final/score": (0.5, "gsm8k"), "final/standard_error": (0.1, "gsm8k")}
     assert [each.model_id for each in found["0"].outputs.model_outputs] == [model.model_id]
-    assert len(client.get_metric_history(found["0"].info.run_id, "final/score")) == 1
+    history = client.get_metric_history(found["0"].info.run_id, "final/score")
+    assert [(each.step, str(each.value)) for each in history] == [(-1, "nan"), (0, "0.5")]
 
 
 def test_a_server_that_knows_no_models_is_told_of_none_and_takes_the_rest(
@@ -150,11 +162,11 @@ def test_a_server_that_knows_no_models_is_told_of_none_and_takes_the_rest(
 
 def test_events_sent_again_after_a_crash_change_nothing(tmp_path: Path, uri: str) -> None:
     deliver(uri, tmp_path, EVENTS)
-    before = {trial: (run.info.status, run.data.metrics, run.data.params) for trial, run in runs(uri).items()}
+    before = told(uri)
     (tmp_path / "tracking.offset").write_text("0")
     deliver(uri, tmp_path, [])
     after = runs(uri)
-    assert {trial: (run.info.status, run.data.metrics, run.data.params) for trial, run in after.items()} == before
+    assert told(uri) == before
     assert loss_history(uri, after["0"]) == [(step, 1.0 / step) for step in (1, 2, 3, 4)]
 
 
@@ -227,7 +239,8 @@ def test_a_trial_that_was_told_but_not_announced_is_ended_at_the_next_start(tmp_
     assert run.info.status == "FINISHED" and run.data.tags["qtarget.state"] == "complete"
     assert run.data.metrics["final/score"] == 0.5
     deliver(uri, tmp_path, [TrialEnded(0, "complete", result.result, None)])  # of a process that lived after all
-    assert len(MlflowClient(uri).get_metric_history(run.info.run_id, "final/score")) == 1
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "final/score")
+    assert [each.value for each in history if each.step >= 0] == [0.5]
 
 
 def test_events_wait_in_memory_while_the_disk_is_full(tmp_path: Path, monkeypatch) -> None:
@@ -281,6 +294,20 @@ def test_whatever_a_name_or_a_value_holds_is_tracked(tmp_path: Path, uri: str) -
     assert {trial: run.info.status for trial, run in found.items()} == {"study": "FINISHED", "0": "FINISHED"}
     assert sum(key.startswith("final/tasks.") for key in found["0"].data.metrics) == len(tasks)
     assert found["0"].data.metrics["final/tasks.prüfung_x3d_1.jsonl.score"] == 0.5
+
+
+def test_an_experiment_has_a_description_and_keeps_the_one_that_somebody_wrote(tmp_path: Path, uri: str) -> None:
+    client, note = MlflowClient(uri), "mlflow.note.content"
+    deliver(uri, tmp_path, EVENTS[:1])
+    made = client.get_experiment_by_name("pair")
+    assert made is not None and "`final/score`" in made.tags[note]
+    client.set_experiment_tag(made.experiment_id, note, "mine")
+    client.set_experiment_tag(client.create_experiment("older"), "mlflow.experimentKind", "custom_model_development")
+    deliver(uri, tmp_path, EVENTS[:1])
+    MlflowTracking(uri, "older", "night", tmp_path / "older").close()
+    kept, older = (client.get_experiment_by_name(name) for name in ("pair", "older"))
+    assert kept is not None and kept.tags[note] == "mine"
+    assert older is not None and older.tags[note] == made.tags[note]
 
 
 def test_one_refused_event_keeps_nothing_behind_it(tmp_path: Path, uri: str, caplog) -> None:
