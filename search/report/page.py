@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..terminal.tables import duration
 from ..terminal.visible import visible
@@ -30,6 +31,7 @@ def _environment() -> Environment:
     )
     found.filters |= {
         "visible": visible,
+        "worded": worded,
         "clipped": clipped,
         "cell": cell,
         "points": lambda value: f"{100 * value:+.1f}",
@@ -58,6 +60,11 @@ def _source(name: str) -> str:
     loader = _environment().loader
     assert loader is not None
     return loader.get_source(_environment(), name)[0]
+
+
+def worded(text: str) -> Markup:
+    """`text` made visible, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(text)))))
 
 
 def policy(script: str) -> str:

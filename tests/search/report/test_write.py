@@ -19,7 +19,7 @@ from rich.console import Console
 from small_study import small_config
 
 from qtarget.search.report.data import gather
-from qtarget.search.report.page import cell, policy, render, visible
+from qtarget.search.report.page import cell, policy, render, visible, worded
 from qtarget.search.report.write import describe, write_report
 from qtarget.search.study.config_file import find_study, parse_study, write_folder
 from qtarget.spaces.errors import UserError
@@ -324,3 +324,7 @@ def test_answers_of_two_trials_are_paired_by_problem(tmp_path: Path) -> None:
     kinds = [pair.kind for pair in side_by_side(ours, theirs, 5)]
     assert kinds == ["gained", "gained", "both right"]
     assert paired(ours.scores, {"other": 1.0}, "x") is None
+
+
+def test_what_stands_in_backticks_is_code_and_the_rest_is_escaped() -> None:
+    assert worded("run `qtarget check <x>` & see ` this") == "run <code>qtarget check &lt;x&gt;</code> &amp; see ` this"
