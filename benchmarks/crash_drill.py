@@ -6,8 +6,8 @@
 runs the study twice into OUT: undisturbed, and under a killer that strikes, by turns and by chance, while a trial
 trains, is scored, saves its checkpoint, while its result is told, while MLflow is written, while a supervisor starts.
 Compares every trial bit for bit, and looks for trials left RUNNING in Optuna, runs left RUNNING or doubled in MLflow,
-steps logged twice, and more lost work at a kill than one checkpoint interval. Prints a JSON report; exit 1 when
-anything is wrong.
+steps logged twice, and more lost work at a kill than one checkpoint interval. `--pruner asha`: trials pause at rungs,
+and must come to the same pauses. Prints a JSON report; exit 1 when anything is wrong.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--problems", type=int)
+    parser.add_argument("--pruner")
     given = parser.parse_args()
-    changes = {"trials": given.trials, "steps": given.steps, "problems": given.problems}
+    changes = {"trials": given.trials, "steps": given.steps, "problems": given.problems, "pruner": given.pruner}
     calm = write_variant(given.study, given.out, "undisturbed", **changes)
     fired = write_variant(given.study, given.out, f"killed-{given.seed}", **changes)
     subprocess.run(command(calm), check=True, stdout=subprocess.DEVNULL)
@@ -78,14 +79,16 @@ def drill(calm: StudyConfig, config: StudyConfig, killer: Killer, start: list[st
     }
 
 
-def write_variant(study: Path, out: Path, name: str, **changes: int | None) -> Path:
+def write_variant(study: Path, out: Path, name: str, **changes: int | str | None) -> Path:
     """The same study with a name and a folder of its own, perhaps smaller, without a confirmation."""
     data = yaml.safe_load(study.read_text("utf-8"))
     data = {**data, "base": str(study.parent.absolute()), "study": name, "folder": str(out.absolute() / name)}
-    places = {"trials": "search", "steps": "training", "problems": "evaluation"}
+    places = {"trials": "search", "pruner": "search", "steps": "training", "problems": "evaluation"}
     for key, value in changes.items():
         if value is not None:
             data[places[key]] = {**data.get(places[key], {}), key: value}
+    if changes.get("pruner"):  # each has its own
+        data["search"].pop("rungs", None)
     data["training"] = {**data.get("training", {}), "checkpoint_every": 5}
     data["confirmation"] = {"automatic": False}
     out.mkdir(parents=True, exist_ok=True)
@@ -222,7 +225,7 @@ def compare(calm: StudyConfig, fired: StudyConfig, faults: list[str]) -> dict[st
     """What is wrong after the drill, `faults` included, and what it cost."""
     expected, found = load_history(calm), load_history(fired)
     faults += [f"{len(found)} slots, not {len(expected)}"] if len(found) != len(expected) else []
-    faults += [f"trial {record.number} is {record.state}" for record in found if not record.finished]
+    faults += [f"trial {each.number} is {each.state}" for each in found if each.state in ("waiting", "running")]
     faults += [
         f"trial {ours.number}: {outcome(ours)} instead of {outcome(theirs)}"
         for ours, theirs in zip(found, expected, strict=False)
@@ -240,6 +243,7 @@ def compare(calm: StudyConfig, fired: StudyConfig, faults: list[str]) -> dict[st
 def outcome(record: TrialRecord) -> tuple[object, ...]:
     return (
         record.state,
+        record.granted,
         record.score,
         record.standard_error,
         sorted(record.rungs.items()),

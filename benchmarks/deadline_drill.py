@@ -32,23 +32,27 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--tolerance", type=float, default=10.0)
     parser.add_argument("--calls", type=int, default=2)
+    parser.add_argument("--pruner")
     given = parser.parse_args()
-    study = variant(given.study, given.out.absolute())
+    study = variant(given.study, given.out.absolute(), given.pruner)
     calls = [call(study, given.seconds) for _ in range(given.calls)]
     faults = [
         f"a call ended {late:.1f} s late" for each in calls if (late := each["seconds after it"]) > given.tolerance
     ]
     faults += [f"{each['states']['running']} trials left running" for each in calls if each["states"].get("running")]
     for before, after in itertools.pairwise(calls):
-        if finished(after) <= finished(before) and not after["confirmation"]:
+        if progress(after) <= progress(before) and not after["confirmation"]:
             faults.append("a call did not get further than the one before")
     print(json.dumps({"calls": calls, "faults": faults}, indent=2))
     sys.exit(bool(faults))
 
 
-def variant(study: Path, out: Path) -> Path:
-    """The same study in a folder of its own."""
+def variant(study: Path, out: Path, pruner: str | None) -> Path:
+    """The same study in a folder of its own, perhaps with another pruner at its own rungs."""
     data = yaml.safe_load(study.read_text("utf-8"))
+    if pruner is not None:
+        data["search"] = {**data["search"], "pruner": pruner}
+        data["search"].pop("rungs", None)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "deadline.yaml"
     folder = str(out / "deadline")
@@ -77,8 +81,10 @@ def call(study: Path, seconds: float) -> dict[str, Any]:
     }
 
 
-def finished(call: dict[str, Any]) -> int:
-    return sum(count for state, count in call["states"].items() if state not in ("waiting", "running"))
+def progress(call: dict[str, Any]) -> tuple[int, int]:
+    """Trials that got somewhere, and those that are whole."""
+    reached = sum(count for state, count in call["states"].items() if state not in ("waiting", "running"))
+    return reached, call["states"].get("complete", 0)
 
 
 if __name__ == "__main__":

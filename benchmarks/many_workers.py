@@ -4,7 +4,9 @@
     python benchmarks/many_workers.py OUT --storage sqlite --workers 6 --trials 200 --kills 40
 
 Trials take milliseconds (an engine without a model). Every second one worker is killed with SIGKILL and another one
-started; `--restarts` times the server crashes and comes back. Prints a JSON report; exit 1 when anything is wrong.
+started; `--restarts` times the server crashes and comes back. `--pruner asha`: trials pause at rungs and are promoted
+by whoever is free, and no more steps may be granted than the budget has. Prints a JSON report; exit 1 when anything is
+wrong.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from qtarget.search.store.study import open_study
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study
 from qtarget.search.study.events import Event, TrialEnded
+from qtarget.search.terminal.rungs import steps
 
 FORK = multiprocessing.get_context("fork")
 """A worker that is forked works at once; one that had to import everything would be killed before it did."""
@@ -53,7 +56,7 @@ class Told:
         self._log = log
 
     def on_event(self, event: Event) -> None:
-        if isinstance(event, TrialEnded) and event.state != "interrupted":
+        if isinstance(event, TrialEnded) and event.state not in ("interrupted", "paused"):
             with self._log.open("a") as log:
                 log.write(f"{event.number}\n")
 
@@ -75,6 +78,7 @@ class Drill:
     between: float
     """Seconds from kill to kill."""
     seed: int
+    pruner: str = "none"
 
 
 def main() -> None:
@@ -87,8 +91,9 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=0, help="of the server")
     parser.add_argument("--between", type=float, default=1.0, help="seconds from kill to kill")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pruner", choices=("none", "asha"), default="none")
     given = parser.parse_args()
-    drill = Drill(given.workers, given.kills, given.restarts, given.between, given.seed)
+    drill = Drill(given.workers, given.kills, given.restarts, given.between, given.seed, given.pruner)
     report = run_drill(given.out.absolute(), given.storage, given.trials, drill)
     print(json.dumps(report, indent=2))
     sys.exit(bool(report["faults"]))
@@ -98,7 +103,7 @@ def run_drill(out: Path, storage: str, trials: int, drill: Drill) -> dict[str, A
     """Create the study, let killed and restarted workers finish it, and look for what went wrong."""
     out.mkdir(parents=True, exist_ok=True)
     with opened(out, storage) as (url, server):
-        config = create(out, url, trials)
+        config = create(out, url, trials, drill.pruner)
         started = time.monotonic()
         done = under_fire(config, url, server, drill)
         seconds = time.monotonic() - started
@@ -111,7 +116,8 @@ def run_drill(out: Path, storage: str, trials: int, drill: Drill) -> dict[str, A
         **done,
         "trials": len(records),
         "put back": dict(chains),
-        "faults": wrong + faults(records, trials, told),
+        "states": dict(Counter(record.state for record in records)),
+        "faults": wrong + faults(records, trials, told) + overdrawn(config, records),
     }
 
 
@@ -124,9 +130,10 @@ def opened(out: Path, storage: str) -> Iterator[tuple[str, Server | None]]:
             yield server.url, server
 
 
-def create(out: Path, url: str, trials: int) -> StudyConfig:
+def create(out: Path, url: str, trials: int, pruner: str) -> StudyConfig:
     """The study with all its slots, waiting."""
-    search = {**small_config()["search"], "trials": trials, "pruner": "none", "sampler": "random"}
+    search = {**small_config()["search"], "trials": trials, "pruner": pruner, "sampler": "random"}
+    search |= {"rungs": [0.25, 0.5]} if pruner == "asha" else {}
     config = parse_study(small_config(study="drill", storage=url, search=search) | {"base": str(out)})
     config.study_folder.mkdir(parents=True, exist_ok=True)
     (config.study_folder / "script.json").write_text(json.dumps({"seconds": 0.02}))
@@ -170,14 +177,25 @@ def start(config: StudyConfig, url: str) -> ForkProcess:
 
 def faults(records: list[TrialRecord], trials: int, told: list[str]) -> list[str]:
     """Slots lost, doubled, left running or told twice, and attempts without a reason."""
-    found = [f"{len(records)} slots, not {trials}"] if len(records) != trials else []
-    found += [f"trial {each.number} is {each.state}" for each in records if each.state != "complete"]
+    pauses = any(each.granted is not None for each in records)
+    found = [f"{len(records)} slots, not {trials}"] if len(records) != trials and not pauses else []
+    ends = ("complete", "paused") if pauses else ("complete",)
+    found += [f"trial {each.number} is {each.state}" for each in records if each.state not in ends]
     found += [f"trial {number} was told {count} times" for number, count in Counter(told).items() if count > 1]
     return found + [
         f"trial {each.number} had {each.attempts} attempts for {len(each.chain)} reasons to try again"
         for each in records
         if each.attempts != len(each.chain) + 1
     ]
+
+
+def overdrawn(config: StudyConfig, records: list[TrialRecord]) -> list[str]:
+    """Steps beyond the budget, and steps that are left though something could go on with them."""
+    found = steps(config, records)
+    if found is None:
+        return []
+    left = [f"{found['budget'] - found['spent']} steps are left"] if found["more"] else []
+    return [f"{found['spent']} steps of {found['budget']}"] * (found["spent"] > found["budget"]) + left
 
 
 if __name__ == "__main__":

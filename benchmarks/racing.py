@@ -1,7 +1,8 @@
 """Replays racing on stored per-item scores: what it would have saved, and whether the winner stays the same.
 
     python benchmarks/racing.py SCORES.npz|STUDY_FOLDER [--replays 200] [--trials N] [--problems N] [--error-rate 0.1]
-        [--margin 0.01] [--block 16] [--growth 1.5] [--reference trials|incumbent] [--in-order] [--grid]
+        [--margin 0.01] [--block 16] [--growth 1.5] [--reference trials|incumbent] [--in-order] [--tell-apart S]
+        [--grid]
 
 SCORES.npz holds `scores` (trials, problems) in [0, 1] and optionally `tokens` of the same shape. A study folder holds
 one folder per trial with an items.jsonl; trials that lack problems others have are left out and counted. Each replay
@@ -9,6 +10,10 @@ shuffles problems and trials (with --in-order problems only), lets every trial r
 evaluated in full before it, and compares the winner with the winner of full evaluation. With --trials and --problems,
 each replay uses so many of them, drawn anew: what a smaller study would have saved. With --grid a table over error
 rates and margins is printed.
+
+With --tell-apart S each trial draws its own order of problems, those first that tell designs apart: an item that the
+trials in full have solved with the frequency r is drawn with a weight of √(r(1 − r)), at least S times the largest.
+The evidence then weighs each difference by the inverse of its item's chance to be next, `drawn_evidence`.
 """
 
 import argparse
@@ -21,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtarget.evaluation.settings import RacingSettings
-from qtarget.evaluation.statistics.racing import evidence, looks, predictions
+from qtarget.evaluation.statistics.racing import SHARES, evidence, looks, predictions
 from qtarget.evaluation.statistics.stats import wilson
 from qtarget.spaces.identity import derive_seed
 
@@ -54,6 +59,8 @@ class Rule:
     """Problems of a replay; None: all."""
     trials: int | None = None
     """Trials of a replay; None: all."""
+    tell_apart: float | None = None
+    """Least weight of a problem in a trial's own order, in shares of the largest; None: one order, all alike."""
     in_order: bool = False
     """Trials in the order of the study, where the sampler's later ones crowd around the best; else in a random one."""
 
@@ -70,8 +77,14 @@ def replay(scores: Array, tokens: Array, rule: Rule, generator: np.random.Genera
         reference = scores[incumbent]
         if rule.reference == "trials":
             reference = predictions(scores[complete], reference)
-        done = length(scores[index], scores[incumbent], reference, rule.settings)
-        used += float(tokens[index, :done].sum())
+        asked, done = np.arange(scores.shape[1]), 0
+        if rule.tell_apart is None:
+            done = length(scores[index], scores[incumbent], reference, rule.settings)
+        else:
+            weights = np.maximum(np.sqrt(reference * (1 - reference)), rule.tell_apart / 2)
+            asked = np.argsort(generator.exponential(size=len(weights)) / weights)
+            done = drawn_length(scores[index], scores[incumbent], reference, rule.settings, weights, asked)
+        used += float(tokens[index, asked[:done]].sum())
         if done < scores.shape[1]:
             continue
         complete.append(index)
@@ -86,6 +99,37 @@ def length(trial: Array, incumbent: Array, reference: Array, settings: RacingSet
     found = evidence(trial, float(incumbent.mean()) + settings.margin, reference)
     ends = looks(len(trial), settings.block, settings.growth)
     return next((end for end in ends if found[end - 1] >= 1 / settings.error_rate), len(trial))
+
+
+def drawn_length(
+    trial: Array, incumbent: Array, reference: Array, settings: RacingSettings, weights: Array, asked: NDArray[np.int64]
+) -> int:
+    """`length` for problems that are asked in the order `asked`, drawn one after the other with these weights."""
+    needed = float(incumbent.mean()) + settings.margin
+    found = drawn_evidence(trial[asked], needed, reference[asked], weights[asked])
+    ends = looks(len(trial), settings.block, settings.growth)
+    return next((end for end in ends if found[end - 1] >= 1 / settings.error_rate), len(trial))
+
+
+def drawn_evidence(trial: Array, needed: float, reference: Array, weights: Array) -> Array:
+    """(n,) largest evidence that a trial's mean ends below `needed`, its items drawn with unequal chances.
+
+    All arguments in the order of drawing. With W the weights of the items that are left, the next one i comes with the
+    chance w_i / W, so that d_i W / w_i has the sum of the differences that are left as its mean: a bettor against the
+    hypothesis that this sum is at least M = N m - Σ d seen is a supermartingale, as in `racing.py`, for whatever
+    weights were settled before the draw. Its bets are small where an item could count for much: d_i W / w_i <= U.
+    """
+    total = len(reference)
+    differences, seen = trial - reference, np.arange(1, total + 1)
+    left = np.cumsum(weights[::-1])[::-1]
+    missing = total * (needed - reference.mean()) - np.concatenate([[0.0], np.cumsum(differences)[:-1]])
+    upper = np.maximum.accumulate(((1 - reference) / weights)[::-1])[::-1] * left
+    possible = missing < upper - 1e-9
+    bets = np.outer(SHARES, (differences * left / weights - missing) / np.where(possible, upper - missing, 1.0))
+    steps = np.where(possible, np.log1p(-np.minimum(bets, SHARES[:, None])), 0.0)
+    found = np.where(np.maximum.accumulate(missing > upper + 1e-9), np.inf, np.exp(np.cumsum(steps, 1)).mean(axis=0))
+    best = (np.cumsum(trial) + total - seen) / total
+    return np.maximum.accumulate(np.where(best < needed - 1e-9, np.inf, found))
 
 
 def replays(scores: Array, tokens: Array, rule: Rule, count: int) -> Replays:
@@ -147,6 +191,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--problems", type=int)
     parser.add_argument("--reference", choices=["trials", "incumbent"], default="trials")
     parser.add_argument("--in-order", action="store_true")
+    parser.add_argument("--tell-apart", type=float)
     parser.add_argument("--grid", action="store_true")
     return parser.parse_args()
 
@@ -161,7 +206,14 @@ def main() -> None:
     print("error rate  margin  same winner  within 1 point (95 % interval)  points lost  tokens")
     for rate, margin in _grid(arguments.error_rate, arguments.margin, arguments.grid):
         settings = RacingSettings(error_rate=rate, margin=margin, block=arguments.block, growth=arguments.growth)
-        rule = Rule(settings, arguments.reference, arguments.problems, arguments.trials, arguments.in_order)
+        rule = Rule(
+            settings,
+            arguments.reference,
+            arguments.problems,
+            arguments.trials,
+            arguments.tell_apart,
+            arguments.in_order,
+        )
         found = replays(scores, tokens, rule, arguments.replays)
         low, high = found.close_interval
         print(

@@ -16,6 +16,7 @@ from ..launchers.process import Launch, Message, RunningEngine
 from ..store.history import opponents
 from ..store.outcome import outcome
 from ..store.queue import Claim, LeaseLostError, Queue, Verdict
+from ..store.slots import is_anchor, published_as
 from ..study.config import LimitSettings
 from ..study.events import Event, ProblemsDone, RungScored, StepDone, TrialEnded, TrialStarted
 from ..study.events import TrialState as EndState
@@ -85,8 +86,6 @@ class Worker:
     def _send_trial(self, task: Task) -> None:
         assert self.engine is not None
         self._last_sign = time.monotonic()
-        whole = any(name in task.claim.attributes for name in ("baseline", "repeat"))  # others are compared with it
-        raced = task.spec.evaluation.racing is not None and not whole
         command = {
             "type": "run",
             "number": task.claim.number,
@@ -94,9 +93,16 @@ class Worker:
             "spec": task.spec.model_dump(mode="json"),
             "micro_batch": task.micro_batch,
             "passed": self._queue.passed(task.claim),
-            "race": opponents(self._queue.slots(), self._folder) if raced else None,
+            "race": self._opponents(task),
         }
         self.engine.send(command)
+
+    def _opponents(self, task: Task) -> Message | None:
+        """What a trial races against; None without races, and where others are compared with it."""
+        facts = task.claim.attributes
+        if task.spec.evaluation.racing is None or is_anchor(facts, self._queue.anchors):
+            return None
+        return opponents(self._queue.slots(), self._folder, published_as(facts))
 
     def receive(self) -> None:
         """Handle what the engine has said, and its death."""

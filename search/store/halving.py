@@ -3,8 +3,9 @@
 A trial trains to its first rung, is scored, and waits there with its checkpoint, holding no engine. Whoever has an
 engine free gives it to the best trial that waits among the best `1 / FACTOR` of all that were scored at its rung, the
 highest rung first; where there is none, to a new one (ASHA, Li et al. 2020, algorithm 2). Equals go on together. What
-is compared stays whole: baselines, other seeds of plain SFT and designs put in by hand pause nowhere, and count at the
-rungs they pass.
+others are compared with stays whole: plain SFT, its other seeds and designs put in by hand pause nowhere, and count at
+the rungs they pass. Published objectives are promoted among themselves, and so is plain SFT where it is tuned: of each
+kind there is one to compare with, however far designs are ahead.
 
 The budget is in optimiser steps: as many as the study's number of trials would take, each trained to its end. A step
 counts when it is granted, under the study's lock, so that any number of workers spends no more than there is. A new
@@ -22,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..study.config import StudyConfig
 from ..study.trial import Rung
-from .slots import by_hand
+from .slots import SFT, by_hand, is_anchor, published_as
 
 FACTOR = 3
 """One of so many goes on from a rung; the usual one (η of the paper)."""
@@ -51,6 +52,8 @@ class Halving:
     """Of a trial trained to its end."""
     trials: int
     """How many of these the budget is worth."""
+    anchors: str = SFT
+    """As `search.anchors` has it."""
 
     @classmethod
     def of(cls, config: StudyConfig) -> Halving | None:
@@ -58,7 +61,7 @@ class Halving:
         search, steps = config.search, config.training.steps
         if not search.pauses or not search.rung_steps(steps):
             return None
-        return cls(search.rungs_of(steps, config.evaluation.problems), steps, search.trials)
+        return cls(search.rungs_of(steps, config.evaluation.problems), steps, search.trials, search.anchors)
 
     @property
     def whole(self) -> int:
@@ -78,10 +81,14 @@ class Halving:
         """The next rung, or the end."""
         return next((rung.step for rung in self.rungs if rung.step > step), self.steps)
 
+    def is_whole(self, trial: FrozenTrial) -> bool:
+        """Whether a trial pauses nowhere: others are compared with it, or somebody has asked for it."""
+        return by_hand(trial) or is_anchor(trial.user_attrs, self.anchors)
+
     def passed(self, trial: FrozenTrial) -> list[int]:
         """Rungs that a trial need not be scored at again: it was allowed to go on from them."""
         granted = trial.user_attrs.get(GRANTED) or 0
-        return [] if is_whole(trial) else [rung.step for rung in self.rungs if rung.step < granted]
+        return [] if self.is_whole(trial) else [rung.step for rung in self.rungs if rung.step < granted]
 
     def spent(self, slots: Iterable[FrozenTrial]) -> int:
         """Optimiser steps that were granted; designs put in by hand come on top of the budget."""
@@ -102,7 +109,7 @@ class Halving:
         for trial in ready:
             if (granted := trial.user_attrs.get(GRANTED)) is not None:  # stopped on its way
                 return Grant(trial, int(granted))
-            if is_whole(trial):
+            if self.is_whole(trial):
                 return Grant(trial, self.steps)
         promoted = self._promoted(slots, left)
         if promoted is not None:
@@ -142,22 +149,37 @@ class Halving:
             if self.cost(step, end := self.after(step)) <= left:
                 yield Grant(trial, end)
 
-    def _best(self, slots: Iterable[FrozenTrial], step: int) -> set[int]:
-        """Numbers of the best third of all that were scored at a rung, and of all that equal the last of these.
+    def _best(self, slots: Sequence[FrozenTrial], step: int) -> set[int]:
+        """Numbers of those that may go on from a rung: a design among the best third of all that were scored there, a
+        published objective among the best third of these, at least one once all of them were begun.
 
-        A rung too early to tell designs apart, where most score nothing, then stops nobody instead of somebody.
+        Equals go on together. A rung too early to tell designs apart, where most score nothing, then stops nobody
+        instead of somebody.
         """
+        kinds = {trial.number: _kind(trial) for trial in slots}
         scores = {trial.number: trial.intermediate_values[step] for trial in _scored(slots, step)}
-        best = sorted(scores.values(), reverse=True)[: len(scores) // FACTOR]
-        return {number for number, score in scores.items() if best and score >= best[-1]}
+        found: set[int] = set()
+        for kind in ("design", SFT, "published"):
+            own = scores if kind == "design" else {each: scores[each] for each in scores if kinds[each] == kind}
+            count = len(own) // FACTOR
+            if kind == "published" and not any(map(_waits_to_begin, slots)):
+                count = max(1, count)
+            best = sorted(own.values(), reverse=True)[:count]
+            found |= {each for each, score in own.items() if kinds[each] == kind and best and score >= best[-1]}
+        return found
 
     def _paused(self, slots: Iterable[FrozenTrial], step: int) -> list[FrozenTrial]:
         return sorted((trial for trial in slots if paused_at(trial) == step), key=lambda trial: _order(trial, step))
 
 
-def is_whole(trial: FrozenTrial) -> bool:
-    """Whether a trial pauses nowhere: others are compared with it, or somebody has asked for it."""
-    return by_hand(trial) or any(name in trial.user_attrs for name in ("baseline", "repeat"))
+def _kind(trial: FrozenTrial) -> str:
+    preset = published_as(trial.user_attrs)
+    return "design" if preset is None else SFT if preset == SFT else "published"
+
+
+def _waits_to_begin(trial: FrozenTrial) -> bool:
+    """Whether a trial is a published objective that no engine has had yet."""
+    return trial.state == TrialState.WAITING and _kind(trial) == "published" and not trial.user_attrs.get("attempts")
 
 
 def paused_at(trial: FrozenTrial) -> int | None:

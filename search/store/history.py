@@ -19,7 +19,7 @@ from ..study.config_file import read_folder
 from ..study.events import TrialState as EndState
 from ..study.trial import TrialFolder, trial_folder
 from .halving import GRANTED, PAUSED, paused_at
-from .slots import RERUN_OF, RIVAL, by_hand, slots_of
+from .slots import RERUN_OF, RIVAL, SFT, by_hand, published_as, slots_of
 from .storage import open_storage
 from .study import storage_url
 
@@ -140,12 +140,14 @@ def _forgotten(record: TrialRecord) -> float:
     return 0.0 if record.retention is None else float(record.retention["forgotten"])
 
 
-def opponents(trials: Iterable[FrozenTrial], folder: Path) -> dict[str, Any] | None:
+def opponents(trials: Iterable[FrozenTrial], folder: Path, preset: str | None = None) -> dict[str, Any] | None:
     """What a trial races against: number and item scores of the best complete trial, and what all of them predict.
 
-    None without a complete trial, or when the best one's files are elsewhere.
+    A published objective (`preset`) races against published ones only, plain SFT against itself: the best of each kind
+    is what designs are compared with, and has a score of all problems. None without a complete trial, or when the
+    best one's files are elsewhere.
     """
-    records = read_records(trials, folder)
+    records = [record for record in read_records(trials, folder) if _is_opponent(record, preset)]
     complete = [record for record in records if record.state == "complete" and record.same_as is None]
     scores = {record.number: _item_scores(record) for record in complete}
     winner = best(complete)
@@ -154,6 +156,12 @@ def opponents(trials: Iterable[FrozenTrial], folder: Path) -> dict[str, Any] | N
         return None
     known = [found for found in scores.values() if found is not None and len(found) == len(incumbent)]
     return {"number": winner.number, "incumbent": incumbent, "reference": predictions(known, incumbent).tolist()}
+
+
+def _is_opponent(record: TrialRecord, preset: str | None) -> bool:
+    if preset is None:
+        return True
+    return record.baseline is not None and (record.baseline == SFT) == (preset == SFT)
 
 
 def _item_scores(record: TrialRecord) -> list[float] | None:
@@ -178,7 +186,7 @@ def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:
         title=str(facts.get("title") or facts.get("baseline") or "-"),
         state=state,
         target=None if target is None else TargetSpec.model_validate(target),
-        baseline=facts.get("baseline") or (facts[RIVAL] if isinstance(facts.get(RIVAL), str) else None),
+        baseline=published_as(facts),
         training=facts.get("training", {}),
         parameters=trial.params,
         score=_score(trial, state),

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..store import leases
 from ..study.config import StudyConfig
-from .halving import GRANTED, PAUSED, Grant, Halving, is_whole, paused_at
+from .halving import GRANTED, PAUSED, Grant, Halving, paused_at
 from .leases import Claim, Claims, Lease, LeaseLostError
 from .outcome import CREDITED, WORST, Verdict
 from .patience import Patience
@@ -35,7 +35,7 @@ class Queue(Claims):
     def __init__(self, config: StudyConfig, storage: StudyStorage) -> None:
         super().__init__(storage, config.limits.lease_seconds)
         self._study, self._settings = config.study, config.search
-        self._space = config.space
+        self.anchors, self._space = config.search.anchors, config.space
         self._pruner = make_pruner(config.search, config.training.steps)
         self.halving = Halving.of(config)
         """Where trials pause; None where they do not."""
@@ -223,7 +223,8 @@ class Queue(Claims):
             ]
         order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         ranked = sorted((trial for trial in twins if trial.state in order), key=lambda trial: order.index(trial.state))
-        paused = [] if is_whole(claim.frozen) else [trial for trial in twins if paused_at(trial) is not None]
+        whole = self.halving is None or self.halving.is_whole(claim.frozen)
+        paused = [] if whole else [trial for trial in twins if paused_at(trial) is not None]
         return next(iter([*ranked, *paused]), None)
 
     def stand_behind(self, claim: Claim, number: int) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -29,31 +30,42 @@ if TYPE_CHECKING:
     from ..study.config import SearchSettings
 
 
-class Filled:
+class _View:
+    """A storage as a sampler is to see it."""
+
+    def __init__(self, backend: BaseStorage) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        seen = map(self._seen, self._backend.get_all_trials(study_id, deepcopy=deepcopy))
+        return [trial for trial in seen if trial is not None and (states is None or trial.state in states)]
+
+    def _seen(self, trial: FrozenTrial) -> FrozenTrial | None:
+        raise NotImplementedError
+
+
+class Filled(_View):
     """A storage as the trial that is to be filled sees it: what an attempt drew that died in its midst is drawn anew.
 
     A generator that is asked for the rest alone would give other values than one that draws them all.
     """
 
     def __init__(self, backend: BaseStorage, number: int) -> None:
-        self._backend, self._number = backend, number
+        super().__init__(backend)
+        self._number = number
 
     @classmethod
     def view(cls, backend: BaseStorage, number: int) -> BaseStorage:
         """`number`: the trial to be filled."""
         return cast(BaseStorage, cls(backend, number))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
     def get_trial(self, trial_id: int) -> FrozenTrial:
         return self._seen(self._backend.get_trial(trial_id))
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        trials = map(self._seen, self._backend.get_all_trials(study_id, deepcopy=deepcopy))
-        return [trial for trial in trials if states is None or trial.state in states]
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
         if trial.number != self._number or CANONICAL in trial.user_attrs:
@@ -76,6 +88,45 @@ class Learnt(Filled):
         seen = copy.copy(trial)
         seen.state = TrialState.PRUNED
         return seen
+
+
+class _Points(_View):
+    """Without finished trials that are no points of the space: published objectives outside of it, other seeds."""
+
+    def _seen(self, trial: FrozenTrial) -> FrozenTrial | None:
+        return trial if trial.distributions or not trial.state.is_finished() else None
+
+
+class PointsSampler(BaseSampler):
+    """A sampler that models the knobs which all finished trials share, shown only those that have knobs.
+
+    One trial without any would leave nothing to share, and nothing would ever be modelled.
+    """
+
+    def __init__(self, own: BaseSampler) -> None:
+        self._own = own
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._own.infer_relative_search_space(_points(study), trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._own.sample_relative(_points(study), trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._own.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        self._own.after_trial(study, trial, state, values)
+
+
+def _points(study: optuna.Study) -> optuna.Study:
+    seen = copy.copy(study)
+    seen._storage = cast(BaseStorage, _Points(study._storage))
+    return seen
 
 
 class Chooser:
@@ -122,7 +173,8 @@ def _sampler(settings: SearchSettings, seed: int) -> BaseSampler:
         return optuna.samplers.RandomSampler(seed=seed)
     tpe = _tpe(settings.startup_trials, seed)
     if settings.sampler == "gp":
-        return optuna.samplers.GPSampler(seed=seed, independent_sampler=tpe, n_startup_trials=settings.startup_trials)
+        startup = settings.startup_trials
+        return PointsSampler(optuna.samplers.GPSampler(seed=seed, independent_sampler=tpe, n_startup_trials=startup))
     return tpe
 
 

@@ -21,6 +21,8 @@ RERUN_OF = "rerun_of"
 """User attribute of a slot that takes the place of a failed one: the number of that trial."""
 RIVAL = "rival"
 """User attribute of a slot that tunes a published objective: True, and its preset once that is chosen."""
+SFT = "sft"
+"""Preset of plain SFT."""
 FIXED = "fixed_params"
 """Optuna's system attribute of an enqueued trial. Others of one that is not drawn yet are a sampler's own notes."""
 CANONICAL = "canonical"
@@ -64,6 +66,18 @@ def by_hand(trial: FrozenTrial) -> bool:
     facts = trial.user_attrs
     own = any(name in facts for name in ("baseline", "warm_start", "replicate", "repeat", RIVAL, RERUN_OF))
     return bool(facts.get(ADDED)) or (bool(fixed_parameters(trial)) and not own)
+
+
+def published_as(facts: Mapping[str, Any]) -> str | None:
+    """The preset of a trial with these attributes that is a published objective, at its own rate or tuned."""
+    preset = facts.get("baseline") or facts.get(RIVAL)
+    return preset if isinstance(preset, str) else None
+
+
+def is_anchor(facts: Mapping[str, Any], anchors: str) -> bool:
+    """Whether a trial runs whole whatever it promises, because others are compared with it (`search.anchors`)."""
+    baseline = facts.get("baseline")
+    return facts.get("repeat") is not None or (baseline is not None and (anchors == "published" or baseline == SFT))
 
 
 def is_empty(trial: FrozenTrial) -> bool:

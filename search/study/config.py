@@ -84,6 +84,10 @@ class SearchSettings(Settings):
     so many times the rung's steps. Default: none, with asha a quarter."""
     rung_problems: Annotated[float, Field(gt=0)] = 0.5
     """Search problems scored at a rung, always the first ones: a share (up to 1) or a number (above 1)."""
+    anchors: Literal["sft", "published"] = "sft"
+    """Baselines that are trained and scored whole also with `asha` or racing, because others are compared with them:
+    plain SFT, or all that are published (for `compare` across studies). Other baselines pause, race and go on among
+    themselves, the best of them to its end."""
     rivals: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Share of the slots after the baselines that tune plain SFT and the published objectives over the same training
     knobs as the designs; 0: each runs as the study's file says."""

@@ -15,6 +15,7 @@ FREE = (
     "search.sampler",
     "search.startup_trials",
     "search.pruner",
+    "search.anchors",
     "confirmation",
     "confirms",
     "storage",

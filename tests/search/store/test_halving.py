@@ -15,6 +15,7 @@ from small_study import small_config
 from qtarget.search.store.halving import FACTOR, GRANTED, Halving, paused_at
 from qtarget.search.store.patience import Patience
 from qtarget.search.store.queue import Claim, Queue, Slot, Verdict
+from qtarget.search.store.slots import RIVAL
 from qtarget.search.store.storage import StudyStorage
 from qtarget.search.study.config_file import parse_study
 from qtarget.search.study.trial import Rung
@@ -36,10 +37,10 @@ def storage() -> StudyStorage:
     return StudyStorage("memory", backend, nullcontext, Patience())
 
 
-def open_queue(storage: StudyStorage, trials: int, first: list[Slot] | None = None) -> Queue:
+def open_queue(storage: StudyStorage, trials: int, first: list[Slot] | None = None, **search: str) -> Queue:
     given = small_config()
     given["training"]["steps"] = STEPS
-    given["search"] = {"trials": trials, "sampler": "random", "pruner": "asha", "rungs": ["1/9", "1/3"]}
+    given["search"] = {"trials": trials, "sampler": "random", "pruner": "asha", "rungs": ["1/9", "1/3"], **search}
     queue = Queue(parse_study(given), storage)
     queue.fill([*(first or []), *[Slot()] * trials][:trials], trials)
     return queue
@@ -129,8 +130,8 @@ def test_workers_that_take_turns_spend_no_more(storage: StudyStorage) -> None:
 
 
 def test_what_is_compared_stays_whole_and_counts_at_the_rungs(storage: StudyStorage) -> None:
-    first = [Slot({}, {"baseline": name}) for name in "abc"] + [Slot({}, {"repeat": 1})]
-    queue = open_queue(storage, 6, first)
+    first = [Slot({}, {"baseline": name}) for name in ("sft", "a", "b")] + [Slot({}, {"repeat": 1})]
+    queue = open_queue(storage, 6, first, anchors="published")
     for score in (0.3, 0.5, 0.7):
         train(queue, queue.claim(), score)
     queue.finish(queue.claim(), Verdict(TrialState.COMPLETE, 0.6))  # a seed has no rungs
@@ -138,6 +139,36 @@ def test_what_is_compared_stays_whole_and_counts_at_the_rungs(storage: StudyStor
     assert queue.halving.spent(queue.slots()) == 3 * WHOLE + STEPS
     train(queue, queue.claim(), 0.65)
     assert paused_at(queue.slots()[4]) == 4, "a baseline is the best of four"
+
+
+def test_of_published_objectives_the_best_goes_on_however_far_designs_are_ahead(storage: StudyStorage) -> None:
+    queue = open_queue(storage, 8, [Slot({}, {"baseline": name}) for name in ("sft", "sft", "dft", "kd")])
+    for score in (0.2, 0.1, 0.3, 0.4, 0.9, 0.8):
+        train(queue, queue.claim(), score)
+    states = [paused_at(trial) or trial.state.name for trial in queue.slots()[:4]]
+    assert states == ["COMPLETE", "COMPLETE", 4, "COMPLETE"]
+
+
+def test_a_published_objective_waits_until_its_rivals_were_begun(storage: StudyStorage) -> None:
+    queue = open_queue(storage, 8, [Slot({}, {"baseline": name}) for name in ("sft", "kd", "dft")])
+    for score in (0.2, 0.4):
+        train(queue, queue.claim(), score)
+    assert paused_at(queue.slots()[1]) == 4, "who knows what dft comes to"
+    other = queue.claim()
+    assert other.number == 2
+    train(queue, other, 0.3)
+    assert paused_at(queue.slots()[2]) == 4
+    assert queue.claim().number == 1
+
+
+def test_plain_sft_is_tuned_against_itself(storage: StudyStorage) -> None:
+    rivals = [Slot({}, {RIVAL: preset}) for preset in ("sft", "kd")]
+    queue = open_queue(storage, 8, [Slot({}, {"baseline": "sft"})] * 2 + rivals)
+    for score in (0.2, 0.1):
+        train(queue, queue.claim(), score)
+    tuned = queue.claim()
+    queue.report(tuned, 4, 0.3)
+    assert not queue.pauses(tuned), "the best of three"
 
 
 def test_a_larger_budget_goes_on_with_those_that_wait(storage: StudyStorage) -> None:

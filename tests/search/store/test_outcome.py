@@ -14,6 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from qtarget.search.store.history import TrialRecord, front, opponents, read_records
 from qtarget.search.store.outcome import outcome, race_sentence, retention_sentence
+from qtarget.search.store.slots import RIVAL, is_anchor
 
 RACE = {"against": 3, "stop": True, "problems": 32, "difference": -0.25, "e_value": 14.2, "threshold": 10.0}
 KEPT = {"name": "KL to the base", "unit": "nats per token", "value": 0.3, "forgotten": 0.3}
@@ -76,6 +77,37 @@ def test_a_trial_races_against_the_best_full_trial_and_all_of_them_predict(tmp_p
     assert found is not None
     assert (found["number"], found["incumbent"]) == (1, scores[1])
     assert found["reference"] == pytest.approx([(2 + 0.75) / 3, (1 + 0.75) / 3, 0.75 / 3, (1 + 0.75) / 3])
+
+
+@pytest.mark.parametrize(
+    ("preset", "against"), [(None, 3), ("dft", 2), ("sft", 1)], ids=["a design", "published", "plain SFT"]
+)
+def test_a_trial_races_against_its_own_kind(tmp_path: Path, preset: str | None, against: int) -> None:
+    """Of plain SFT at two rates, a better published objective and a best design, each kind's best ends whole."""
+    scores = {0: [1.0, 0.0, 0.0, 0.0], 1: [1.0, 1.0, 0.0, 0.0], 2: [1.0, 1.0, 1.0, 0.0], 3: [1.0, 1.0, 1.0, 1.0]}
+    found = trials(tmp_path, scores, {})
+    for trial, name in zip(found, ("sft", "sft", "dft"), strict=False):
+        trial.user_attrs["baseline"] = name
+    raced = opponents(found, tmp_path, preset)
+    assert raced is not None and raced["number"] == against
+    assert opponents([*found[:2], found[3]], tmp_path, "dft") is None, "the first published one runs whole"
+
+
+@pytest.mark.parametrize("anchors", ["sft", "published"])
+@pytest.mark.parametrize(
+    ("facts", "whole"),
+    [
+        ({"baseline": "sft"}, {"sft", "published"}),
+        ({"baseline": "dft"}, {"published"}),
+        ({"repeat": 1}, {"sft", "published"}),
+        ({RIVAL: "sft"}, set()),
+        ({RIVAL: True}, set()),
+        ({"title": "a design"}, set()),
+    ],
+    ids=str,
+)
+def test_anchors_run_whole(facts: dict[str, Any], whole: set[str], anchors: str) -> None:
+    assert is_anchor(facts, anchors) == (anchors in whole)
 
 
 def test_nobody_races_without_a_full_trial_or_without_its_files(tmp_path: Path) -> None:

@@ -1,0 +1,402 @@
+"""Replays searches on a table of trained designs: which sampler and which pruner find the best for the same steps?
+
+    OMP_NUM_THREADS=1 python benchmarks/replay.py benchmarks/data/landscape.jsonl.gz OUT.jsonl \\
+        [--arms random/none tpe/asha ...] [--replays 100] [--trials 64]
+    python benchmarks/replay.py benchmarks/data/landscape.jsonl.gz OUT.jsonl --table
+
+Nothing is trained. Queue, samplers, pruners and rungs are a study's own, over a storage in memory; a trial gets the
+scores that its design has in the table (`landscape.py`). A replay is a study of another seed: its published baselines
+come first, then what the sampler draws, until the steps of `--trials` whole trials are spent. A line of OUT a replay;
+replays that are there already are left out, those of another table too.
+
+A drawn point is moved to the nearest design of the table that this replay has not had yet, each knob measured in shares
+of its range, and the sampler is told that design: so every score belongs to the parameters it is told with, no number
+comes from a model of the table, and a design costs its steps once, as in a study, where a repetition is credited. What
+is between the designs is not there: a sampler that would close in on an optimum does so no finer than the table.
+
+Regret, in points: the best score of the table minus that of the best trial that ended, on the search problems; and the
+same two designs on problems that no search has seen, where the table's best may be the worse of the two. Steps of looks
+that are undone count, and a replay that pauses trials gets a budget of the same steps as the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import yaml
+from landscape import right, share_of
+from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+from qtarget.evaluation.tiny_world.study import study_text
+from qtarget.search.loop.plan import first_slots, later_slot
+from qtarget.search.store.patience import Patience
+from qtarget.search.store.queue import Claim, Queue, Verdict
+from qtarget.search.store.sampling import Chooser
+from qtarget.search.store.slots import Slot
+from qtarget.search.store.storage import StudyStorage
+from qtarget.search.study.config import StudyConfig
+from qtarget.search.study.config_file import parse_study
+from qtarget.spaces import SearchSpace
+from qtarget.spaces.identity import derive_seed
+from qtarget.spaces.ranges import Range
+
+Array = NDArray[np.float64]
+Row = Mapping[str, Any]
+BUDGETS = (16, 32, 64)
+"""Where regrets are told, in whole trials' worth of steps."""
+PRUNERS: dict[str, dict[str, Any]] = {
+    "none": {"pruner": "none"},
+    "median": {"pruner": "median"},
+    "median 1/3": {"pruner": "median", "rungs": ["1/3"]},
+    "asha": {"pruner": "asha"},
+    "asha 2/9": {"pruner": "asha", "rungs": ["2/9"]},
+    "asha 1/9, 1/3": {"pruner": "asha", "rungs": ["1/9", "1/3"]},
+}
+"""Search settings of each; `median` and `asha` as a study has them that says no more."""
+RESAMPLES = 2000
+HEADS = f"{'sampler/pruner':>24} replays      median [95 %]     mean  fresh  / random [95 %]"
+EVEN, SPREAD = 5.0, 0.15
+"""Trials after the baselines at which half are still drawn around published points; how far around, in ranges."""
+
+
+class Table:
+    """The designs, and where in the space each lies."""
+
+    def __init__(self, path: Path) -> None:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+        self.rows: list[Row] = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        self.id = hashlib.sha256("".join(row["title"] for row in self.rows).encode()).hexdigest()[:12]
+        rates = yaml.safe_load(study_text(0))["space"]["training"]
+        self.space = SearchSpace.model_validate({"training": rates})
+        self.inside = [index for index, row in enumerate(self.rows) if row["parameters"]]
+        self.places = np.array([self.place(self.rows[index]["parameters"]) for index in self.inside])
+        self.published = [index for index, row in enumerate(self.rows) if row["origin"] == "published"]
+
+    def place(self, parameters: Mapping[str, Any]) -> Array:
+        """(knobs,) shares of the ranges."""
+        chooser = _Shares(parameters)
+        self.space.suggest(chooser)
+        return np.array(chooser.shares)
+
+    def score(self, index: int, name: str = "end") -> float:
+        """0 for one that diverged."""
+        bits = self.rows[index].get(name)
+        return 0.0 if bits is None else right(bits) / (4 * len(bits))
+
+    @property
+    def best(self) -> int:
+        return max(range(len(self.rows)), key=self.score)
+
+
+@dataclass
+class _Shares:
+    """Chooser that takes known parameters, and notes how far into each range they lie."""
+
+    parameters: Mapping[str, Any]
+    shares: list[float] = field(default_factory=list)
+
+    def real(self, name: str, low: float, high: float, log: bool = False) -> float:
+        value = float(self.parameters[name])
+        self.shares.append(share_of(value, Range(low=low, high=high, log=log)))
+        return value
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        return round(self.real(name, low, high))
+
+    def choice(self, name: str, options: Sequence[Any]) -> Any:
+        self.shares.append(float(list(options).index(self.parameters[name])))
+        return self.parameters[name]
+
+
+@dataclass
+class Drawing:
+    """Chooser that sees what a trial's sampler would give it, without keeping it."""
+
+    trial: optuna.Trial
+    distributions: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def real(self, name: str, low: float, high: float, log: bool = False) -> float:
+        return float(self._draw(name, FloatDistribution(low, high, log=log)))
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        return int(self._draw(name, IntDistribution(low, high)))
+
+    def choice(self, name: str, options: Sequence[Any]) -> Any:
+        return self._draw(name, CategoricalDistribution(list(options)))
+
+    def _draw(self, name: str, distribution: Any) -> Any:
+        trial, drawn = self.trial, self.trial.relative_params
+        if name in drawn:
+            value = drawn[name]
+        else:
+            stored = trial.study._storage.get_trial(trial._trial_id)
+            value = trial.study.sampler.sample_independent(trial.study, stored, name, distribution)
+        self.distributions[name], self.parameters[name] = distribution, value
+        return value
+
+
+class NearPublished(BaseSampler):
+    """A study's own sampler, and before it has seen much, points around the published baselines of the space.
+
+    The k-th trial after the baselines is drawn so with probability EVEN / (EVEN + k): around the better of two that are
+    picked at random, each knob normal with SPREAD of its range.
+    """
+
+    def __init__(self, own: BaseSampler, generator: np.random.Generator) -> None:
+        self._own, self._generator = own, generator
+        self._centre: Mapping[str, Any] | None = None
+        self._chosen = False
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, Any]:
+        self._choose(study)
+        return {} if self._centre else self._own.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
+        return {} if self._centre else self._own.sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study: optuna.Study, trial: Any, name: str, distribution: Any) -> Any:
+        self._choose(study)
+        if not self._centre or not isinstance(distribution, FloatDistribution):
+            return self._own.sample_independent(study, trial, name, distribution)
+        interval = Range(low=distribution.low, high=distribution.high, log=distribution.log)
+        share = self._generator.normal(share_of(self._centre[name], interval), SPREAD)
+        return interval.at(float(np.clip(share, 0, 1)))
+
+    def _choose(self, study: optuna.Study) -> None:
+        if self._chosen:
+            return
+        self._chosen = True
+        seen = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        published = [trial for trial in seen if trial.user_attrs.get("baseline")]
+        if self._generator.random() < EVEN / (EVEN + len(seen) - len(published)):
+            inside = [trial for trial in published if trial.params]
+            pair = self._generator.choice(len(inside), 2)
+            self._centre = max((inside[index] for index in pair), key=lambda trial: trial.values[0]).params
+
+
+Sampler = Callable[[BaseSampler, int], BaseSampler]
+"""From a study's own sampler and a seed."""
+
+
+def _cma(own: BaseSampler, seed: int) -> BaseSampler:
+    try:
+        return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    except ImportError as error:
+        raise SystemExit("the arm `cma` needs the package cmaes: pip install cmaes") from error
+
+
+SAMPLERS: dict[str, tuple[str, Sampler]] = {
+    "random": ("random", lambda own, seed: own),
+    "tpe": ("tpe", lambda own, seed: own),
+    "gp": ("gp", lambda own, seed: own),
+    "cma": ("random", _cma),
+    "published": ("tpe", lambda own, seed: NearPublished(own, np.random.default_rng(seed))),
+}
+"""A study's setting, and what is made of the sampler that it names."""
+
+
+class _Queue(Queue):
+    """A study's queue with another sampler, or that very one."""
+
+    make: Sampler
+
+    def load(self, number: int | None = None) -> optuna.Study:
+        study = super().load(number)
+        if number is not None:
+            study.sampler = self.make(study.sampler, derive_seed("replay", self._settings.seed, number) % 2**32)
+        return study
+
+
+@dataclass
+class Replay:
+    """One study on the table."""
+
+    table: Table
+    config: StudyConfig
+    queue: Queue
+    budget: int
+    """Optimiser steps."""
+    steps: int = 0
+    """Optimiser steps spent."""
+    rows: dict[int, int] = field(default_factory=dict)
+    """Row of the table by trial."""
+    reached: dict[int, int] = field(default_factory=dict)
+    """Optimiser steps by trial."""
+    ends: list[tuple[int, int]] = field(default_factory=list)
+    """(steps spent by then, row) of each trial that ended."""
+
+    @classmethod
+    def of(cls, table: Table, arm: str, seed: int, trials: int) -> Replay:
+        sampler, pruner = arm.split("/", 1)
+        named, make = SAMPLERS[sampler]
+        content = yaml.safe_load(study_text(seed))
+        length, tuned = content["training"]["steps"], {"sampler": named, **PRUNERS[pruner]}
+        search = {"seed": seed, "rivals": 0.0, "repeats": 0, **tuned}
+        content["space"] = {"training": content["space"]["training"]}
+        config = parse_study({**content, "search": {**search, "trials": trials}})
+        storage = StudyStorage("sqlite://", optuna.storages.InMemoryStorage(), nullcontext, Patience())
+        optuna.create_study(study_name=config.study, storage=storage.backend, direction="maximize")
+        queue = _Queue(config, storage)
+        if queue.halving is not None:  # the steps of looks are part of the same budget
+            config = config.with_trials(trials * length // queue.halving.whole)
+            queue = _Queue(config, storage)
+        queue.make, queue.more = make, lambda count: later_slot(config, count)
+        queue.fill(first_slots(config), config.search.trials)
+        return cls(table, config, queue, trials * length)
+
+    def run(self) -> list[tuple[int, int]]:
+        """(steps spent, row) of each trial that ended, in the order of time."""
+        while True:
+            while (claim := self.queue.claim()) is not None:
+                self._train(claim)
+            if self.queue.halving is not None or self.steps + self.config.training.steps > self.budget:
+                self.queue.leave()
+                return self.ends
+            self.queue.put(lambda slots: [Slot()])
+
+    def _train(self, claim: Claim) -> None:
+        number, end = claim.number, self.config.training.steps
+        row = self.rows[number] if number in self.rows else self._design(claim)
+        passed, known = self.queue.passed(claim), self.queue.rungs(claim)
+        for rung in self.config.search.rungs_of(end, self.config.evaluation.problems):
+            if rung.step in passed or rung.step in known or rung.step < self.reached[number]:
+                continue
+            self._go(number, rung.step, rung.decay_steps)
+            score = self.table.score(row, f"{'decayed' if rung.decay_steps else 'raw'}/{rung.step}")
+            if self.queue.report(claim, rung.step, score):
+                self.queue.finish(claim, Verdict(TrialState.PRUNED))
+                return
+            if self.queue.pauses(claim):
+                self.queue.pause(claim, rung.step)
+                return
+        self._go(number, end)
+        self.queue.finish(claim, Verdict(TrialState.COMPLETE, self.table.score(row)))
+        self.ends.append((self.steps, row))
+
+    def _go(self, number: int, until: int, looks: int = 0) -> None:
+        self.steps += until - self.reached[number] + looks
+        self.reached[number] = until
+
+    def _design(self, claim: Claim) -> int:
+        """A row for a new trial: its baseline's, or the free one that is nearest to what the sampler draws."""
+        if "target" in claim.attributes:
+            row = claim.number
+            if claim.frozen.system_attrs.get("fixed_params"):
+                self.table.space.suggest(Chooser(claim.trial))  # records them, as a study does
+        else:
+            row = self._nearest(claim)
+        self.queue.note(claim, canonical=f"row {row}")  # wholly drawn
+        self.rows[claim.number], self.reached[claim.number] = row, 0
+        return row
+
+    def _nearest(self, claim: Claim) -> int:
+        drawing = Drawing(claim.trial)
+        self.table.space.suggest(drawing)
+        apart = ((self.table.places - self.table.place(drawing.parameters)) ** 2).sum(axis=1)
+        taken = {*self.rows.values(), *self.table.published}
+        order = (self.table.inside[index] for index in np.argsort(apart, kind="stable"))
+        row = next((index for index in order if index not in taken), None)
+        if row is None:
+            raise SystemExit(f"a replay needs more designs than the table's {len(self.table.rows)}; lower --trials")
+        storage = claim.trial.study._storage
+        for name, value in self.table.rows[row]["parameters"].items():
+            distribution = drawing.distributions[name]
+            storage.set_trial_param(claim.trial._trial_id, name, distribution.to_internal_repr(value), distribution)
+        return row
+
+
+def replay(table: Table, out: Path, arms: Sequence[str], count: int, trials: int) -> None:
+    """Every replay that OUT lacks, seed by seed, so that all arms have seen the same number whenever it ends."""
+    known = {(each["arm"], each["seed"], each["trials"]) for each in replays(out, table)}
+    for seed in range(count):
+        for arm in arms:
+            if (arm, seed, trials) in known:
+                continue
+            ends = Replay.of(table, arm, seed, trials).run()
+            line = {"table": table.id, "arm": arm, "seed": seed, "trials": trials, "ends": ends}
+            with out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def replays(out: Path, table: Table) -> list[dict[str, Any]]:
+    lines = out.read_text("utf-8").splitlines() if out.exists() else []
+    return [each for each in map(json.loads, lines) if each["table"] == table.id]
+
+
+def regrets(table: Table, ends: Sequence[tuple[int, int]], steps: int) -> tuple[float, float]:
+    """Points lost within so many steps: on the search problems, and on those that no search has seen."""
+    ended = [row for spent, row in ends if spent <= steps]
+    found, best = max(ended, key=table.score), table.best
+    lost = [table.score(best, name) - table.score(found, name) for name in ("end", "fresh")]
+    return 100 * lost[0], 100 * lost[1]
+
+
+def show(table: Table, out: Path, per_trial: int) -> None:
+    """A line per arm and budget."""
+    found, generator = replays(out, table), np.random.default_rng(0)
+    print(f"{len(table.rows)} designs, best {100 * table.score(table.best):.1f}, table {table.id}")
+    for budget in BUDGETS:
+        print(f"\n{budget} trials' worth of steps\n{HEADS}")
+        lost: dict[str, dict[int, tuple[float, float]]] = {}
+        for each in found:
+            if each["trials"] == (budget if "asha" in each["arm"] else max(BUDGETS)):
+                lost.setdefault(each["arm"], {})[each["seed"]] = regrets(table, each["ends"], budget * per_trial)
+        for arm, values in sorted(lost.items()):
+            print(f"{arm:>24} {line(values, lost.get('random/none', {}), generator)}")
+
+
+def line(values: Mapping[int, tuple[float, float]], base: Mapping[int, tuple[float, float]], generator: Any) -> str:
+    """Median and mean regret, the mean on fresh problems, and the ratio of medians to random search's.
+
+    Intervals of 95 % by resampling replays, those of one seed together.
+    """
+    seeds = sorted(values.keys() & base.keys()) if base else sorted(values)
+    own, others = (np.array([each[seed] for seed in seeds]) for each in (values, base or values))
+    draws = generator.integers(len(seeds), size=(RESAMPLES, len(seeds)))
+    medians, theirs = (np.median(each[:, 0][draws], axis=1) for each in (own, others))
+    low, high = np.percentile(medians, [2.5, 97.5])
+    least, most = np.percentile(medians / np.maximum(theirs, 1e-9), [2.5, 97.5])
+    ratio = np.median(own[:, 0]) / max(float(np.median(others[:, 0])), 1e-9)
+    said = f"{np.median(own[:, 0]):.1f} [{low:.1f}, {high:.1f}]"
+    means = f"{own[:, 0].mean():6.1f} {own[:, 1].mean():6.1f}"
+    return f"{len(seeds):7} {said:>20} {means}  {ratio:.2f} [{least:.2f}, {most:.2f}]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("landscape", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--arms", nargs="+", default=["random/none", "tpe/none", "tpe/median", "tpe/asha"])
+    parser.add_argument("--replays", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=max(BUDGETS))
+    parser.add_argument("--table", action="store_true", help="what OUT holds so far")
+    given = parser.parse_args(argv)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    table = Table(given.landscape)
+    if given.table:
+        show(table, given.out, yaml.safe_load(study_text(0))["training"]["steps"])
+    else:
+        replay(table, given.out, given.arms, given.replays, given.trials)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
