@@ -72,7 +72,7 @@ def test_every_requirement_has_a_lower_bound() -> None:
 @pytest.mark.parametrize(("options", "outcome"), [([], "3 failed"), (["--count-deprecations"], "1 failed, 2 passed")])
 @pytest.mark.slow
 def test_deprecations_fail_unless_they_are_counted(tmp_path, options: list[str], outcome: str) -> None:
-    for name in ("pyproject.toml", "tests/conftest.py", "tests/nursery.py"):
+    for name in ("pyproject.toml", "tests/conftest.py", "tests/made_once.py", "tests/nursery.py"):
         shutil.copy(ROOT / name, tmp_path)
     kinds = ("DeprecationWarning", "FutureWarning", "UserWarning")
     tests = [f"def test_{kind}():\n    warnings.warn('its {kind}', {kind})\n" for kind in kinds]
