@@ -79,11 +79,11 @@ class Plan:
         yield f"noise      two runs of one design differ by a standard deviation of {points:.1f} points ({runs})"
         price = partial(_price, longer=self.settings.longer, seconds_each=seconds_each, workers=workers)
         known = (_chance(self, lead) for lead in LEADS)
-        parts = [f"{100 * each.lead:g} points with {each.found:.0%}{price(each)}" for each in known]
-        yield f"finds      a lead of {', '.join(parts)}"
+        parts = [f"of {100 * each.lead:g} points in {each.found:.0%} of cases{price(each)}" for each in known]
+        yield f"finds      a lead {', '.join(parts)}"
         found = self.looked_for
         yield (
-            f"looks for  a lead of {100 * found.lead:.1f} points: found with {found.found:.0%}{price(found)}, "
+            f"looks for  a lead of {100 * found.lead:.1f} points: found in {found.found:.0%} of cases{price(found)}, "
             f"at most {self.settings.seeds} seeds a candidate"
         )
         if self.asked is not None and found.found < self.asked - 0.02:
@@ -102,10 +102,10 @@ def _chance(plan: Plan, lead: float) -> Chance:
 def _price(each: Chance, longer: float | None, seconds_each: float | None, workers: int) -> str:
     cost = each.cost(longer)
     if seconds_each is None:
-        return f" for {cost:.0f} trainings"
+        return f" ({cost:.0f} trainings)"
     hours = cost * seconds_each / 3600 / workers
     spoken = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
-    return f" for {cost:.0f} trainings ({spoken})"
+    return f" ({cost:.0f} trainings, {spoken})"
 
 
 def planned(config: StudyConfig, records: Sequence[TrialRecord], line: Line) -> Plan:

@@ -111,11 +111,11 @@ def test_the_plan_in_words() -> None:
     lines = list(usual.lines(60.0, workers=2))
     assert "3.0 points (assumed, not measured)" in lines[0]
     assert (
-        lines[1].startswith("finds      a lead of 2 points with ")
-        and "5 points" in lines[1]
-        and "10 points" in lines[1]
+        lines[1].startswith("finds      a lead of 2 points in ")
+        and "of 5 points in" in lines[1]
+        and "of 10 points in" in lines[1]
     )
-    assert "looks for  a lead of 4.1 points: found with " in lines[2] and " min)" in lines[2] and len(lines) == 3
+    assert "looks for  a lead of 4.1 points: found in " in lines[2] and " min)" in lines[2] and len(lines) == 3
     facts = usual.as_dict()
     assert facts["most"] == 4 * usual.settings.seeds + 2.0 * 3 * usual.settings.longer_seeds > usual.cost
     assert replace(usual, settings=usual.settings.model_copy(update={"longer": None})).most == 4 * usual.settings.seeds
