@@ -45,8 +45,11 @@ IMPORTS = (
     "qtarget.search.cli.main",
 )  # fmt: skip
 READ_BY_IMPORTS = ("CUDA", "HF_", "LANG", "LC_", "LD_", "MALLOC", "MKL", "OMP", "PYTHON", "TRITON")
-BY_HAND = frozenset({"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "HF_HUB_DISABLE_PROGRESS_BARS"})
-"""Read by us in the child, or of no weight."""
+BY_HAND = frozenset({
+    "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "PYTHONBREAKPOINT", "HF_HUB_DISABLE_PROGRESS_BARS",
+    "HF_HUB_ENABLE_HF_TRANSFER", "HF_XET_HIGH_PERFORMANCE",
+})  # fmt: skip
+"""Read by us in the child, or of no weight: lm_eval and ray leave some of them in the process that imports them."""
 ROOM = 4096
 """Bytes reserved in a nursery's own command line, for that of its children; as many in its environment."""
 CHILD_SUBREAPER = 36
