@@ -4,7 +4,7 @@
 
 - `published`: a fifth of the digits are wrong and the teacher is good, so that a published distillation is the best.
 - `sft`: nothing is wrong and the file's learning rate is far too low, so that plain SFT at a good one is the best.
-- `shrinks`: the world of the quickstart, where the teacher's help is worth most early; twice the steps let plain SFT catch up.
+- `shrinks`: the world of the quickstart, where the teacher helps most early; twice the steps let plain SFT catch up.
 
 Each is a study file and one `qtarget run`: a search of few trials with tuned rivals, and a confirmation with few seeds.
 A call that is interrupted goes on at the next one; what is finished is only printed. Nothing here is checked: the
