@@ -166,6 +166,8 @@ def confirm_study(
     console.print(f"Confirming with fresh seeds on untouched problems: {names}", soft_wrap=True, markup=False)
     for line in plan.lines(seconds_each(config, records), workers):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if plan.shortfall is not None:
+        console.print(f"look at    {plan.shortfall}", soft_wrap=True, style="yellow", markup=False)
     heard = listeners(confirmation, console)
     summary = run_study(confirmation, heard, workers=workers, until=deadline, hours=hours)
     retention = config.evaluation.retention

@@ -86,12 +86,19 @@ class Plan:
             f"looks for  a lead of {100 * found.lead:.1f} points: found in {found.found:.0%} of cases{price(found)}, "
             f"at most {self.settings.seeds} seeds a candidate"
         )
-        if self.asked is not None and found.found < self.asked - 0.02:
-            yield (
-                f"           that is less than the {self.asked:.0%} asked for, and no race of {self.settings.seeds} "
-                "seeds does better; ask for a larger lead (`confirmation.detect`), keep more problems "
-                "(`evaluation.report_problems`), or allow more seeds (`confirmation.seeds`)"
-            )
+
+    @property
+    def shortfall(self) -> str | None:
+        """What to do where no race finds the lead that was asked for often enough; None where one does."""
+        found = self.looked_for
+        if self.asked is None or found.found >= self.asked - 0.02:
+            return None
+        return (
+            f"a lead of {100 * found.lead:.1f} points is found in {found.found:.0%} of cases, not in the "
+            f"{self.asked:.0%} asked for, no race of {self.settings.seeds} seeds does better; ask for a larger lead "
+            "(`confirmation.detect`), keep more problems (`evaluation.report_problems`), or allow more seeds "
+            "(`confirmation.seeds`)"
+        )
 
 
 @lru_cache(maxsize=256)

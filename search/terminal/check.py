@@ -48,7 +48,9 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         "confirmation_training_seconds": _trial_seconds(config, facts, config.evaluation.report_problems, USUAL),
         "confirmation_plan": confirmation_plan(config).as_dict() if is_confirmed(config) else None,
     }
-    facts["warnings"] = [*facts["warnings"], *(lacking(config) if is_confirmed(config) else [])]
+    if is_confirmed(config):
+        doubts = [*lacking(config), confirmation_plan(config).shortfall]
+        facts["warnings"] = [*facts["warnings"], *(line for line in doubts if line is not None)]
     for name, line in facts["inputs"].items():
         console.print(f"{name:<10} {line}", soft_wrap=True, markup=False)
     for line in facts["fast_paths"]:

@@ -126,5 +126,6 @@ def test_the_plan_in_words() -> None:
 def test_what_no_race_can_find_is_said_with_the_way_out() -> None:
     hopeless = planned(config(detect=0.01, power=0.9, seeds=3), [], LINE)
     assert hopeless.settings.seeds == 3
-    said = "\n".join(hopeless.lines(None))
-    assert "less than the 90% asked for" in said and "`confirmation.seeds`" in said and " trainings" in said
+    assert hopeless.shortfall is not None and "not in the 90% asked for" in hopeless.shortfall
+    assert "`confirmation.seeds`" in hopeless.shortfall and " trainings" in "".join(hopeless.lines(None))
+    assert planned(config(), [], LINE).shortfall is None
