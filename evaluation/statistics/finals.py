@@ -10,7 +10,8 @@ training at a time is chosen, and after each it is seen what has been decided (`
    published objective: unless they favour the lead by a little), when it trails the leading one by `TRAILING` standard
    errors, or at the limit of seeds.
 2. Is the winner better than the best published objective? That gets the seeds it lacks; the same rules. Its own
-   question 1 is asked on the way, by its own part of α.
+   question 1 is asked on the way, by its own part of α. Where the question is given up and the published objective is
+   ahead, that is trained until it is better than plain SFT, too, and wins in the design's place, or leaves.
    A candidate that is better but forgets too much leaves; it wins only where no other is better.
 3. Does the lead last? Winner and rivals are trained at a multiple of the steps; the change of the lead is the contrast
    of four candidates. A rival is left alone once this is said of it, or can hardly be by more runs.
@@ -84,7 +85,9 @@ class Finals(Standing):
         if rival is not None:
             wanted[:, rival] &= ~self.racing[:, self.line.designs].any(axis=1)
             wanted[:, rival] |= second
-            wanted[self.rows, self.winner] |= second & (seeds[:, rival] >= seeds[self.rows, self.winner])
+            overtaken = self.overtaken()
+            wanted[self.rows, self.winner] |= second & ~overtaken & (seeds[:, rival] >= seeds[self.rows, self.winner])
+            wanted[:, 0] |= overtaken
         wanted[:, :count] &= seeds[:, :count] < self.settings.seeds
         wanted[:, count:] = third[:, None] & self.finalists & (seeds[:, count:] < self.settings.longer_seeds)
         return wanted

@@ -12,6 +12,7 @@ from .standing import (
     GROWS,
     HOLDS,
     LENGTH,
+    NOT_ASKED,
     OPEN,
     OVER,
     PUBLISHED,
@@ -78,21 +79,36 @@ def published(at: Standing, runs: Runs, open_: Flags) -> None:
     """Is the winner better than the best published objective? Its own first question goes on beside that."""
     rival = at.line.published
     assert rival is not None
+    asked = open_ & (at.against_published == OPEN)
     _beats_sft(at, rival, open_ & at.racing[:, rival])
     ours, theirs = at.seeds[at.rows, at.winner], at.seeds[:, rival]
     weights, claimed = at.contrast(at.winner, rival), np.zeros(at.studies, dtype=bool)
     for index in at.line.designs:
-        due = open_ & (at.winner == index) & (theirs <= ours)
+        due = asked & (at.winner == index) & (theirs <= ours)
         claimed |= _look(at, 0, theirs, weights, due, levels(at.published_rate(index), at.settings.seeds))
     effects = runs.means[at.rows, at.winner] - runs.means[:, rival]
     through = (ours >= at.settings.seeds) & (theirs >= at.settings.seeds)
     hopeless = _is_hopeless(at, effects, ours, theirs, _spread(at, runs))
-    fewer, rates = np.where(open_, np.minimum(ours, theirs), 0), [at.published_rate(int(each)) for each in at.winner]
-    leaves = open_ & ~claimed & (hopeless | through | _is_out_of_reach(at, weights, fewer, rates))
+    fewer, rates = np.where(asked, np.minimum(ours, theirs), 0), [at.published_rate(int(each)) for each in at.winner]
+    leaves = asked & ~claimed & (hopeless | through | _is_out_of_reach(at, weights, fewer, rates))
     at.against_published[claimed], at.against_published[leaves] = CLAIMED, UNSETTLED
     at.note(PUBLISHED, rival, CLAIMED, claimed)
     at.note(PUBLISHED, rival, UNSETTLED, leaves)
-    start_length(at, claimed | leaves)
+    behind = at.overtaken() & open_ & (effects < 0)
+    _overtake(at, runs, behind)
+    start_length(at, claimed | (open_ & at.overtaken() & ~behind))
+
+
+def _overtake(at: Standing, runs: Runs, where: Flags) -> None:
+    """The published objective is ahead of the winner: once it is better than plain SFT, too, it wins itself."""
+    rival = at.line.published
+    assert rival is not None
+    wins = where & at.better[:, rival] & at.may_win()[:, rival]
+    at.winner[wins], at.against_published[wins] = rival, NOT_ASKED
+    lost = _is_lost(at, runs.means[:, rival] - runs.means[:, 0], rival, where & ~wins, _spread(at, runs))
+    at.note(RACING, rival, UNSETTLED, lost & ~at.better[:, rival])
+    at.racing[lost, rival] = False
+    start_length(at, wins | (where & (at.better[:, rival] | ~at.racing[:, rival])))
 
 
 def length(at: Standing, runs: Runs, open_: Flags) -> None:
@@ -186,20 +202,25 @@ def _is_out_of_reach(at: Standing, weights: Array, fewer: Counts, rates: Sequenc
 
 def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
     """Let candidates leave that would cost more than they promise."""
-    count, seeds, most = at.line.candidates, at.seeds, at.settings.seeds
+    count, seeds = at.line.candidates, at.seeds
     spread = _spread(at, runs)
     seen = open_[:, None] & at.racing & (seeds[:, :count] > 0) & (seeds[:, [0]] > 0)
     trails = _trails(at, effects, seen, spread)
     for index in range(1, count):
-        patience = PUBLISHED_PATIENCE if index == at.line.published else at.settings.patience
-        hopeless = _is_hopeless(at, effects[:, index], seeds[:, index], seeds[:, 0], spread, patience)
-        fewer, rates = np.minimum(seeds[:, index], seeds[:, 0]), [at.error_rates[index]] * at.studies
-        hopeless |= _is_out_of_reach(at, at.contrast(index, 0), np.where(seen[:, index], fewer, 0), rates)
-        hopeless &= seen[:, index]
-        through = open_ & at.racing[:, index] & (seeds[:, index] >= most) & (seeds[:, 0] >= most)
-        leaves = hopeless | trails[:, index] | through
+        leaves = _is_lost(at, effects[:, index], index, open_, spread) | trails[:, index]
         at.racing[leaves, index] = False
         at.note(RACING, index, UNSETTLED, leaves)
+
+
+def _is_lost(at: Standing, effect: Array, index: int, open_: Flags, spread: Array) -> Flags:
+    """(S,) whether a candidate's race with plain SFT is given up, or at its limit of seeds."""
+    own, sft, most = at.seeds[:, index], at.seeds[:, 0], at.settings.seeds
+    seen = open_ & at.racing[:, index] & (own > 0) & (sft > 0)
+    patience = PUBLISHED_PATIENCE if index == at.line.published else at.settings.patience
+    hopeless = _is_hopeless(at, effect, own, sft, spread, patience)
+    fewer, rates = np.where(seen, np.minimum(own, sft), 0), [at.error_rates[index]] * at.studies
+    hopeless |= _is_out_of_reach(at, at.contrast(index, 0), fewer, rates)
+    return np.asarray(seen & (hopeless | ((own >= most) & (sft >= most))))
 
 
 def _trails(at: Standing, effects: Array, seen: Flags, spread: Array) -> Flags:

@@ -117,6 +117,10 @@ class Standing:
         found[self.rows, self.winner] = True
         return found
 
+    def overtaken(self) -> Flags:
+        """(S,) where question 2 was given up, and it is asked whether the published objective wins instead."""
+        return np.asarray((self.stage == PUBLISHED) & (self.against_published == UNSETTLED))
+
     def contrast(self, index: Counts | int, against: Counts | int) -> Array:
         """(S, 2C) weights of the lead of one candidate over another."""
         weights = np.zeros((self.studies, 2 * self.line.candidates))

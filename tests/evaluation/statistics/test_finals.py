@@ -46,6 +46,14 @@ def test_a_lead_is_found_for_few_trainings() -> None:
     assert found[0.08][0] > 0.88 and found[0.08][1] < 13.5, "measured: 0.95 for 12"
 
 
+def test_a_published_objective_that_is_far_ahead_wins_though_a_design_is_better_than_sft() -> None:
+    races, _ = raced(World((0.0, 0.0, 0.10, 0.30), (0.03,) * 4, CELL), 4, 0.04)
+    assert (races.stage == OVER).all() and races.better[:, 2].mean() > 0.9
+    assert (races.winner == 3).mean() > 0.9 and not (races.against_published == CLAIMED).any()
+    behind, _ = raced(World((0.0, 0.0, 0.30, 0.10), (0.03,) * 4, CELL), 4, 0.04)
+    assert (behind.winner == 2).mean() > 0.98
+
+
 def test_more_patience_finds_more() -> None:
     races, first = raced(World((0.0, 0.0, 0.04, 0.0), (0.03,) * 4, CELL), 3, 0.04, patience=12.0)
     assert (races.winner == 2).mean() > 0.75 and first < 28
