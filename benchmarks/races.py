@@ -148,17 +148,8 @@ def found(arguments: argparse.Namespace) -> None:
 
 def rivals(arguments: argparse.Namespace) -> None:
     """A design is truly better than plain SFT, and the published objective better still."""
-    print(
-        f"\nA design and the published objective ahead, runs differ by 3 points, {arguments.studies} studies: who wins\n"
-    )
-    row(
-        "lead of the design",
-        "of the published",
-        "design wins",
-        "published wins",
-        "trainings of all questions",
-        "longer",
-    )
+    print(f"\nA design and the published objective ahead, runs differ by 3 points, {arguments.studies} studies\n")
+    row("lead of the design", "of the published", "design wins", "published wins", "all trainings", "longer")
     for ours, theirs in ((0.04, 0.08), (0.08, 0.10), (0.10, 0.30), (0.10, 0.08)):
         world = World((0.0, 0.0, ours, theirs), NOISES["3"], CELL)
         races, _ = raced(world, settings(world.noise, arguments), arguments.studies, f"rivals {ours} {theirs}")
