@@ -4,8 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := --constraint lock.txt
-# Bytecode is written whatever the environment says: tests start hundreds of processes of the same sources.
-pytest = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(1) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+pytest = OMP_NUM_THREADS=1 $(1) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-quick test-latest test-lowest lint types wheel docs lock clean
 
