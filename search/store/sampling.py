@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Container, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ..study.config import SearchSettings
 
 
-class _View:
+class _View(ABC):
     """A storage as a sampler is to see it."""
 
     def __init__(self, backend: BaseStorage) -> None:
@@ -45,8 +46,9 @@ class _View:
         seen = map(self._seen, self._backend.get_all_trials(study_id, deepcopy=deepcopy))
         return [trial for trial in seen if trial is not None and (states is None or trial.state in states)]
 
+    @abstractmethod
     def _seen(self, trial: FrozenTrial) -> FrozenTrial | None:
-        raise NotImplementedError
+        """A trial as it is shown; None: not at all."""
 
 
 class Filled(_View):

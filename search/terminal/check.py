@@ -38,6 +38,7 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         console.print(f"{name:<10} {url}", soft_wrap=True, markup=False)
     console.print("Loading model and data, then one worst-case step for each kind of design ...")
     facts = ask_and_show("check", {"study": str(path)}, console)
+    plan = confirmation_plan(config) if is_confirmed(config) else None
     facts |= reached | {
         "study": config.study,
         "trials": config.search.trials,
@@ -46,10 +47,10 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         "confirmation_seconds": confirmation_seconds(config, facts),
         "confirmation_most_seconds": confirmation_most_seconds(config, facts),
         "confirmation_training_seconds": _trial_seconds(config, facts, config.evaluation.report_problems, USUAL),
-        "confirmation_plan": confirmation_plan(config).as_dict() if is_confirmed(config) else None,
+        "confirmation_plan": None if plan is None else plan.as_dict(),
     }
-    if is_confirmed(config):
-        doubts = [*lacking(config), confirmation_plan(config).shortfall]
+    if plan is not None:
+        doubts = [*lacking(config), plan.shortfall]
         facts["warnings"] = [*facts["warnings"], *(line for line in doubts if line is not None)]
     for name, line in facts["inputs"].items():
         console.print(f"{name:<10} {line}", soft_wrap=True, markup=False)
@@ -67,8 +68,8 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
             f"(longest demonstration {worst['longest']} tokens)",
             soft_wrap=True,
         )
-    if is_confirmed(config):
-        for line in confirmation_plan(config).lines(facts["confirmation_training_seconds"]):
+    if plan is not None:
+        for line in plan.lines(facts["confirmation_training_seconds"]):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
     show_bias(facts["cache_bias"], console)
     for line in problem_lines(facts):
