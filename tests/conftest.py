@@ -5,11 +5,14 @@ No example of hypothesis has a time limit of its own: a busy machine must not fa
 
 from __future__ import annotations
 
+import gc
 import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import made_once
 import nursery
@@ -24,16 +27,22 @@ CATEGORIES = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def processes() -> Iterator[None]:
+    """What tests start is forked."""
+    with nursery.installed():
+        yield
+
+
+@contextmanager
+def begun_for_all() -> Iterator[None]:
     """One environment for whatever tests start, so that one nursery serves: one thread, no hub, a cache of its own."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="qtarget-tests-") as folder:
         take_signals_as_ever()
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-        patch.setenv(made_once.PLACE, str(tmp_path_factory.mktemp("tables") / "mlflow.db"))
-        with nursery.installed():
-            yield
+        patch.setenv("HF_DATASETS_CACHE", f"{folder}/datasets")
+        patch.setenv(made_once.PLACE, f"{folder}/mlflow.db")
+        yield
 
 
 def take_signals_as_ever() -> None:
@@ -59,6 +68,25 @@ def pytest_configure(config: pytest.Config) -> None:
         for category in CATEGORIES:
             config.addinivalue_line("filterwarnings", f"always::{category.__name__}")
         config.pluginmanager.register(Deprecations(), "count-deprecations")
+    if not hasattr(config, "workerinput"):
+        for_all = ExitStack()
+        config.add_cleanup(for_all.close)
+        for_all.enter_context(begun_for_all())
+        if config.getoption("numprocesses", None):  # whose workers are forked, and imports made once for them all
+            for_all.enter_context(nursery.installed())
+
+
+def pytest_collection() -> None:
+    """Imports that were made before warn here, where they would have been made. The collector waits for their end."""
+    for each in nursery.WARNED:
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on it looks through what tests make, not through what was imported for them."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

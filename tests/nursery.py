@@ -2,9 +2,10 @@
 
 A process of the product that computes begins with five seconds of imports, and the tests start some hundred of them.
 While `installed()`, `subprocess.Popen` has such a command (a module of MODULES, a script, `-c` code that names torch,
-us or a test) forked from a nursery, a process that has imported and done nothing else. The child has its own pid,
-session, command line, environment, working folder and standard streams; whoever asked is its parent, so that signals,
-exit statuses and death with the parent are as ever. What such a process starts in turn is forked likewise.
+us or a test, a worker of pytest-xdist) forked from a nursery, a process that has imported and done nothing else. The
+child has its own pid, session, command line, environment, working folder and standard streams; whoever asked is its
+parent, so that signals, exit statuses and death with the parent are as ever. What such a process starts in turn is
+forked likewise. What the imports warned of is in WARNED, for whoever is to fail over it.
 
 Not so: commands with an environment that the imports have read otherwise (READ_BY_IMPORTS), with `preexec_fn` or
 `pass_fds`, and everything where QTARGET_TESTS_START_ANEW is set or a test has the mark `started_anew`.
@@ -26,6 +27,8 @@ import sys
 import threading
 import time
 import traceback
+import types
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -44,6 +47,10 @@ IMPORTS = (
     "rich.console", "qtarget.search.engine.helper", "qtarget.search.engine.inputs", "qtarget.search.engine.run",
     "qtarget.search.cli.main",
 )  # fmt: skip
+TESTS = ("hypothesis", "matplotlib.figure", "scipy.stats", "math_verify", "peft", "pyarrow.parquet")
+"""What only a worker of the tests needs besides."""
+WORKER = "import sys;exec(eval(sys.stdin.readline()))"
+"""Begins each worker of pytest-xdist."""
 READ_BY_IMPORTS = ("CUDA", "HF_", "LANG", "LC_", "LD_", "MALLOC", "MKL", "OMP", "PYTHON", "TRITON")
 BY_HAND = frozenset({
     "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "PYTHONBREAKPOINT", "HF_HUB_DISABLE_PROGRESS_BARS",
@@ -56,6 +63,7 @@ CHILD_SUBREAPER = 36
 ANEW = "QTARGET_TESTS_START_ANEW"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+WARNED: list[warnings.WarningMessage] = []
 Environment = frozenset[tuple[str, str]]
 PATH: list[str] = []
 """Where a nursery itself imports from."""
@@ -66,7 +74,10 @@ PARAMETERS = inspect.signature(_execute_child)
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """What this process starts is forked, where it can be."""
+    """What this process starts is forked, where it can be. One that was forked has it so already."""
+    if subprocess.Popen._execute_child is not _execute_child:  # type: ignore[attr-defined]
+        yield
+        return
     asked = Asked()
     asked.install()
     try:
@@ -155,14 +166,14 @@ def is_ours(command: Any) -> bool:
     if kind == "-m":
         return what in MODULES
     if kind == "-c":
-        return any(name in what for name in ("torch", "qtarget", "test_"))
+        return what == WORKER or any(name in what for name in ("torch", "qtarget", "test_"))
     return kind == "script" and what != __file__
 
 
 def parts(command: Sequence[str]) -> tuple[str, str, list[str]]:
     """(`-m`, `-c`, `script` or nothing that we know; which; the process's own arguments) of a python's command."""
     rest = list(command[1:])
-    while rest and rest[0] in ("-P", "-u"):
+    while rest and rest[0] in ("-B", "-P", "-u"):
         rest.pop(0)
     if len(rest) > 1 and rest[0] in ("-m", "-c"):
         return rest[0], rest[1], rest[2:]
@@ -270,7 +281,8 @@ def run(kind: str, what: str) -> int:
         elif kind == "script":
             runpy.run_path(what, run_name="__main__")
         else:
-            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+            main = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(what, "<string>", "exec"), main.__dict__)
     except SystemExit as end:
         if isinstance(end.code, str):
             sys.stderr.write(f"{end.code}\n")
@@ -282,16 +294,27 @@ def run(kind: str, what: str) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    for name in IMPORTS:
-        with suppress(ImportError):
-            import_module(name)
-    PATH = list(sys.path)
+def import_all() -> None:
+    """Without the collector, which would look through all of it every time again."""
+    gc.disable()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for name in (*IMPORTS, *TESTS):
+            with suppress(ImportError):
+                import_module(name)
+    WARNED.extend(warned)
+    PATH.extend(sys.path)
     sys.path.append(str(Path(__file__).parent))
     with suppress(ImportError):
         import_module("made_once").install()
     gc.collect()
     gc.freeze()
+    gc.enable()
+
+
+if __name__ == "__main__":
+    sys.modules["nursery"] = sys.modules["__main__"]  # to a worker, this is the module
+    import_all()
     status = run(*live(socket.socket(fileno=int(sys.argv[1]))))
     threading._shutdown()  # type: ignore[attr-defined]  # as at the end of any python; but what is in memory is left
     atexit._run_exitfuncs()
