@@ -46,7 +46,7 @@ class Finals(Standing):
         `seeds`: as if so many were trained already and had decided nothing.
         """
         seeds = self.seeds if seeds is None else seeds
-        means = self.evidence.runs(self.seeds).means
+        means = self.so_far().means
         ties = (means - means.min(axis=1, keepdims=True)) / (2 * np.ptp(means, axis=1, keepdims=True) + 1e-9)
         ties[:, [0, self.line.candidates]] = -0.5
         order = ties - self._counted(seeds) - 1e-6 * np.arange(seeds.shape[1])
@@ -57,7 +57,8 @@ class Finals(Standing):
         """Count one more run of the `chosen` candidates (S,), and see what that decides; -1: none."""
         rows = np.flatnonzero(chosen >= 0)
         self.seeds[rows, chosen[rows]] += 1
-        runs, before = self.evidence.runs(self.seeds), self.stage.copy()
+        self._so_far = None
+        runs, before = self.so_far(), self.stage.copy()
         for stage, judge in ((RACING, race), (PUBLISHED, published), (LENGTH, length)):
             open_ = (before == stage) & (chosen >= 0)
             if open_.any():
@@ -128,7 +129,7 @@ def give_up(finals: Finals, chosen: int) -> None:
         finals.racing[0, chosen] = False
         finals.note(RACING, chosen, UNSETTLED, everywhere)
         if not finals.racing.any():
-            end_race(finals, finals.evidence.runs(finals.seeds), everywhere)
+            end_race(finals, finals.so_far(), everywhere)
     elif finals.stage[0] == PUBLISHED:
         finals.against_published[0] = UNSETTLED
         start_length(finals, everywhere)

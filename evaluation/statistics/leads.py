@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -67,11 +67,15 @@ class Lead:
         """One-sided: how probable so large a lead is where there is none."""
         with np.errstate(divide="ignore", invalid="ignore"):
             score = np.where(self.error > 0, self.effect / self.error, np.sign(self.effect) * np.inf)
-        return np.where((self.error == 0) & (self.effect == 0), 0.5, stats.t.sf(score, self.freedom))
+        return np.where((self.error == 0) & (self.effect == 0), 0.5, stdtr(self.freedom, -score))
 
     def half_width(self, level: float) -> Array:
         """Of the interval whose either end is missed with probability `level`."""
-        return np.asarray(stats.t.isf(level, self.freedom) * self.error)
+        return np.asarray(-stdtrit(self.freedom, level) * self.error)
+
+    def of(self, rows: Counts) -> "Lead":
+        """Those of some studies alone."""
+        return Lead(self.effect[rows], self.error[rows], self.freedom[rows], self.seed_error[rows])
 
 
 def steadied(runs: Runs, floor: Array) -> tuple[Array, Array]:

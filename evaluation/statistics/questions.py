@@ -1,12 +1,12 @@
 """The three questions of a confirmation, asked of S races after each run (`finals.py` says in which order)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, stdtr
 
 from .leads import Array, Counts, Runs
-from .sequential import FIRST_LOOK, levels
+from .sequential import FIRST_LOOK, last_score, levels
 from .standing import (
     CLAIMED,
     GROWS,
@@ -89,8 +89,9 @@ def published(at: Standing, runs: Runs, open_: Flags) -> None:
     effects = runs.means[at.rows, at.winner] - runs.means[:, rival]
     through = (ours >= at.settings.seeds) & (theirs >= at.settings.seeds)
     hopeless = _is_hopeless(at, effects, ours, theirs, _spread(at, runs))
-    fewer, rates = np.where(asked, np.minimum(ours, theirs), 0), [at.published_rate(int(each)) for each in at.winner]
-    leaves = asked & ~claimed & (hopeless | through | _is_out_of_reach(at, weights, fewer, rates))
+    fewer, (winners, places) = np.where(asked, np.minimum(ours, theirs), 0), np.unique(at.winner, return_inverse=True)
+    needed = np.array([last_score(at.published_rate(int(each)), at.settings.seeds) for each in winners])[places]
+    leaves = asked & ~claimed & (hopeless | through | _is_out_of_reach(at, weights, fewer, needed))
     at.against_published[claimed], at.against_published[leaves] = CLAIMED, UNSETTLED
     at.note(PUBLISHED, rival, CLAIMED, claimed)
     at.note(PUBLISHED, rival, UNSETTLED, leaves)
@@ -121,35 +122,35 @@ def length(at: Standing, runs: Runs, open_: Flags) -> None:
     for place, rival in enumerate((0, at.line.published)):
         asked = looked & (at.trend[:, place] == OPEN)
         if rival is not None and asked.any():
-            found = _trends(at, rival, fewest)
-            ends = (fewest >= last) | _is_beyond_telling(at, rival, fewest)
-            at.trend[asked, place] = np.where((found == OPEN) & ends, UNSETTLED, found)[asked]
+            rows = np.flatnonzero(asked)
+            found, ends = _trends(at, rival, fewest, rows), _is_beyond_telling(at, rival, fewest, rows)
+            at.trend[rows, place] = np.where((found == OPEN) & ((fewest[rows] >= last) | ends), UNSETTLED, found)
             at.note(LENGTH, rival, int(at.trend[0, place]), asked & (at.trend[:, place] != OPEN))
     at.stage[looked & (at.trend != OPEN).all(axis=1)] = OVER
 
 
-def _is_beyond_telling(at: Standing, rival: int, look: Counts) -> Flags:
-    """(S,) whether nothing would be said of a lead at the last look, were its change and noise to stay.
+def _is_beyond_telling(at: Standing, rival: int, look: Counts, rows: Counts) -> Flags:
+    """Of some studies, whether nothing would be said of a lead at the last look, were its change and noise to stay.
 
     Its error shrinks with the number of longer runs; a change `HOPE` times as large over its error is allowed for.
     """
-    last, beyond = at.settings.longer_seeds, np.ones(at.studies, dtype=bool)
-    limits = _trend_levels(at, np.full(at.studies, last))
+    last, beyond = at.settings.longer_seeds, np.ones(len(rows), dtype=bool)
+    limits = _trend_levels(at, np.full(len(rows), last), rows)
     for kept in (1.0, LOST):
-        found = at.lead(at.change(at.winner, rival, kept))
+        found = at.lead(at.change(at.winner, rival, kept)).of(rows)
         size = np.abs(found.effect) if kept == 1.0 else np.maximum(found.effect, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            score = HOPE * np.sqrt(last / np.maximum(look, 1)) * np.where(size > 0, size / found.error, 0.0)
-        beyond &= stats.t.sf(score, found.freedom + last - look) > limits
+            score = HOPE * np.sqrt(last / np.maximum(look[rows], 1)) * np.where(size > 0, size / found.error, 0.0)
+        beyond &= stdtr(found.freedom + last - look[rows], -score) > limits
     return beyond
 
 
-def _trend_levels(at: Standing, look: Counts) -> Array:
-    """(S,) the p-value that is significant, on either side, at a look at the longer runs."""
+def _trend_levels(at: Standing, look: Counts, rows: Counts) -> Array:
+    """Of some studies, the p-value that is significant, on either side, at a look at the longer runs."""
     last = at.settings.longer_seeds
     return np.array(
         [levels(float(rate) / 2, last, FIRST_LONG_LOOK).get(int(seeds), 0.0) if rate > 0 else 0.0
-         for rate, seeds in zip(at.trend_rates(), look, strict=True)]
+         for rate, seeds in zip(at.trend_rates()[rows], look, strict=True)]
     )  # fmt: skip
 
 
@@ -159,8 +160,9 @@ def _look(at: Standing, place: int, seeds: Counts, weights: Array, due: Flags, t
     if not due.any():
         return due
     at.looked[due, place] = seeds[due]
-    allowed = np.array([table.get(int(each), 0.0) for each in seeds])
-    return due & (at.lead(weights).p_value <= allowed)
+    rows, claimed = np.flatnonzero(due), np.zeros_like(due)
+    claimed[rows] = at.lead(weights).of(rows).p_value <= np.array([table[int(each)] for each in seeds[rows]])
+    return claimed
 
 
 def _spread(at: Standing, runs: Runs) -> Array:
@@ -184,20 +186,19 @@ def _is_hopeless(
     return np.asarray((ours > 0) & (theirs > 0) & (log_ratio < -np.log(patience)))
 
 
-def _is_out_of_reach(at: Standing, weights: Array, fewer: Counts, rates: Sequence[float]) -> Flags:
+def _is_out_of_reach(at: Standing, weights: Array, fewer: Counts, needed: Array | float) -> Flags:
     """(S,) whether the last look would hardly claim a lead: what problems leave open, no seed settles.
 
     Predictive probability of a claim (Spiegelhalter, Freedman and Blackburn 1986): given the runs so far, the lead that
-    all seeds will show is normal about the one seen. `fewer`: runs of the one of the two that has fewer; `rates`: S
-    error rates of the question.
+    all seeds will show is normal about the one seen. `fewer`: runs of the one of the two that has fewer; `needed`: what
+    the last look asks of a lead, in standard errors.
     """
-    seen, last = fewer >= FIRST_LOOK, at.settings.seeds
+    seen = fewer >= FIRST_LOOK
     if not seen.any():
         return np.asarray(seen)
     found, variance = at.lead(weights), at.eventual(weights)
-    needed = stats.norm.isf([levels(rate, last)[last] for rate in rates]) * np.sqrt(variance)
     to_come = np.sqrt(np.maximum(found.error**2 - variance, 1e-12))
-    return np.asarray(seen & (stats.norm.sf((needed - found.effect) / to_come) < REACH))
+    return np.asarray(seen & (ndtr((found.effect - needed * np.sqrt(variance)) / to_come) < REACH))
 
 
 def _drop(at: Standing, runs: Runs, effects: Array, open_: Flags) -> None:
@@ -218,8 +219,8 @@ def _is_lost(at: Standing, effect: Array, index: int, open_: Flags, spread: Arra
     seen = open_ & at.racing[:, index] & (own > 0) & (sft > 0)
     patience = PUBLISHED_PATIENCE if index == at.line.published else at.settings.patience
     hopeless = _is_hopeless(at, effect, own, sft, spread, patience)
-    fewer, rates = np.where(seen, np.minimum(own, sft), 0), [at.error_rates[index]] * at.studies
-    hopeless |= _is_out_of_reach(at, at.contrast(index, 0), fewer, rates)
+    fewer, needed = np.where(seen, np.minimum(own, sft), 0), last_score(at.error_rates[index], most)
+    hopeless |= _is_out_of_reach(at, at.contrast(index, 0), fewer, needed)
     return np.asarray(seen & (hopeless | ((own >= most) & (sft >= most))))
 
 
@@ -254,9 +255,9 @@ def start_length(at: Standing, where: Flags) -> None:
         at.trend[where & (at.winner != at.line.published), 1] = OPEN
 
 
-def _trends(at: Standing, rival: int, look: Counts) -> Counts:
-    """(S,) what may be said of a lead in the longer training; open where nothing may."""
-    found, kept = at.lead(at.change(at.winner, rival)), at.lead(at.change(at.winner, rival, LOST))
-    allowed = _trend_levels(at, look)
+def _trends(at: Standing, rival: int, look: Counts, rows: Counts) -> Counts:
+    """Of some studies, what may be said of a lead in the longer training; open where nothing may."""
+    found, kept = (at.lead(at.change(at.winner, rival, part)).of(rows) for part in (1.0, LOST))
+    allowed = _trend_levels(at, look[rows], rows)
     shrinks, grows = 1 - found.p_value <= allowed, found.p_value <= allowed
     return np.select([shrinks, grows, kept.p_value <= allowed], [SHRINKS, GROWS, HOLDS], OPEN)

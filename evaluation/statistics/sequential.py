@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 FIRST_LOOK = 3
 """Seeds before anything is claimed: a variance from two runs is no variance."""
@@ -40,18 +40,24 @@ def levels(error_rate: float, last: int, first: int = FIRST_LOOK) -> Mapping[int
         return MappingProxyType({last: error_rate})
     looks = range(first, last + 1)
     spent = [error_rate * ((look - 1) / (last - 1)) ** SPENDING for look in looks]
-    found, states, masses = [spent[0]], _grid(stats.norm.isf(spent[0]), first), None
+    found, states, masses = [spent[0]], _grid(-float(ndtri(spent[0])), first), None
     for index, look in enumerate(looks):
         if masses is None:
-            density = stats.norm.pdf(states, scale=np.sqrt(look))
+            density = _normal(states / np.sqrt(look)) / np.sqrt(look)
         else:
             bound = _bound(spent[index] - spent[index - 1], states, masses, look)
-            found.append(float(stats.norm.sf(bound)))
+            found.append(float(ndtr(-bound)))
             after = _grid(bound, look)
             density = _normal(after[:, None] - states) @ masses
             states = after
         masses = _weights(states) * density
     return MappingProxyType(dict(zip(looks, map(float, found), strict=True)))
+
+
+@lru_cache(maxsize=256)
+def last_score(error_rate: float, last: int) -> float:
+    """What the last look asks of a lead, in standard errors."""
+    return -float(ndtri(levels(error_rate, last)[last]))
 
 
 def _grid(bound: float, look: int) -> NDArray[np.float64]:
@@ -75,6 +81,6 @@ def _bound(part: float, states: NDArray[np.float64], masses: NDArray[np.float64]
     low, high = 0.0, _FARTHEST
     for _ in range(50):
         middle = (low + high) / 2
-        crossing = float(masses @ stats.norm.sf(middle * np.sqrt(look) - states))
+        crossing = float(masses @ ndtr(states - middle * np.sqrt(look)))
         low, high = (middle, high) if crossing > part else (low, middle)
     return (low + high) / 2

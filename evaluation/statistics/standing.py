@@ -96,6 +96,13 @@ class Standing:
         self.looked: Counts = np.zeros((studies, count), dtype=np.int64)
         """Seeds at the last look at a candidate; of candidate 0, at the last look against the published objective."""
         self.error_rates = self.line.error_rates(self.settings.error_rate)
+        self._so_far: Runs | None = None
+
+    def so_far(self) -> Runs:
+        """What the runs so far came to."""
+        if self._so_far is None:
+            self._so_far = self.evidence.runs(self.seeds)
+        return self._so_far
 
     @property
     def trainings(self) -> Counts:
@@ -136,16 +143,15 @@ class Standing:
 
     def lead(self, weights: Array, seeds: Counts | None = None) -> Lead:
         """A contrast by the runs so far, or by the first `seeds` (S, 2C)."""
-        seeds, evidence = self.seeds if seeds is None else seeds, self.evidence
-        return lead(
-            evidence.runs(seeds), weights, evidence.problem(weights, seeds), evidence.cell(seeds), evidence.problems
-        )
+        evidence, runs = self.evidence, self.so_far() if seeds is None else self.evidence.runs(seeds)
+        seeds = self.seeds if seeds is None else seeds
+        return lead(runs, weights, evidence.problem(weights, seeds), evidence.cell(seeds), evidence.problems)
 
     def eventual(self, weights: Array) -> Array:
         """(S,) variance of a contrast of two candidates once both have all their seeds."""
         seeds, evidence = self.seeds, self.evidence
         cell = evidence.cell(seeds)
-        return eventual(evidence.runs(seeds), weights, evidence.problem(weights, seeds), cell, self.settings.seeds)
+        return eventual(self.so_far(), weights, evidence.problem(weights, seeds), cell, self.settings.seeds)
 
     def published_rate(self, index: int) -> float:
         """Error rate of question 2 for a winner."""

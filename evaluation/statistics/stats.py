@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
 Array = NDArray[np.float64]
 
@@ -55,7 +55,7 @@ def wilson(successes: float, total: int, confidence: float = 0.95) -> tuple[floa
     """Wilson's score interval of a proportion (Wilson 1927): within [0, 1] and sound at 0 and `total` successes."""
     if total < 1 or not 0 <= successes <= total:
         raise ValueError(f"`successes` must be in [0, total] with total >= 1, but got {successes} of {total}")
-    z = stats.norm.ppf((1 + confidence) / 2)
+    z = float(special.ndtri((1 + confidence) / 2))
     share = successes / total
     centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
@@ -155,11 +155,15 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     sides = list(zip(*pairs, strict=True))
     if any(len(set(side)) < 2 for side in sides):
         return None
+    from scipy import stats  # half a second, which no other look at a study needs
+
     return float(stats.spearmanr(*sides).statistic)
 
 
 def _minimise(loss: Any, upper: float) -> float:
     """The minimum of `loss` on [0, upper]: the marginal likelihood may have two peaks, so a grid comes first."""
+    from scipy import optimize
+
     grid = np.concatenate([[0.0], np.geomspace(max(upper, 1e-12) * 1e-6, max(upper, 1e-12), 64)])
     best = int(np.argmin([loss(point) for point in grid]))
     bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
