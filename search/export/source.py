@@ -10,6 +10,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from ...spaces import target as spaces_target
@@ -73,7 +74,7 @@ class _Program:
         return kind.__name__
 
     def _write(self, specialiser: Specialiser, thing: Any, name: str) -> None:
-        source = textwrap.dedent(inspect.getsource(thing))
+        source = _source(thing)
         before = ast.parse(source).body[0]
         after = specialiser.definition(ast.parse(source).body[0], name)
         if ast.dump(after) == ast.dump(_without_imports(before)):
@@ -89,6 +90,12 @@ class _Program:
         while free in taken:
             free, number = f"{name}_{number}", number + 1
         return free
+
+
+@cache
+def _source(thing: Any) -> str:
+    """Looked up once: for a class, Python 3.11 parses all of its module."""
+    return textwrap.dedent(inspect.getsource(thing))
 
 
 def _without_imports(node: ast.stmt) -> ast.stmt:
