@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import made_once
 import yaml
 from report_study import SHORT, confirm, search
 from small_study import small_config
@@ -33,8 +34,12 @@ def studies(path: Path) -> dict[str, StudyConfig]:
 
 def mixed_campaign(root: Path) -> Path:
     """One pair confirmed, one with two of four trials, one whose storage is broken, one never started."""
-    path = write_campaign(root)
-    pairs = studies(path)
+    made_once.folder("mixed", mix, root)
+    return root / "campaign.yaml"
+
+
+def mix(root: Path) -> None:
+    pairs = studies(write_campaign(root))
     search(pairs["done"])
     confirm(pairs["done"])
     search(pairs["halfway"], {"1": ["kill", "finish"]}, trials=2)
@@ -42,4 +47,3 @@ def mixed_campaign(root: Path) -> Path:
     for file in pairs["torn"].study_folder.glob("study.db*"):
         file.unlink()
     (pairs["torn"].study_folder / "study.db").write_bytes(b"this is not a database, but it is long enough" * 40)
-    return path

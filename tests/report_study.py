@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import made_once
 from scripted_study import scripted
 from small_study import small_config
 
@@ -52,12 +53,20 @@ def write_answers(file: Path, share: float, problems: int = PROBLEMS, prefix: st
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def searched(root: Path, script: dict[str, Any] | None = None, **changes: Any) -> StudyConfig:
-    """A finished search of four trials."""
+def study(root: Path, **changes: Any) -> StudyConfig:
+    """Its settings; `changes` replace top-level keys."""
     evaluation = {**small_config()["evaluation"], "report_problems": 16}
     settings = {"tracking": {"uri": "none"}, "evaluation": evaluation, "confirmation": SHORT, **changes}
-    config = parse_study(small_config(**settings) | {"base": str(root)})
-    search(config, script)
+    return parse_study(small_config(**settings) | {"base": str(root)})
+
+
+def searched(root: Path, script: dict[str, Any] | None = None, **changes: Any) -> StudyConfig:
+    """A finished search of four trials."""
+    config = study(root, **changes)
+    if script or changes:
+        search(config, script)
+    else:
+        made_once.folder("searched", lambda place: search(study(place)), root)
     return config
 
 
@@ -73,9 +82,8 @@ def search(config: StudyConfig, script: dict[str, Any] | None = None, trials: in
 
 def confirmed(root: Path) -> StudyConfig:
     """The same, with a finished confirmation in which the best design wins."""
-    config = searched(root)
-    confirm(config)
-    return config
+    made_once.folder("confirmed", lambda place: confirm(searched(place)), root)
+    return study(root)
 
 
 def confirm(config: StudyConfig) -> None:
