@@ -40,9 +40,9 @@ def main() -> None:
     sys.exit(bool(report["faults"]))
 
 
-def run_drill(out: Path, megabytes: float) -> dict[str, Any]:
+def run_drill(out: Path, megabytes: float, steps: int = 4) -> dict[str, Any]:
     """Both trials, and what differs."""
-    calm, limited = train(out / "undisturbed", None), train(out / "limited", megabytes)
+    calm, limited = train(out / "undisturbed", None, steps), train(out / "limited", megabytes, steps)
     losses = [column(record, "loss") for record in (calm, limited)]
     gap = max((abs(one - other) for one, other in zip(*losses, strict=False)), default=0.0)
     sizes = [json.loads((record.folder / "result.json").read_text())["micro_batch"] for record in (calm, limited)]
@@ -59,9 +59,9 @@ def run_drill(out: Path, megabytes: float) -> dict[str, Any]:
     }
 
 
-def train(folder: Path, megabytes: float | None) -> TrialRecord:
+def train(folder: Path, megabytes: float | None, steps: int) -> TrialRecord:
     """One trial, plain SFT, in an engine with so much room, or in an ordinary one."""
-    study = write_small_study(folder, **settings())
+    study = write_small_study(folder, **settings(steps))
     widen(folder)
     environment = {
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(TESTS)]),
@@ -79,8 +79,9 @@ def train(folder: Path, megabytes: float | None) -> TrialRecord:
     return load_history(config)[0]
 
 
-def settings() -> dict[str, Any]:
-    training = {**small_config()["training"], "steps": 4, "effective_batch": MICRO_BATCH, "micro_batch": MICRO_BATCH}
+def settings(steps: int) -> dict[str, Any]:
+    batch = {"effective_batch": MICRO_BATCH, "micro_batch": MICRO_BATCH}
+    training = {**small_config()["training"], "steps": steps, **batch}
     search = {**small_config()["search"], "trials": 1, "pruner": "none"}
     evaluation = {**small_config()["evaluation"], "batch_size": 4}
     return {

@@ -45,8 +45,14 @@ IMPORTS = (
     "torch._dynamo", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
     "transformers.models.llama.configuration_llama", "accelerate", "datasets", "optuna", "mlflow", "typer",
     "rich.console", "qtarget.search.engine.helper", "qtarget.search.engine.inputs", "qtarget.search.engine.run",
-    "qtarget.search.cli.main",
+    "qtarget.search.cli.main", "torch.distributed.run", "torch.distributed.fsdp", "mlflow.tracking.client",
+    "mlflow.store.tracking.sqlalchemy_store", "qtarget.search.campaign.run", "qtarget.search.campaign.session",
+    "qtarget.search.campaign.live", "qtarget.search.campaign.report", "qtarget.search.commands.by_hand",
+    "qtarget.search.commands.cache", "qtarget.search.commands.evaluate", "qtarget.search.commands.reproduce",
+    "qtarget.search.commands.train", "qtarget.search.commands.verify", "qtarget.search.export.write",
+    "qtarget.search.init.begin",
 )  # fmt: skip
+"""What commands import when they are called, too."""
 TESTS = ("hypothesis", "matplotlib.figure", "scipy.stats", "math_verify", "peft", "pyarrow.parquet")
 """What only a worker of the tests needs besides."""
 WORKER = "import sys;exec(eval(sys.stdin.readline()))"

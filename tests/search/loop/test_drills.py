@@ -64,7 +64,7 @@ def test_joiners_are_killed_and_the_server_restarts_and_each_slot_is_done_once(t
 
 
 def test_a_trial_without_memory_gets_through_with_smaller_micro_batches(tmp_path: Path, monkeypatch) -> None:
-    report = benchmark("oom_drill").run_drill(tmp_path, megabytes=130.0)
+    report = benchmark("oom_drill").run_drill(tmp_path, megabytes=130.0, steps=2)
     assert report["faults"] == []
     assert report["micro-batch"][0] == 64 and report["chain"][0] == "oom"
 
