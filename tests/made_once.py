@@ -32,6 +32,22 @@ def folder(name: str, make: Callable[[Path], object], root: Path) -> None:
     shutil.copytree(place, root, dirs_exist_ok=True)
 
 
+def read_once() -> None:
+    """Optuna's migrations, which it reads again whenever a storage is opened: a tenth of a small study."""
+    from optuna.storages._rdb.storage import _VersionManager
+
+    read, known = _VersionManager._create_alembic_script, []
+    if read.__name__ == "known_script":
+        return
+
+    def known_script(manager: Any) -> Any:
+        if not known:
+            known.append(read(manager))
+        return known[0]
+
+    _VersionManager._create_alembic_script = known_script
+
+
 def install() -> None:
     """A new SQLite store of this process begins as a copy, where the variable is set."""
     from mlflow.store.db import utils

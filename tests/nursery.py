@@ -312,7 +312,9 @@ def import_all() -> None:
     PATH.extend(sys.path)
     sys.path.append(str(Path(__file__).parent))
     with suppress(ImportError):
-        import_module("made_once").install()
+        made_once = import_module("made_once")
+        made_once.install()
+        made_once.read_once()
     gc.collect()
     gc.freeze()
     gc.enable()

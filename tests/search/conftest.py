@@ -22,6 +22,7 @@ from qtarget.search.tracking import connection
 def made_tables(processes: None) -> Iterator[None]:
     """Tracking stores begin as copies of one; MLflow is imported by the first test that asks for one, as ever."""
     make = connection._make_tables
+    made_once.read_once()
 
     def make_tables(uri: str) -> None:
         made_once.install()
