@@ -39,7 +39,7 @@ class Table:
 
     def place(self, parameters: Mapping[str, Any]) -> Array:
         """(knobs,) shares of the ranges."""
-        chooser = _Shares(parameters)
+        chooser = Shares(parameters)
         self.space.suggest(chooser)
         return np.array(chooser.shares)
 
@@ -54,7 +54,7 @@ class Table:
 
 
 @dataclass
-class _Shares:
+class Shares:
     """Chooser that takes known parameters, and notes how far into each range they lie."""
 
     parameters: Mapping[str, Any]
