@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ...evaluation.settings import EvaluationSettings
 from ...evaluation.statistics.settings import FinalsSettings
@@ -28,6 +28,7 @@ from .parts import (
     SearchSettings,
     TrackingSettings,
     WarmStartSettings,
+    with_lengths,
 )
 from .training_knobs import check_names, check_searched
 
@@ -46,6 +47,9 @@ class StudyConfig(Settings):
     """Ask teacher and reference once, keep their answers on disk for all trials and studies. Default: ask them live."""
     data: DataSettings
     training: TrainingSettings = TrainingSettings()
+    full_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimiser steps of the training that the winner is for. Unless the file says otherwise, trials train a ninth of
+    them (`training.steps`), longer runs of the confirmation a third (`confirmation.longer`); `export` passes it on."""
     space: SearchSpace = SearchSpace()
     """Which targets are tried. Parts that are not given shrink to what the study's inputs allow."""
     baselines: tuple[str | BaselineSettings, ...] | None = None
@@ -75,6 +79,21 @@ class StudyConfig(Settings):
     path of the file it may have `~` and `$NAME`, which each host fills in for itself."""
     base: str | None = None
     """Folder that relative paths start from, itself relative to the YAML file's; default: the YAML file's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lengths_follow(cls, given: Any) -> Any:
+        return with_lengths(given) if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _trials_are_no_longer(self) -> Self:
+        if self.full_steps is not None and self.full_steps < self.training.steps:
+            raise UserError(
+                f"`full_steps` must be at least `training.steps`, but got {self.full_steps} and {self.training.steps}; "
+                "leave `training.steps` out, or lower it",
+                field="full_steps",
+            )
+        return self
 
     @property
     def base_folder(self) -> Path:

@@ -17,6 +17,8 @@ PAUSES = (1 / 3,)
 """Rungs of a study whose trials pause there: the earliest that was seen to rank designs (`docs/log.md`)."""
 DECAY = 0.25
 """How long their weights are trained on before they are scored, in a rung's steps."""
+SEARCHED, CONFIRMED = 9, 3
+"""Of a full training's steps a trial has one in so many, and the longer runs of a confirmation: see `full_steps`."""
 
 
 def _share(given: Any) -> Any:
@@ -196,3 +198,16 @@ class ConfirmedSearch(Settings):
     """Content of model, data and problems as the search found them."""
     report_problems: int
     """As the search had it: what decides which problems its trials saw."""
+
+
+def with_lengths(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a study's file says, with the steps that follow from `full_steps` where it says none."""
+    full, training, confirmation = given.get("full_steps"), given.get("training", {}), given.get("confirmation", {})
+    if type(full) is not int or full < 1 or not isinstance(training, Mapping) or not isinstance(confirmation, Mapping):
+        return given  # nothing to do, or for the fields to refuse
+    training = {"steps": max(1, round(full / SEARCHED)), **training}
+    steps = training["steps"]
+    if type(steps) is int and 0 < steps <= full:
+        longer = max(full / CONFIRMED, min(full, 2 * steps)) / steps
+        confirmation = {"longer": round(longer, 4) if longer > 1 else None, **confirmation}
+    return {**given, "training": training, "confirmation": confirmation}
