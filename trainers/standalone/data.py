@@ -45,7 +45,7 @@ def num_steps(winner: dict[str, Any], examples: int) -> int:
     """Optimiser steps that `winner.yaml` asks for: `run.epochs`, `run.steps`, or those of a trial of the search."""
     run, training = winner.get("run") or {}, winner["training"]
     if run.get("epochs"):
-        return max(1, round(run["epochs"] * examples / training["effective_batch"]))
+        return max(1, round(float(run["epochs"]) * examples / int(training["effective_batch"])))
     return int(run.get("steps") or training["steps"])
 
 
