@@ -10,6 +10,7 @@ from small_study import small_config, write_small_study
 
 from qtarget.search.loop.plan import first_slots
 from qtarget.search.study.config_file import load_evaluation, load_study, parse_study, read_folder, write_folder
+from qtarget.search.study.parts import shortness
 from qtarget.spaces.errors import UserError
 
 
@@ -81,6 +82,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("warm_start", [5], "warm_start[0]", ["`warm_start[0]` must be a valid string"]),
         ("model", "m", "model", ["`model` must be a valid dictionary"]),
         ("study", "..", "study", ["more than dots", "'..'"]),
+        ("full_steps", 1, "full_steps", ["at least `training.steps`", "leave `training.steps` out"]),
+        ("full_steps", 2.5, "full_steps", ["`full_steps` must be", "2.5"]),
         ("study", "x" * 300, "study", ["at most 200 bytes", "300"]),
         ("study", "ü" * 120, "study", ["at most 200 bytes", "240"]),
         ("study", {"X": None}, "study", ["must be a valid string", "'{X}'"]),
@@ -229,3 +232,29 @@ def test_base_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert load_study(path).base_folder == tmp_path.resolve()
     settings, base = load_evaluation(path)
     assert base == tmp_path.resolve() and settings == load_study(path).evaluation
+
+
+@pytest.mark.parametrize(
+    ("full", "training", "confirmation", "steps", "longer"),
+    [
+        (1800, {}, {}, 600, 2.0),  # a third
+        (1800, {"steps": 200}, {}, 200, 3.0),  # longer runs of a third
+        (1800, {"steps": 800}, {}, 800, 2.0),
+        (1800, {"steps": 1500}, {}, 1500, 1.2),
+        (1800, {"steps": 1800}, {}, 1800, None),
+        (1800, {}, {"longer": 3.0}, 600, 3.0),
+        (4, {}, {}, 1, 2.0),
+        (None, {}, {}, 100, 2.0),
+    ],
+)
+def test_lengths_follow_from_the_full_training(full, training, confirmation, steps: int, longer: float | None) -> None:
+    content = {**small_config(), "full_steps": full, "training": training, "confirmation": confirmation}
+    config = parse_study(content)
+    assert (config.training.steps, config.confirmation.longer) == (steps, pytest.approx(longer))
+    assert parse_study(config.model_dump(mode="json")) == config
+
+
+def test_trials_much_shorter_than_the_full_training_are_doubted() -> None:
+    assert shortness(None, 10) is None and shortness(1800, 600) is None and shortness(100, 33) is None
+    said = shortness(1800, 200)
+    assert said is not None and "200 of 1800 steps" in said and "out for 600" in said
