@@ -69,7 +69,8 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub():
+def hub(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.calls, server.files, server.repository = [], {}, None
     thread = threading.Thread(target=server.serve_forever, daemon=True)
