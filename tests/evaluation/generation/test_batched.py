@@ -18,7 +18,8 @@ pytestmark = pytest.mark.slow
 
 GREEDY = Sampling(max_new_tokens=40, end_tokens=frozenset({2}), batch_size=8)
 DRAWN = replace(GREEDY, temperature=1.0)
-SHORT = replace(GREEDY, max_new_tokens=16)
+SHORT = replace(GREEDY, max_new_tokens=20)
+"""Some answers end just before."""
 
 
 def requests_of(count, vocab=53, longest=30):
@@ -222,7 +223,7 @@ def answered(request, tokenizer):
         ("sequence_bias", [[[n], -10.0] for n in range(1, 20)]),
         ("guidance_scale", 3.0),
         ("exponential_decay_length_penalty", (1, 4.0)),
-        ("min_new_tokens", 15),
+        ("min_new_tokens", 20),
         ("max_time", 1e-9),
     ],
 )
