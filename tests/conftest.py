@@ -76,11 +76,12 @@ def pytest_configure(config: pytest.Config) -> None:
             for_all.enter_context(nursery.installed())
 
 
-def pytest_collection() -> None:
+def pytest_collection(session: pytest.Session) -> None:
     """Imports that were made before warn here, where they would have been made. The collector waits for their end."""
     for each in nursery.WARNED:
         warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-    gc.disable()
+    if not session.config.getoption("numprocesses", None):  # whoever has workers collects nothing
+        gc.disable()
 
 
 def pytest_collection_finish() -> None:

@@ -300,15 +300,20 @@ def run(kind: str, what: str) -> int:
     return 0
 
 
+def warned_of(names: Sequence[str]) -> list[warnings.WarningMessage]:
+    """What importing these modules warns of; one that is not installed is left out."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for name in names:
+            with suppress(ImportError):
+                import_module(name)
+    return warned
+
+
 def import_all() -> None:
     """Without the collector, which would look through all of it every time again."""
     gc.disable()
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        for name in (*IMPORTS, *TESTS):
-            with suppress(ImportError):
-                import_module(name)
-    WARNED.extend(warned)
+    WARNED.extend(warned_of((*IMPORTS, *TESTS)))
     PATH.extend(sys.path)
     sys.path.append(str(Path(__file__).parent))
     with suppress(ImportError):

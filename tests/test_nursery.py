@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nursery
 import psutil
 import pytest
+from imports import ROOT
 
 SAY = """
 import json, os, sys, torch
@@ -70,3 +72,13 @@ def test_what_a_command_starts_is_its_own_child_and_an_error_is_told(anew: bool)
     done = subprocess.run([sys.executable, "-c", outer], capture_output=True, text=True, check=True)
     own, parent, status, *words = done.stdout.split()
     assert (parent, status, words) == (own, "1", ["ValueError:", "told"])
+
+
+def test_what_imports_warn_of_fails_the_collection(tmp_path: Path, request, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "warns_when_imported.py").write_text("import warnings\nwarnings.warn('is old', DeprecationWarning)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    warned = nursery.warned_of(["warns_when_imported", "is_not_installed"])
+    assert [(str(each.message), each.category) for each in warned] == [("is old", DeprecationWarning)]
+    monkeypatch.setattr(nursery, "WARNED", warned)
+    with pytest.raises(DeprecationWarning, match="is old"):
+        request.config.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py")).pytest_collection(request.session)
