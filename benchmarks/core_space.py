@@ -30,7 +30,8 @@ from what_to_expect import LEARNING_RATE, SCORED, STEPS, WORLDS, Place, whole_ro
 from qtarget.evaluation.problems.load import load_problems
 from qtarget.evaluation.tiny_world.world import WorldSettings
 from qtarget.search.store.sampling import Chooser, make_sampler
-from qtarget.search.study.config import PUBLISHED, SearchSettings
+from qtarget.search.study.config import PUBLISHED
+from qtarget.search.study.parts import SearchSettings
 from qtarget.spaces import Point, SearchSpace, presets
 from qtarget.spaces.identity import canonical_id
 

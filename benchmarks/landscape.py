@@ -39,8 +39,9 @@ from qtarget.evaluation.scoring.evaluate import evaluate
 from qtarget.evaluation.settings import EvaluationSettings
 from qtarget.evaluation.tiny_world.world import build
 from qtarget.search.engine.inputs import Engine
-from qtarget.search.study.config import DECAY, StudyConfig
+from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import find_study
+from qtarget.search.study.parts import DECAY
 from qtarget.spaces import Point, SearchSpace
 from qtarget.spaces.identity import derive_seed
 from qtarget.spaces.ranges import Range

@@ -28,7 +28,7 @@ from ..store.study import storage_url
 from ..study.campaign_config import is_single, load_campaign
 from ..study.config import StudyConfig
 from ..study.config_file import FOLDER_FILE, find_study
-from ..study.urls import shown
+from ..study.secrets import shown
 from ..tracking.address import tracking_uri
 from ..tracking.connection import LEVEL, logging_level
 from .dashboard import VARIABLE

@@ -13,7 +13,8 @@ from ...spaces import presets
 from ...spaces.errors import UserError
 from ...spaces.identity import canonical_id
 from ..store.history import TrialRecord, best, is_scored, plain_sft
-from ..study.config import Candidate, StudyConfig
+from ..study.config import StudyConfig
+from ..study.parts import Candidate
 
 SFT = "sft"
 _SFT = canonical_id(presets.get(SFT))

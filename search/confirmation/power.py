@@ -19,7 +19,8 @@ from ...evaluation.statistics.settings import FinalsSettings
 from ...evaluation.statistics.standing import Line
 from ...spaces.identity import derive_seed
 from ..store.history import TrialRecord, best, plain_sft
-from ..study.config import ConfirmationSettings, StudyConfig
+from ..study.config import StudyConfig
+from ..study.parts import ConfirmationSettings
 from .race import problem_scores
 
 LEADS = (0.02, 0.05, 0.10)

@@ -22,7 +22,8 @@ from ...spaces.errors import UserError
 from ...spaces.identity import derive_seed
 from ..store.history import TrialRecord
 from ..store.slots import Slot
-from ..study.config import Candidate, StudyConfig
+from ..study.config import StudyConfig
+from ..study.parts import Candidate
 
 Scores = dict[str, float]
 Run = tuple[int, int]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ...evaluation.generation.batched import evaluation_mode
 from ...evaluation.generation.parity import Checked, backend_factory, checked
 from ...evaluation.problems.load import Problem
 from ...evaluation.scoring.evaluate import OnBlock
+from ...evaluation.scoring.retention import remembered
 from ...evaluation.scoring.retention_measure import RetentionMeasure
 from ...trainers.data.style import Style
 from ...trainers.loop.resident import ResidentModel
@@ -73,12 +75,13 @@ class Scoring:
         """(whether it went through, what `model` kept); nothing to keep: None."""
         if self._retention is None:
             return True, None
-        base = self._base_logits() if self._retention.compares_logits else None
+        base = self._base_logits if self._retention.compares_logits else None
         found = self._retention.measure(
             model, base, seed=self._seed, items_path=items, backend=self.backend(model), on_block=on_block
         )
         return found is not None, found
 
+    @cached_property
     def _base_logits(self) -> Callable[[Tensor, Tensor], Tensor]:
         frozen = self._resident.reference()
         network: Any = frozen.model
@@ -88,7 +91,7 @@ class Scoring:
             with network.disable_adapter() if frozen.adapters_off else nullcontext(), evaluation_mode(network):
                 return torch.as_tensor(network(input_ids=ids, attention_mask=mask).logits)
 
-        return logits
+        return remembered(logits)
 
     def _check(self, base: Any) -> Checked:
         """Once an engine; the study's folder keeps the record of the last one."""

@@ -36,7 +36,7 @@ def axolotl_yaml(content: WinnerFile, folder: Path, title: str) -> str | None:
         "datasets": [{"path": str(path), "type": "completion"} for path in content.data.paths],
         "sequence_len": content.data.max_length,
         "output_dir": "model",
-        **_optimisation(training),
+        **_optimisation(training, content.run.steps or training.steps),
         **({} if training.lora is None else _adapters(training.lora)),
         "seed": content.seed % 2**32,
         "bf16": False,
@@ -49,9 +49,9 @@ def axolotl_yaml(content: WinnerFile, folder: Path, title: str) -> str | None:
     return HEADER.format(title=title, precision=precision) + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 
-def _optimisation(training: TrainingSettings) -> dict[str, Any]:
+def _optimisation(training: TrainingSettings, steps: int) -> dict[str, Any]:
     return {
-        "max_steps": training.steps,
+        "max_steps": steps,
         "micro_batch_size": training.micro_batch,
         "gradient_accumulation_steps": training.effective_batch // training.micro_batch,
         "optimizer": "adamw_torch",

@@ -16,6 +16,7 @@ from ... import __version__
 from ...spaces import presets
 from ...spaces.identity import canonical_id, spec_id
 from ...spaces.target import TargetSpec
+from ...trainers.run_settings import RunSettings
 from ..store.history import TrialRecord
 from ..study.config import StudyConfig
 from ..study.files import write_atomic, write_json
@@ -73,6 +74,7 @@ def write_files(
     content = WinnerFile(
         target=winner.target,
         training=winner.training,
+        run=RunSettings(steps=config.full_steps),
         model=config.model,
         teacher=config.teacher,
         cache=config.cache,

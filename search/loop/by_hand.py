@@ -21,8 +21,9 @@ from ..store.queue import Queue
 from ..store.slots import ADDED, Slot, again, can_run_again
 from ..store.storage import open_storage
 from ..store.study import searched, storage_url
-from ..study.config import BaselineSettings, StudyConfig
+from ..study.config import StudyConfig
 from ..study.faults import refusal
+from ..study.parts import BaselineSettings
 from ..study.training_knobs import check_names, check_searched
 
 LOADED = frozenset({"teacher", "reference"})

@@ -21,10 +21,11 @@ from ..confirmation.candidates import no_rival
 from ..confirmation.race import verdict_of
 from ..store.history import load_history
 from ..store.study import Searched
-from ..study.config import Candidate, ConfirmationSettings, ConfirmedSearch, StudyConfig
+from ..study.config import StudyConfig
 from ..study.config_file import read_folder, with_kept_date
 from ..study.files import read_json, write_json
 from ..study.folder_file import FOLDER_FILE, named
+from ..study.parts import Candidate, ConfirmationSettings, ConfirmedSearch
 from .seen import refuse_seen
 
 VERDICT_FILE = "confirmation.json"

@@ -20,7 +20,8 @@ from ..store.prior import EarlierDesign, Prior
 from ..store.queue import Claim
 from ..store.sampling import Chooser
 from ..store.slots import CANONICAL, RIVAL, Slot, fixed_parameters
-from ..study.config import BaselineSettings, StudyConfig
+from ..study.config import StudyConfig
+from ..study.parts import BaselineSettings
 from ..study.trial import TrialSpec
 from .budget import is_confirmed
 

@@ -25,7 +25,8 @@ from ...spaces.search_space import Point
 from ...spaces.search_space.knobs import Options
 from ..store.history import TrialRecord
 from ..store.slots import RIVAL, Slot
-from ..study.config import BaselineSettings, StudyConfig
+from ..study.config import StudyConfig
+from ..study.parts import BaselineSettings
 
 FEWEST = 2
 """Objectives that are tuned to the end, besides plain SFT."""

@@ -17,10 +17,10 @@ from ..store.history import opponents
 from ..store.outcome import outcome
 from ..store.queue import Claim, LeaseLostError, Queue, Verdict
 from ..store.slots import is_anchor, published_as
-from ..study.config import LimitSettings
 from ..study.events import Event, ProblemsDone, RungScored, StepDone, TrialEnded, TrialStarted
 from ..study.events import TrialState as EndState
 from ..study.failures import Failure, decide
+from ..study.parts import LimitSettings
 from ..study.trial import TrialSpec, trial_folder
 from .summary import ABANDONED
 from .task import Task

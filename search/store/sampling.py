@@ -28,7 +28,7 @@ from .prior import Prior, PriorSampler
 from .slots import CANONICAL, FIXED
 
 if TYPE_CHECKING:
-    from ..study.config import SearchSettings
+    from ..study.parts import SearchSettings
 
 
 class _View(ABC):

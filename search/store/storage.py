@@ -25,8 +25,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ...spaces.errors import UserError
-from ..study.secrets import redact
-from ..study.urls import encoded, shown
+from ..study.secrets import encoded, redact, shown
 from .copies import Copy
 from .patience import Patience
 from .server import LOCK_SECONDS, ServerLock, alone, prepare, require_driver, with_driver

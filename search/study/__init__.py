@@ -11,10 +11,11 @@ failures.py         kinds of failure, and what each means for a trial: try again
 files.py            writing and reading small files so that a crash leaves the old one or the new one, and names, of
                     shared files and of studies
 folder_file.py      the configuration that a study's folder keeps, read as it is where the folder lies now
-secrets.py          secrets: `${NAME}` and `${file:PATH}` keep them out of files, and nothing that is shown has them
+secrets.py          secrets: `${NAME}` and `${file:PATH}` keep them out of files, and nothing that is shown has them;
+                    addresses of databases and servers as people write them
+parts.py            the parts of a study's file beside its model, data and space: search, confirmation, tracking, limits
 resume.py           what may change between two starts of one study: whatever does not decide a trial
 training_knobs.py   training settings that are searched along: which there are, and what they may be
-urls.py             addresses of databases and servers as people write them, and how they are shown
 trial.py            one trial as data: what decides it, and the folder that its files live in
 winner_file.py      winner.yaml: everything a full training run needs, written by `qtarget export` and read by
                     `qtarget train`

@@ -20,7 +20,7 @@ from ...trainers.paths import lies_in
 from .config import StudyConfig
 from .faults import refusal
 from .files import read_json, write_json
-from .urls import shown
+from .secrets import shown
 
 FOLDER_FILE = "study.json"
 """The configuration that a study's folder was last run with."""

@@ -16,6 +16,7 @@ FREE = (
     "search.startup_trials",
     "search.pruner",
     "search.anchors",
+    "full_steps",
     "confirmation",
     "confirms",
     "storage",

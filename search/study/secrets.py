@@ -3,6 +3,7 @@
 `${NAME}` and `${file:PATH}` in addresses of stores: secrets that stay outside study files and command lines.
 
 An address is kept, shown and handed on as it is written; what it refers to is looked up where a store is opened.
+Passwords in addresses may have any character.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ...spaces.errors import UserError
 from ...trainers.paths import expanded
@@ -18,6 +19,9 @@ from ...trainers.paths import expanded
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _FILE = "file:"
 _SQLITE = "sqlite:///"
+_WELL_FORMED = re.compile(r"[\w+.-]+://[^:/?#\s]*(?::[^@:/?#\s'\"]*)?@[^@/?#\s]+(?:/[^?#@\s]*)?(?:\?[\w.-]+=\S*)?")
+_WITH_PASSWORD = re.compile(r"(?P<start>[\w+.-]+://[^:/?#\s]*:)(?P<password>.*)@(?P<rest>[^@]*)", re.DOTALL)
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def filled(address: str, field: str) -> str:
@@ -106,3 +110,30 @@ def _hidden(found: re.Match[str]) -> str:
 def printable(text: str) -> str:
     """`text` with control characters written out: data and model output may not move a terminal's cursor."""
     return "".join(each if each in "\n\t" or each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def encoded(url: str) -> str:
+    """`url` with its password percent-encoded, unless it already is: `me:p@ss/w@host` is `me:p%40ss%2Fw@host`.
+
+    A password ends at the last `@`. One that can be read as it stands is left as it is.
+    """
+    found = _WITH_PASSWORD.fullmatch(url)
+    if found is None or _WELL_FORMED.fullmatch(url):
+        return url
+    start, password, rest = found["start"], found["password"], found["rest"]
+    if re.fullmatch(r"(?:[\w.~!$&()*+,;=-]|%[0-9A-Fa-f]{2})*", password):
+        return url
+    return f"{start}{quote(password, safe='')}@{rest}"
+
+
+def shown(url: str) -> str:
+    """`url` without its password, whatever characters that has."""
+    return redact(encoded(url))
+
+
+def is_local(url: str) -> bool:
+    """Whether a server of this host is meant, which no proxy can reach."""
+    try:
+        return urlsplit(encoded(url)).hostname in LOCAL
+    except ValueError:
+        return False

@@ -14,8 +14,7 @@ from ..store.server import require_driver
 from ..store.storage import NETWORK_FILE_SYSTEMS, file_system, open_storage, sqlite_path
 from ..store.study import storage_url
 from ..study.config import StudyConfig
-from ..study.secrets import redact
-from ..study.urls import shown
+from ..study.secrets import redact, shown
 from ..tracking.address import tracking_uri
 from ..tracking.connection import connect
 

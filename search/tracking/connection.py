@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from ..store.storage import sqlite_path, sqlite_url
-from ..study.urls import LOCAL, is_local
+from ..study.secrets import LOCAL, is_local
 from .moves import follow_folder
 
 if TYPE_CHECKING:

@@ -66,7 +66,7 @@ class TargetPlugin(BasePlugin):  # type: ignore[misc]
         if found:
             raise ValueError(f"the plugin reads data and makes batches itself; take out of axolotl.yaml: {found}")
         winner, base = read_winner()
-        cfg["max_steps"] = cfg.get("max_steps") or winner["training"]["steps"]
+        cfg["max_steps"] = cfg.get("max_steps") or (winner.get("run") or {}).get("steps") or winner["training"]["steps"]
         if str(cfg["base_model"]).startswith("."):  # seen from a folder that may have moved since
             cfg["base_model"] = source(winner["model"], base)[0]
 

@@ -41,6 +41,14 @@ def base_folder(winner: dict[str, Any], folder: Path) -> Path:
     return next((each for each in places if any((each / path).exists() for path in paths)), places[-1])
 
 
+def num_steps(winner: dict[str, Any], examples: int) -> int:
+    """Optimiser steps that `winner.yaml` asks for: `run.epochs`, `run.steps`, or those of a trial of the search."""
+    run, training = winner.get("run") or {}, winner["training"]
+    if run.get("epochs"):
+        return max(1, round(float(run["epochs"]) * examples / int(training["effective_batch"])))
+    return int(run.get("steps") or training["steps"])
+
+
 def demonstrations(data: dict[str, Any], tokenizer: Any, base: Path, day: str | None = None) -> Any:
     """The tokenised data set, read, rendered and chosen as in the search.
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import PartialState
-from target_data import base_folder, collate, demonstrations
+from target_data import base_folder, collate, demonstrations, num_steps
 from target_model import adapters, load_model, load_tokenizer, pad_token, save
 from target_trainer import TargetTrainer, fsdp_of
 from transformers import set_seed
@@ -42,7 +42,6 @@ def build(folder: Path, out: Path, *, steps: int | None = None, base: Path | Non
     """The trainer of an exported design; `options` go to SFTConfig."""
     winner = yaml.safe_load((folder / "winner.yaml").read_text("utf-8"))
     training, base = winner["training"], base or base_folder(winner, folder)
-    steps = steps or training["steps"]
     on_cpu = not torch.accelerator.is_available()  # unsaid, ranks on CPUs would each train alone
     ranks, lora = PartialState(cpu=on_cpu).num_processes, training.get("lora")
     share, left = divmod(training["effective_batch"], ranks)
@@ -54,7 +53,8 @@ def build(folder: Path, out: Path, *, steps: int | None = None, base: Path | Non
     micro_batch = max(size for size in range(1, training["micro_batch"] + 1) if share % size == 0)
     set_seed(winner["seed"] % 2**32)  # new adapters are drawn before the Trainer sets its seed
     model, tokenizer = load_model(winner["model"], base), load_tokenizer(winner["model"], base)
-    pad = pad_token(model, tokenizer)
+    pad, rows = pad_token(model, tokenizer), demonstrations(winner["data"], tokenizer, base, winner.get("date"))
+    steps = steps or num_steps(winner, len(rows))
     arguments: dict[str, Any] = {
         "output_dir": str(out),
         "use_cpu": on_cpu,
@@ -82,7 +82,7 @@ def build(folder: Path, out: Path, *, steps: int | None = None, base: Path | Non
         model=model,
         args=SFTConfig(**(arguments | options)),
         data_collator=lambda rows: collate(rows, pad),
-        train_dataset=demonstrations(winner["data"], tokenizer, base, winner.get("date")),
+        train_dataset=rows,
         processing_class=tokenizer,
         peft_config=adapters(model, lora) if lora else None,
     )

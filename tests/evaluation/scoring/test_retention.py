@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_llama import tiny_llama
 
-from qtarget.evaluation.scoring.retention import _per_token, divergence, text_windows
+from qtarget.evaluation.scoring.retention import _per_token, divergence, remembered, text_windows
 from qtarget.spaces.errors import UserError
 
 WINDOWS = [[4, 5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16, 17, 18], [20, 21, 22]]
@@ -102,3 +102,20 @@ def test_text_is_cut_into_windows(tokenizer):
 def test_no_text_is_refused(model):
     with pytest.raises(UserError, match="at least two tokens"):
         divergence(model, logits_of(model), [])
+
+
+def test_the_base_is_asked_once_as_far_as_memory_goes(model, moved) -> None:
+    asked = []
+
+    def base(ids, mask):
+        asked.append(logits_of(model)(ids, mask))
+        return asked[-1]
+
+    alone = divergence(moved, base, WINDOWS, batch_size=1)
+    assert len(asked) == len(WINDOWS)
+    kept = remembered(base)
+    assert divergence(moved, kept, WINDOWS, batch_size=1) == alone == divergence(moved, kept, WINDOWS, batch_size=1)
+    assert len(asked) == 2 * len(WINDOWS), "the second trial finds what the first one asked"
+    little = remembered(base, most_bytes=asked[0].nbytes)
+    assert divergence(moved, little, WINDOWS, batch_size=1) == alone == divergence(moved, little, WINDOWS, batch_size=1)
+    assert len(asked) == 4 * len(WINDOWS) - 1, "the longest window fits"

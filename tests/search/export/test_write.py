@@ -83,9 +83,11 @@ def test_only_unconfirmed_exports_the_best_of_the_search_and_says_so(study: Path
     with pytest.raises(UserError, match=r"has no finished confirmation.*--unconfirmed"):
         export(study, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    text = yaml.safe_load(study.read_text()) | {"tracking": {"uri": "http://127.0.0.1:9"}}
+    text = yaml.safe_load(study.read_text()) | {"tracking": {"uri": "http://127.0.0.1:9"}, "full_steps": 40}
     study.write_text(yaml.safe_dump(text))
     found = export(study, tmp_path / "out", unconfirmed=True)
+    assert load_winner(tmp_path / "out").run.steps == 40
+    assert yaml.safe_load((tmp_path / "out" / "axolotl.yaml").read_text())["max_steps"] == 40
     assert not found["confirmed"] and not found["tracking"]["logged"], "a store that is down never fails the export"
     assert load_winner(tmp_path / "out").target == presets.get("dft")
     assert "**Not confirmed.**" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
@@ -204,6 +206,7 @@ def test_the_trl_script_trains_the_same_weights_on_two_ranks_replicated_and_shar
     shutil.copytree(folder, copy)
     winner = yaml.safe_load((copy / "winner.yaml").read_text())
     winner["training"] |= {"micro_batch": 1, "effective_batch": 4}
+    winner["run"]["steps"] = 2
     (copy / "winner.yaml").write_text(yaml.safe_dump(winner))
     sharded = yaml.safe_load((copy / "fsdp_8gpu.yaml").read_text()) | {"num_processes": 2}
     (copy / "fsdp.yaml").write_text(yaml.safe_dump(sharded))
@@ -215,7 +218,7 @@ def test_the_trl_script_trains_the_same_weights_on_two_ranks_replicated_and_shar
     }
     weights = {}
     for name, launch in launches.items():
-        script = [str(copy / "train_trl.py"), "--out", str(tmp_path / name), "--steps", "2"]
+        script = [str(copy / "train_trl.py"), "--out", str(tmp_path / name)]
         environment = os.environ
         done = subprocess.run([sys.executable, *launch, *script], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]

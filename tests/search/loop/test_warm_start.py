@@ -20,8 +20,9 @@ from qtarget.search.loop.warm_start import read_prior
 from qtarget.search.store.history import load_history
 from qtarget.search.store.prior import EarlierTrial, Prior
 from qtarget.search.store.sampling import Chooser, make_sampler
-from qtarget.search.study.config import SearchSettings, StudyConfig, WarmStartSettings
+from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study
+from qtarget.search.study.parts import SearchSettings, WarmStartSettings
 from qtarget.spaces import SearchSpace, presets
 from qtarget.spaces.errors import UserError
 from qtarget.spaces.identity import canonical_id, derive_seed

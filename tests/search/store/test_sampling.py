@@ -7,7 +7,7 @@ import pytest
 from optuna.samplers import GPSampler
 
 from qtarget.search.store.sampling import Chooser, make_sampler
-from qtarget.search.study.config import SearchSettings
+from qtarget.search.study.parts import SearchSettings
 from qtarget.spaces import SearchSpace
 
 SPACE = SearchSpace(training={"learning_rate": 1e-3})

@@ -13,8 +13,9 @@ from small_study import small_config
 
 from qtarget.search.loop.confirm import confirmation_config
 from qtarget.search.store.study import Study, joined_config, open_study, storage_url
-from qtarget.search.study.config import Candidate, StudyConfig
+from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import FOLDER_FILE, find_study, load_study
+from qtarget.search.study.parts import Candidate
 from qtarget.spaces import TargetSpec
 from qtarget.spaces.errors import UserError
 

@@ -81,6 +81,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("warm_start", [5], "warm_start[0]", ["`warm_start[0]` must be a valid string"]),
         ("model", "m", "model", ["`model` must be a valid dictionary"]),
         ("study", "..", "study", ["more than dots", "'..'"]),
+        ("full_steps", 1, "full_steps", ["at least `training.steps`", "leave `training.steps` out"]),
+        ("full_steps", 2.5, "full_steps", ["`full_steps` must be", "2.5"]),
         ("study", "x" * 300, "study", ["at most 200 bytes", "300"]),
         ("study", "ü" * 120, "study", ["at most 200 bytes", "240"]),
         ("study", {"X": None}, "study", ["must be a valid string", "'{X}'"]),
@@ -229,3 +231,23 @@ def test_base_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert load_study(path).base_folder == tmp_path.resolve()
     settings, base = load_evaluation(path)
     assert base == tmp_path.resolve() and settings == load_study(path).evaluation
+
+
+@pytest.mark.parametrize(
+    ("full", "training", "confirmation", "steps", "longer"),
+    [
+        (1800, {}, {}, 200, 3.0),  # a ninth, and a third
+        (1800, {"steps": 300}, {}, 300, 2.0),
+        (1800, {"steps": 800}, {}, 800, 2.0),  # twice, which is beyond a third
+        (1800, {"steps": 1500}, {}, 1500, 1.2),
+        (1800, {"steps": 1800}, {}, 1800, None),
+        (1800, {}, {"longer": 9.0}, 200, 9.0),
+        (4, {}, {}, 1, 2.0),
+        (None, {}, {}, 100, 2.0),
+    ],
+)
+def test_lengths_follow_from_the_full_training(full, training, confirmation, steps: int, longer: float | None) -> None:
+    content = {**small_config(), "full_steps": full, "training": training, "confirmation": confirmation}
+    config = parse_study(content)
+    assert (config.training.steps, config.confirmation.longer) == (steps, pytest.approx(longer))
+    assert parse_study(config.model_dump(mode="json")) == config

@@ -25,6 +25,7 @@ def test_equal_configurations_have_no_changes() -> None:
         {"storage": "sqlite:////elsewhere.db"},
         {"tracking": {"uri": "none"}},
         {"limits": {"retries": 7}},
+        {"full_steps": 1000},
         {"evaluation": {**small_config()["evaluation"], "batch_size": 2}},
         {"training": {**small_config()["training"], "micro_batch": 4, "checkpoint_every": 1}},
     ],

@@ -1,0 +1,73 @@
+"""The table of trained designs on which searches are replayed (`landscape.py` makes it, `replay.py` reads it)."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from landscape import right, share_of
+from numpy.typing import NDArray
+
+from qtarget.evaluation.tiny_world.study import study_text
+from qtarget.spaces import SearchSpace
+from qtarget.spaces.ranges import Range
+
+Array = NDArray[np.float64]
+Row = Mapping[str, Any]
+
+
+class Table:
+    """The designs, and where in the space each lies."""
+
+    def __init__(self, path: Path) -> None:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+        self.rows: list[Row] = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        self.id = hashlib.sha256("".join(row["title"] for row in self.rows).encode()).hexdigest()[:12]
+        rates = yaml.safe_load(study_text(0))["space"]["training"]
+        self.space = SearchSpace.model_validate({"training": rates})
+        self.inside = [index for index, row in enumerate(self.rows) if row["parameters"]]
+        self.places = np.array([self.place(self.rows[index]["parameters"]) for index in self.inside])
+        self.published = [index for index, row in enumerate(self.rows) if row["origin"] == "published"]
+
+    def place(self, parameters: Mapping[str, Any]) -> Array:
+        """(knobs,) shares of the ranges."""
+        chooser = Shares(parameters)
+        self.space.suggest(chooser)
+        return np.array(chooser.shares)
+
+    def score(self, index: int, name: str = "end") -> float:
+        """0 for one that diverged."""
+        bits = self.rows[index].get(name)
+        return 0.0 if bits is None else right(bits) / (4 * len(bits))
+
+    @property
+    def best(self) -> int:
+        return max(range(len(self.rows)), key=self.score)
+
+
+@dataclass
+class Shares:
+    """Chooser that takes known parameters, and notes how far into each range they lie."""
+
+    parameters: Mapping[str, Any]
+    shares: list[float] = field(default_factory=list)
+
+    def real(self, name: str, low: float, high: float, log: bool = False) -> float:
+        value = float(self.parameters[name])
+        self.shares.append(share_of(value, Range(low=low, high=high, log=log)))
+        return value
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        return round(self.real(name, low, high))
+
+    def choice(self, name: str, options: Sequence[Any]) -> Any:
+        self.shares.append(float(list(options).index(self.parameters[name])))
+        return self.parameters[name]
