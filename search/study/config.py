@@ -48,8 +48,8 @@ class StudyConfig(Settings):
     data: DataSettings
     training: TrainingSettings = TrainingSettings()
     full_steps: Annotated[int, Field(ge=1)] | None = None
-    """Optimiser steps of the training that the winner is for. Unless the file says otherwise, trials train a ninth of
-    them (`training.steps`), longer runs of the confirmation a third (`confirmation.longer`); `export` passes it on."""
+    """Optimiser steps of the training that the winner is for. Unless the file says otherwise, trials train a third of
+    them (`training.steps`), the longer runs of a confirmation twice as long; `export` passes it on."""
     space: SearchSpace = SearchSpace()
     """Which targets are tried. Parts that are not given shrink to what the study's inputs allow."""
     baselines: tuple[str | BaselineSettings, ...] | None = None

@@ -17,8 +17,8 @@ PAUSES = (1 / 3,)
 """Rungs of a study whose trials pause there: the earliest that was seen to rank designs (`docs/log.md`)."""
 DECAY = 0.25
 """How long their weights are trained on before they are scored, in a rung's steps."""
-SEARCHED, CONFIRMED = 9, 3
-"""Of a full training's steps a trial has one in so many, and the longer runs of a confirmation: see `full_steps`."""
+SEARCHED = 3
+"""Of a full training's steps a trial has one in so many: shorter ones were seen to mislead (`docs/log.md`)."""
 
 
 def _share(given: Any) -> Any:
@@ -208,6 +208,18 @@ def with_lengths(given: Mapping[str, Any]) -> Mapping[str, Any]:
     training = {"steps": max(1, round(full / SEARCHED)), **training}
     steps = training["steps"]
     if type(steps) is int and 0 < steps <= full:
-        longer = max(full / CONFIRMED, min(full, 2 * steps)) / steps
+        longer = max(full / SEARCHED, min(full, 2 * steps)) / steps
         confirmation = {"longer": round(longer, 4) if longer > 1 else None, **confirmation}
     return {**given, "training": training, "confirmation": confirmation}
+
+
+def shortness(full_steps: int | None, steps: int) -> str | None:
+    """Why trials of so many steps may mislead about a full training, in a sentence; None where nothing speaks so."""
+    if full_steps is None or round(full_steps / SEARCHED) <= steps:
+        return None
+    whole = round(full_steps / SEARCHED)
+    return (
+        f"a trial has {steps} of {full_steps} steps (`full_steps`): less than a third may rank designs otherwise than "
+        "the full training does, since those that lean on a teacher or on the base learn fast and end lower. Leave "
+        f"`training.steps` out for {whole}, or see whether the confirmation says that the lead lasts"
+    )

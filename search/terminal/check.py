@@ -18,6 +18,7 @@ from ..store.halving import Halving
 from ..store.history import load_history
 from ..study.config import StudyConfig
 from ..study.config_file import find_study
+from ..study.parts import shortness
 from .learnt import show_learnt
 from .progress import ask_and_show
 from .reach import reached_storage, reached_tracking
@@ -49,9 +50,9 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         "confirmation_training_seconds": _trial_seconds(config, facts, config.evaluation.report_problems, USUAL),
         "confirmation_plan": None if plan is None else plan.as_dict(),
     }
-    if plan is not None:
-        doubts = [*lacking(config), plan.shortfall]
-        facts["warnings"] = [*facts["warnings"], *(line for line in doubts if line is not None)]
+    doubts = [shortness(config.full_steps, config.training.steps)]
+    doubts += [] if plan is None else [*lacking(config), plan.shortfall]
+    facts["warnings"] = [*facts["warnings"], *(line for line in doubts if line is not None)]
     for name, line in facts["inputs"].items():
         console.print(f"{name:<10} {line}", soft_wrap=True, markup=False)
     for line in facts["fast_paths"]:
@@ -79,10 +80,10 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     console.print(f"verdicts   of the untrained model: {verdicts}{error}", soft_wrap=True, markup=False)
     show_learnt(facts["learnt"], console)
     shown = [each["said"] for each in facts["learnt"]["differences"]]
-    doubts = list(dict.fromkeys([*shown, *facts["warnings"]]))
-    for line in doubts[len(shown) :]:
+    said = list(dict.fromkeys([*shown, *facts["warnings"]]))
+    for line in said[len(shown) :]:
         console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
-    verdict = f"{len(doubts)} thing(s) to look at, above." if doubts else "All is well."
+    verdict = f"{len(said)} thing(s) to look at, above." if said else "All is well."
     console.print(f"{_duration(facts)} {verdict}", soft_wrap=True)
     return facts
 

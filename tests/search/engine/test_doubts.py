@@ -26,7 +26,7 @@ DATED = "{{ strftime_now('%d%m') }}{% for m in messages %}{{ m.role[0] }}:{{ m.c
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     """Demonstrations with a system message, one of them empty, none of them as many as an effective batch."""
-    path = write_small_study(tmp_path, training={**small_config()["training"], "effective_batch": 64})
+    path = write_small_study(tmp_path, training={**small_config()["training"], "effective_batch": 64}, full_steps=900)
     words = [("abcd", "a"), ("bcda", "b"), ("cdab", " ")]
     roles = ("system", "user", "assistant")
     rows = [[{"role": r, "content": c} for r, c in zip(roles, ("be brief", *pair), strict=True)] for pair in words]
@@ -38,10 +38,11 @@ def test_check_prints_what_is_worth_a_look_instead_of_all_is_well(study: Path) -
     console = Console(file=io.StringIO(), width=200)
     facts = check_study(study, console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert len(facts["warnings"]) == 2 and "All is well" not in printed
+    assert len(facts["warnings"]) == 3 and "All is well" not in printed
     assert facts["fast_paths"] == [] or "fast path  loss: " in printed
     assert "look at    an empty completion is learnt" in printed and "line 3 of train.jsonl" in printed
     assert "look at    `training.effective_batch` is 64, more than the 3 demonstrations" in printed
+    assert "of 900 steps (`full_steps`)" in printed
     assert f"date       {datetime.date.today()}" in printed
     assert "  loss     a│" in printed and "asked      a problem of problems" in printed
     assert json.loads(json.dumps(facts["learnt"])) == facts["learnt"]

@@ -10,6 +10,7 @@ from small_study import small_config, write_small_study
 
 from qtarget.search.loop.plan import first_slots
 from qtarget.search.study.config_file import load_evaluation, load_study, parse_study, read_folder, write_folder
+from qtarget.search.study.parts import shortness
 from qtarget.spaces.errors import UserError
 
 
@@ -236,12 +237,12 @@ def test_base_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("full", "training", "confirmation", "steps", "longer"),
     [
-        (1800, {}, {}, 200, 3.0),  # a ninth, and a third
-        (1800, {"steps": 300}, {}, 300, 2.0),
-        (1800, {"steps": 800}, {}, 800, 2.0),  # twice, which is beyond a third
+        (1800, {}, {}, 600, 2.0),  # a third
+        (1800, {"steps": 200}, {}, 200, 3.0),  # longer runs of a third
+        (1800, {"steps": 800}, {}, 800, 2.0),
         (1800, {"steps": 1500}, {}, 1500, 1.2),
         (1800, {"steps": 1800}, {}, 1800, None),
-        (1800, {}, {"longer": 9.0}, 200, 9.0),
+        (1800, {}, {"longer": 3.0}, 600, 3.0),
         (4, {}, {}, 1, 2.0),
         (None, {}, {}, 100, 2.0),
     ],
@@ -251,3 +252,9 @@ def test_lengths_follow_from_the_full_training(full, training, confirmation, ste
     config = parse_study(content)
     assert (config.training.steps, config.confirmation.longer) == (steps, pytest.approx(longer))
     assert parse_study(config.model_dump(mode="json")) == config
+
+
+def test_trials_much_shorter_than_the_full_training_are_doubted() -> None:
+    assert shortness(None, 10) is None and shortness(1800, 600) is None and shortness(100, 33) is None
+    said = shortness(1800, 200)
+    assert said is not None and "200 of 1800 steps" in said and "out for 600" in said
