@@ -12,7 +12,7 @@ from typing import Literal
 from ...spaces import presets
 from ...spaces.errors import UserError
 from ...spaces.identity import canonical_id
-from ..store.history import TrialRecord, best, is_scored, plain_sft
+from ..store.history import TrialRecord, is_scored, plain_sft, tuned
 from ..study.config import StudyConfig
 from ..study.parts import Candidate
 
@@ -73,8 +73,8 @@ def no_rival(chosen: Iterable[Candidate]) -> str | None:
 
 
 def _best_sft(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The best complete trial with the gradient of plain SFT, whoever drew it."""
-    return best(each for each in records if each.target is not None and canonical_id(each.target) == _SFT)
+    """The most promising complete trial with the gradient of plain SFT, whoever drew it."""
+    return tuned(each for each in records if each.target is not None and canonical_id(each.target) == _SFT)
 
 
 def _others(records: Iterable[TrialRecord]) -> list[TrialRecord]:

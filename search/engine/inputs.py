@@ -52,6 +52,7 @@ class Engine:
         with PartialState().main_process_first():  # of several ranks one prepares the data, the others find it
             self.data = load_demonstrations(config.data, self.tokenizer, base, day=config.date)
             self.ends = meet(self.resident, self.data, config.data, config.evaluation)
+            self.resident.remember()
             lora = config.training.lora
             self.adapters = None if lora is None else self.resident.described_adapters(lora)
             seen, style = training_hashes(training_prompts(config.data, base)), self.data.style

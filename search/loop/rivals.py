@@ -23,7 +23,7 @@ from ...spaces.identity import canonical_id, derive_seed
 from ...spaces.ranges import Range
 from ...spaces.search_space import Point
 from ...spaces.search_space.knobs import Options
-from ..store.history import TrialRecord
+from ..store.history import TrialRecord, tuned
 from ..store.slots import RIVAL, Slot
 from ..study.config import StudyConfig
 from ..study.parts import BaselineSettings
@@ -77,8 +77,7 @@ def _objectives(config: StudyConfig, records: Sequence[TrialRecord]) -> list[_Ob
     for baseline in config.baseline_settings():
         name = canonical_id(baseline.target())
         own = [each for each in records if each.target is not None and canonical_id(each.target) == name]
-        complete = [each for each in own if each.state == "complete" and each.score is not None and each.repeat is None]
-        top = max(complete, key=lambda each: (each.score or 0.0, -each.number), default=None)
+        top = tuned(own)
         rounds = sum(each.rival for each in own)
         found.setdefault(name, _Objective(baseline, name, top, [each.training for each in own], rounds))
     return list(found.values())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -79,6 +80,8 @@ class TrialRecord:
     """Where trials pause: the optimiser step to which it may train, or has."""
     repeat: int | None = field(default=None)
     """Number of the other seed with which plain SFT was trained once more, to learn how far runs differ."""
+    repeated: tuple[float, ...] = field(default=())
+    """Scores of its repetitions with other seeds."""
 
     @property
     def finished(self) -> bool:
@@ -108,7 +111,14 @@ def load_history(study: StudyConfig | Path | str) -> list[TrialRecord]:
 
 def read_records(trials: Iterable[FrozenTrial], folder: Path) -> list[TrialRecord]:
     """Records of Optuna's trials, their designs read from the trial folders."""
-    return [_record(trial, folder) for trial in trials]
+    records = [_record(trial, folder) for trial in trials]
+    again = [each for each in records if each.repeat is not None and each.state == "complete"]
+    return [replace(each, repeated=_repeated(each, again)) if each.baseline == SFT else each for each in records]
+
+
+def _repeated(record: TrialRecord, again: Iterable[TrialRecord]) -> tuple[float, ...]:
+    scores = (each.score for each in again if record.repeat is None and each.training == record.training)
+    return tuple(score for score in scores if score is not None)
 
 
 def best(records: Iterable[TrialRecord]) -> TrialRecord | None:
@@ -169,10 +179,33 @@ def _item_scores(record: TrialRecord) -> list[float] | None:
 
 
 def plain_sft(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The best trial of the plain SFT baseline, what a winner is compared with: even one that forgot too much."""
-    own = [record for record in records if record.baseline == "sft"]
+    """The trial of the plain SFT baseline whose training knobs promise most, what a winner is compared with: even one
+    that forgot too much."""
+    own = [record for record in records if record.baseline == SFT]
     scored = [record for record in own if record.state == "infeasible" and record.score is not None]
-    return best(own) or max(scored, key=lambda record: (record.score or 0.0, -record.number), default=None)
+    return tuned(own) or max(scored, key=lambda record: (record.score or 0.0, -record.number), default=None)
+
+
+def tuned(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """Of the complete trials of one objective, that of the training knobs which promise most.
+
+    Knobs that were trained with several seeds count with all of them: x̄ over n runs. How far runs of the same knobs
+    differ, σ² pooled, then says what a mean is worth: θ̂ = μ + τ² / (τ² + σ²/n) · (x̄ - μ), with τ² what σ² leaves of
+    the differences between means (Efron and Morris 1973), so that one lucky run does not outweigh three.
+    """
+    complete = [record for record in records if is_scored(record)]
+    if not complete:
+        return None
+    runs = [np.array([record.score, *record.repeated]) for record in complete]
+    means, counts = np.array([each.mean() for each in runs]), np.array([len(each) for each in runs])
+    freedom = counts.sum() - len(runs)
+    noise = sum(float(((each - each.mean()) ** 2).sum()) for each in runs) / freedom if freedom else 0.0
+    spread = max(0.0, float(means.var(ddof=1)) - float((noise / counts).mean())) if len(runs) > 1 else 0.0
+    weights = spread / (spread + noise / counts) if spread else np.full(len(runs), 0.0 if noise else 1.0)
+    centre = float(np.average(means, weights=counts))
+    promised = centre + weights * (means - centre)
+    order = range(len(complete))
+    return complete[max(order, key=lambda k: (promised[k], counts[k], means[k], -complete[k].number))]
 
 
 def _record(trial: FrozenTrial, study_folder: Path) -> TrialRecord:

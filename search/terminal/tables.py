@@ -98,10 +98,13 @@ def winner_sentence(winner: TrialRecord | None, sft: TrialRecord | None) -> str:
         return f"{found}. Plain SFT has no score, so there is nothing to compare it with."
     if sft.number == winner.number:
         return f"{found}. That is plain SFT: no other target did better."
-    points = 100 * ((winner.score or 0.0) - (sft.score or 0.0))
+    runs = (sft.score or 0.0, *sft.repeated)
+    usual = sum(runs) / len(runs)
+    points = 100 * ((winner.score or 0.0) - usual)
+    seeds = f" ({usual:.3f} over {len(runs)} seeds)" if sft.repeated else ""
     forgot = " (it forgets more than is allowed)" if sft.state == "infeasible" else ""
     return (
-        f"{found}; plain SFT {score_text(sft)}{forgot}: {points:+.1f} points. "
+        f"{found}; plain SFT {score_text(sft)}{seeds}{forgot}: {points:+.1f} points. "
         "The best of many is partly luck; only a confirmation says how much of the gap is real."
     )
 

@@ -20,6 +20,11 @@ from .spool import Entry, EventSpool, Logged, open_spool, orphans
 from .writer import MlflowWriter
 
 log = logging.getLogger(__name__)
+IDLE_SECONDS = 10.0
+"""Between two looks for what other processes have left, while there is nothing to deliver."""
+GATHER_SECONDS, MOST_GATHER_SECONDS, SHARE = 1.0, 10.0, 50
+"""How long steps gather before they are delivered together: within these bounds until the last delivery was no more
+than one part in so many of a core."""
 STALL_SECONDS = 12.0
 """At the end of a study: a store that has taken nothing for so long is not waited for."""
 
@@ -74,18 +79,20 @@ class MlflowTracking:
         self._spool.close()
 
     def _deliver(self) -> None:
-        pause, last = 1.0, False
+        pause, retry, last = 1.0, 1.0, False
         while not last:
             self._wake.wait(pause)
             self._wake.clear()
-            closing = self._closing.is_set()
+            closing, begun = self._closing.is_set(), time.thread_time()
             try:
                 self._deliver_backlog()
-                pause, self.failure = 1.0, None
+                pause, retry, self.failure = IDLE_SECONDS, 1.0, None
             except Exception as error:
-                pause, self.failure = min(30.0, pause * 2), redact(f"{type(error).__name__}: {error}")
+                pause = retry = min(30.0, retry * 2)
+                self.failure = redact(f"{type(error).__name__}: {error}")
             last = closing and (self.failure is not None or not self._spool.backlog_bytes())
-            self._closing.wait(1.0)  # let a few more steps arrive: one batch is cheaper than many
+            used = time.thread_time() - begun
+            self._closing.wait(min(max(GATHER_SECONDS, SHARE * used), MOST_GATHER_SECONDS))
 
     def _deliver_backlog(self) -> None:
         """What processes that died have left, then our own."""

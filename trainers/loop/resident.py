@@ -28,6 +28,7 @@ from ..models.memory import keep_freed
 from ..models.ranks import gathered, local, shard
 from ..models.tokens import end_tokens
 from ..settings import LoraSettings, ModelSettings
+from ..teachers.answers import Answers
 from ..teachers.sources import FrozenModel
 
 
@@ -68,6 +69,7 @@ class ResidentModel:
         self._changed = False
         self._frozen: FrozenModel | None = None
         self._host: dict[str, Tensor] | None = None
+        self._answers: Answers | None = None
         if reference:
             self._frozen = FrozenModel(self._placed(copy.deepcopy(self._model)))
         self._placed(self._model)
@@ -92,6 +94,19 @@ class ResidentModel:
             check_fit(data, self.teacher.model, self.tokenizer, field="teacher")
         self.chat = chat
         self._model.generation_config.eos_token_id = sorted(self.end_tokens) or None
+
+    def remember(self) -> None:
+        """Ask reference and teacher once about each batch of the data met, whichever training asks.
+
+        Not those of a sharded model: its ranks answer together, or not at all.
+        """
+        if self._sharded:
+            return
+        self._answers = Answers()
+        if self._frozen is not None:
+            self._frozen.answers = self._answers
+        if self.teacher is not None:
+            self.teacher.answers = Answers()
 
     @property
     def end_tokens(self) -> frozenset[int]:
@@ -120,7 +135,7 @@ class ResidentModel:
     def reference(self) -> FrozenModel:
         """The untouched base, beside the model that `fresh` gave last."""
         if self._adapted is not None:
-            return FrozenModel(self._adapted, adapters_off=True)
+            return FrozenModel(self._adapted, adapters_off=True, answers=self._answers)
         if self._frozen is None:
             raise UserError("full fine-tuning needs a second copy of the base as reference; load with `reference=True`")
         return self._frozen

@@ -3,6 +3,7 @@ studies.
 
 A cache is complete when its manifest is there, and a stale key is an error.
 
+answers.py  what a frozen model said of whole batches, kept for the next trial that asks the same
 bias.py     what a cache loses: the cached teacher against the exact one, seen from a given student
 build.py    one pass of a teacher over the demonstrations, written as a cache that every trial and study shares
 cache.py    reading a teacher cache: rows of a micro-batch, straight from memory-mapped shards

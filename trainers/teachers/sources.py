@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..data.batches import Batch
 from ..loss.residual_source import CachedSlice, HiddenHead, LabelOnly, ResidualSource
 from ..models.head import OutputHead, evaluating, hidden_states, output_head
+from .answers import Answers
 from .cache import TeacherCache
 
 
@@ -33,6 +34,8 @@ class FrozenModel:
     adapters_off: bool = False
     vocab: int | None = None
     """Rows of the head to use, where the heads of model and student are padded differently."""
+    answers: Answers | None = None
+    """Where what it says is kept for the next training that asks the same."""
 
     def __post_init__(self) -> None:
         if not self.adapters_off:
@@ -42,11 +45,14 @@ class FrozenModel:
 
     def rows(self, batch: Batch) -> HiddenHead:
         """Hidden states of the positions with a loss, with the head that reads them."""
-        with self._base(), evaluating(self.model):
-            hidden = batch.select(hidden_states(self.model, batch.inputs, batch.position_ids, batch.lengths))
+        hidden = self._ask(batch) if self.answers is None else self.answers.of(batch, self._ask)
         head = self.head
         bias = None if head.bias is None else head.bias.detach()[: self.vocab]
         return HiddenHead(hidden, head.weight.detach()[: self.vocab], bias, head.softcap, head.logit_scale)
+
+    def _ask(self, batch: Batch) -> Tensor:
+        with self._base(), evaluating(self.model):
+            return batch.select(hidden_states(self.model, batch.inputs, batch.position_ids, batch.lengths))
 
     def _base(self) -> AbstractContextManager[None]:
         model: Any = self.model

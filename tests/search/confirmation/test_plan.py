@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from small_study import small_config
 
 from qtarget.evaluation.statistics.standing import Line
 from qtarget.search.confirmation.candidates import candidates, lacking, no_rival
 from qtarget.search.confirmation.power import ASSUMED_RUN, planned, study_noise
-from qtarget.search.store.history import TrialRecord
+from qtarget.search.store.history import TrialRecord, plain_sft, read_records
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study
+from qtarget.search.terminal.tables import winner_sentence
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
 
@@ -55,6 +57,43 @@ def test_plain_sft_at_its_best_the_best_published_and_the_best_designs() -> None
         ("dft at 0.0001", "published", 1),
     ]  # fmt: skip
     assert found[0].training == {"learning_rate": 3e-4} and no_rival(found) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "other", "chosen"),
+    [
+        ((0.609, 0.660, 0.770), (0.70,), 0),  # what three runs make of it, not the luck of one
+        ((0.60, 0.61, 0.62), (0.95,), 1),  # no luck of one is so large
+        ((0.60, 0.61, 0.62), (0.30,), 0),
+        ((0.60,), (0.61,), 1),
+        ((0.60,), (0.60,), 0),
+        ((0.60, 0.60, 0.60), (0.61,), 1),
+    ],
+)
+def test_plain_sft_is_taken_where_all_its_runs_promise_most(known, other, chosen: int) -> None:
+    rates = (1e-4, 3e-4)
+    trials = [
+        record(number, "sft", runs[0], training={"learning_rate": rate}, repeated=runs[1:])
+        for number, rate, runs in zip((0, 1), rates, (known, other), strict=True)
+    ]
+    design = replace(record(2, "kd", 0.9), baseline=None)
+    assert candidates(config(), [*trials, design])[0].training == {"learning_rate": rates[chosen]}
+    assert plain_sft([*trials, design]) is trials[chosen]
+
+
+def test_repetitions_of_plain_sft_belong_to_the_trial_that_they_repeat(tmp_path: Path) -> None:
+    def trial(number: int, score: float, rate: float = 1e-4, **facts: Any) -> optuna.trial.FrozenTrial:
+        target = presets.get("sft").model_dump(mode="json")
+        attributes = {"baseline": "sft", "target": target, "training": {"learning_rate": rate}, **facts}
+        made = optuna.trial.create_trial(value=score, user_attrs=attributes)
+        made.number = number
+        return made
+
+    trials = [trial(0, 0.6), trial(1, 0.7, repeat=1), trial(2, 0.8, repeat=2), trial(3, 0.65, rate=3e-4)]
+    records = read_records(trials, tmp_path)
+    assert [each.repeated for each in records] == [(0.7, 0.8), (), (), ()]
+    said = winner_sentence(record(9, "kd", 0.75), plain_sft(records))
+    assert "plain SFT 0.600 (0.700 over 3 seeds): +5.0 points" in said
 
 
 def test_without_a_published_rival_it_is_said_and_without_sft_refused() -> None:
