@@ -125,9 +125,9 @@ def test_a_goal_that_is_missed_is_said_to_be(tmp_path: Path) -> None:
 
 def test_the_document_has_a_place_that_results_fill(tmp_path: Path) -> None:
     table, document = module("table"), (ROOT / "docs" / "performance.md").read_text("utf-8")
-    once = table.put(document, "first", Path("docs/performance.md"))
-    twice = table.put(once, "second", Path("docs/performance.md"))
-    assert "first" in once and "first" not in twice and "second" in twice
+    once = table.put(document, "results of a card", Path("docs/performance.md"))
+    twice = table.put(once, "results of another", Path("docs/performance.md"))
+    assert "results of a card" in once and "results of a card" not in twice and "results of another" in twice
     assert twice.partition(table.BEGIN)[0] == document.partition(table.BEGIN)[0]
     with pytest.raises(SystemExit, match="must hold the lines"):
         table.put("no marks", "text", Path("other.md"))
