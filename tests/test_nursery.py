@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,5 +81,6 @@ def test_what_imports_warn_of_fails_the_collection(tmp_path: Path, request, monk
     warned = nursery.warned_of(["warns_when_imported", "is_not_installed"])
     assert [(str(each.message), each.category) for each in warned] == [("is old", DeprecationWarning)]
     monkeypatch.setattr(nursery, "WARNED", warned)
-    with pytest.raises(DeprecationWarning, match="is old"):
+    with warnings.catch_warnings(), pytest.raises(DeprecationWarning, match="is old"):
+        warnings.simplefilter("error")  # as in a run that does not only count them
         request.config.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py")).pytest_collection(request.session)

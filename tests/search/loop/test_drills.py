@@ -21,10 +21,11 @@ from qtarget.search.study.config_file import write_folder
 
 pytestmark = pytest.mark.slow
 
-RUN = (
+RUN = (  # with deliveries as often as there is something to deliver, for kills to meet them
     "import sys; from pathlib import Path; from rich.console import Console; from scripted_study import scripted\n"
     "from qtarget.search.study.config_file import read_folder; from qtarget.search.loop.supervisor import run_study\n"
     "from qtarget.search.campaign.session import listeners; config = read_folder(Path(sys.argv[1]))\n"
+    "from qtarget.search.tracking import mlflow; mlflow.MOST_GATHER_SECONDS = 0.1\n"
     "run_study(config, listeners(config, Console(quiet=True)), launch=scripted)"
 )
 
