@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+import threading
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ class LimitedEngine(engine.Engine):
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + more) / total))
             return
+        threading.stack_size(UNIT)  # which counts as memory, used or not; a thread without it never tells that it began
         limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + more
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
