@@ -189,21 +189,20 @@ def plain_sft(records: Iterable[TrialRecord]) -> TrialRecord | None:
 def tuned(records: Iterable[TrialRecord]) -> TrialRecord | None:
     """Of the complete trials of one objective, that of the training knobs which promise most.
 
-    Knobs that were trained with several seeds count with all of them: x̄ over n runs. How far runs of the same knobs
-    differ, σ² pooled, then says what a mean is worth: θ̂ = μ + τ² / (τ² + σ²/n) · (x̄ - μ), with τ² what σ² leaves of
-    the differences between means (Efron and Morris 1973), so that one lucky run does not outweigh three.
+    Knobs that were trained with several seeds count with the mean of all of them, and means are drawn together as far
+    as runs of the same knobs differ (`stats.shrink`), so that one lucky run does not outweigh three.
     """
     complete = [record for record in records if is_scored(record)]
     if not complete:
         return None
     runs = [np.array([record.score, *record.repeated]) for record in complete]
     means, counts = np.array([each.mean() for each in runs]), np.array([len(each) for each in runs])
-    freedom = counts.sum() - len(runs)
-    noise = sum(float(((each - each.mean()) ** 2).sum()) for each in runs) / freedom if freedom else 0.0
-    spread = max(0.0, float(means.var(ddof=1)) - float((noise / counts).mean())) if len(runs) > 1 else 0.0
-    weights = spread / (spread + noise / counts) if spread else np.full(len(runs), 0.0 if noise else 1.0)
-    centre = float(np.average(means, weights=counts))
-    promised = centre + weights * (means - centre)
+    squares = sum(float(((each - each.mean()) ** 2).sum()) for each in runs)
+    promised = means
+    if squares and len(runs) > 1:
+        from ...evaluation.statistics.stats import shrink  # scipy: not for every look at a study
+
+        promised = shrink(means, np.sqrt(squares / (counts.sum() - len(runs)) / counts)).estimates
     order = range(len(complete))
     return complete[max(order, key=lambda k: (promised[k], counts[k], means[k], -complete[k].number))]
 
