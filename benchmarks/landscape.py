@@ -43,7 +43,6 @@ from qtarget.evaluation.tiny_world.world import build
 from qtarget.search.engine.inputs import Engine
 from qtarget.search.study.config import StudyConfig
 from qtarget.search.study.config_file import parse_study, placed
-from qtarget.search.study.parts import DECAY
 from qtarget.spaces import Point
 from qtarget.spaces.identity import derive_seed
 from qtarget.spaces.ranges import Range
@@ -53,6 +52,8 @@ from qtarget.trainers.loop.sft import DivergedError, StepReport, train
 
 RUNGS = {"raw": (1 / 3, 1 / 2), "decayed": (1 / 9, 2 / 9, 1 / 3)}
 """Where weights are scored on their way, as shares of the steps."""
+DECAY = 0.25
+"""How long decayed weights are trained on before they are scored, in a rung's steps."""
 DENSER, NEAR, BEST = 130, 0.1, 10
 """The design from which on every second one is near one of the best; how near, in ranges; of so many one is best."""
 OUT = "landscape.jsonl"
