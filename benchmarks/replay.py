@@ -54,13 +54,15 @@ BUDGETS = (16, 32, 64)
 """Where regrets are told, in whole trials' worth of steps."""
 PRUNERS: dict[str, dict[str, Any]] = {
     "none": {"pruner": "none"},
+    "median 1/2": {"pruner": "median", "rungs": ["1/2"]},
     "median": {"pruner": "median"},
-    "median 1/3": {"pruner": "median", "rungs": ["1/3"]},
+    "third": {"pruner": "successive_halving"},
     "asha": {"pruner": "asha"},
-    "asha 2/9": {"pruner": "asha", "rungs": ["2/9"]},
-    "asha 1/9, 1/3": {"pruner": "asha", "rungs": ["1/9", "1/3"]},
+    "asha decayed": {"pruner": "asha", "rung_decay": 0.25},
+    "asha at once": {"pruner": "asha", "startup_trials": 0},
+    "asha 1/9, 1/3": {"pruner": "asha", "rungs": ["1/9", "1/3"], "rung_decay": 0.25},
 }
-"""Search settings of each; `median` and `asha` as a study has them that says no more."""
+"""Search settings of each; the rest is as a study has it that says no more, so that rungs are at a third."""
 RESAMPLES = 2000
 HEADS = f"{'sampler/pruner':>24} replays      median [95 %]     mean  fresh  / random [95 %]"
 
