@@ -59,7 +59,6 @@ PRUNERS: dict[str, dict[str, Any]] = {
     "third": {"pruner": "successive_halving"},
     "asha": {"pruner": "asha"},
     "asha decayed": {"pruner": "asha", "rung_decay": 0.25},
-    "asha at once": {"pruner": "asha", "startup_trials": 0},
     "asha 1/9, 1/3": {"pruner": "asha", "rungs": ["1/9", "1/3"], "rung_decay": 0.25},
 }
 """Search settings of each; the rest is as a study has it that says no more, so that rungs are at a third."""

@@ -54,8 +54,6 @@ class Halving:
     """How many of these the budget is worth."""
     anchors: str = SFT
     """As `search.anchors` has it."""
-    startup: int = 0
-    """Trials at the start that pause nowhere, `search.startup_trials`."""
 
     @classmethod
     def of(cls, config: StudyConfig) -> Halving | None:
@@ -63,13 +61,7 @@ class Halving:
         search, steps = config.search, config.training.steps
         if not search.pauses or not search.rung_steps(steps):
             return None
-        return cls(
-            search.rungs_of(steps, config.evaluation.problems),
-            steps,
-            search.trials,
-            search.anchors,
-            search.startup_trials,
-        )
+        return cls(search.rungs_of(steps, config.evaluation.problems), steps, search.trials, search.anchors)
 
     @property
     def whole(self) -> int:
@@ -91,7 +83,7 @@ class Halving:
 
     def is_whole(self, trial: FrozenTrial) -> bool:
         """Whether a trial pauses nowhere: others are compared with it, or somebody has asked for it."""
-        return trial.number < self.startup or by_hand(trial) or is_anchor(trial.user_attrs, self.anchors)
+        return by_hand(trial) or is_anchor(trial.user_attrs, self.anchors)
 
     def passed(self, trial: FrozenTrial) -> list[int]:
         """Rungs that a trial need not be scored at again: it was allowed to go on from them."""

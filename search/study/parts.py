@@ -56,8 +56,8 @@ class SearchSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     sampler: Literal["tpe", "random", "gp"] = "tpe"
     startup_trials: Annotated[int, Field(ge=0)] = 10
-    """Trials at the start, baselines included, from which the sampler models nothing yet and of which none is stopped
-    or paused."""
+    """Finished trials, baselines included, before the sampler models anything and the pruner stops anything. A study of
+    no more trials than these trains all of them to their end."""
     pruner: Literal["none", "median", "successive_halving", "hyperband", "asha"] = "asha"
     """asha: a trial pauses at each rung, and goes on only if it is promoted; the budget is then the steps of `trials`
     whole trials, and more are begun (rules in `store/halving.py`). The others stop trials for good. Default where
@@ -88,8 +88,8 @@ class SearchSettings(Settings):
 
     @property
     def pauses(self) -> bool:
-        """Whether trials pause at rungs and are promoted."""
-        return self.pruner == "asha"
+        """Whether trials pause at rungs and are promoted: where they are more than those before the sampler's first."""
+        return self.pruner == "asha" and self.trials > self.startup_trials
 
     def rungs_of(self, steps: int, problems: int) -> tuple[Rung, ...]:
         """The rungs of a trial of so many optimiser steps, scored on the first of `problems`."""

@@ -263,7 +263,7 @@ def test_rungs_are_written_as_fractions() -> None:
 def test_a_budget_of_steps_needs_rungs_and_equal_trials(changes: dict[str, Any], field: str) -> None:
     given = small_config(**{name: value for name, value in changes.items() if name != "search"})
     given["training"]["steps"] = STEPS
-    given["search"] = {"trials": 4, "pruner": "asha"} | changes.get("search", {})
+    given["search"] = {"trials": 4, "startup_trials": 0, "pruner": "asha"} | changes.get("search", {})
     with pytest.raises(UserError) as caught:
         parse_study(given)
     assert caught.value.field == field and "asha" in str(caught.value)
@@ -285,18 +285,10 @@ def test_trials_pause_by_default_where_they_can(changes: dict[str, Any], pruner:
     assert parse_study(given).search.pruner == pruner
 
 
-def test_trials_at_the_start_pause_nowhere(storage: StudyStorage) -> None:
-    queue = open_queue(storage, 4, startup_trials=2)
-    for score in (0.1, 0.2, 0.05):
-        train(queue, queue.claim(), score)
-    states = [(trial.state.name, paused_at(trial)) for trial in queue.slots()[:3]]
-    assert states == [("COMPLETE", None), ("COMPLETE", None), ("WAITING", 4)]
-
-
 def test_a_study_no_longer_than_its_start_has_just_its_trials(storage: StudyStorage) -> None:
     queue = open_queue(storage, 6, startup_trials=10, rung_decay=0.0)
     run(queue, random.Random(1).random)
-    assert queue.counts() == {"waiting": 0, "running": 0, "complete": 6, "pruned": 0, "fail": 0, "paused": 0}
+    assert queue.counts() == {"waiting": 0, "running": 0, "complete": 6, "pruned": 0, "fail": 0}
 
 
 def test_a_checked_study_counts_the_scores_at_its_rungs() -> None:
@@ -308,6 +300,7 @@ def test_a_checked_study_counts_the_scores_at_its_rungs() -> None:
     for pruner in ("none", "asha"):
         given["search"] = {
             "trials": 4,
+            "startup_trials": 0,
             "pruner": pruner,
             "rungs": ["1/9", "1/3"],
             "rung_problems": 8,
