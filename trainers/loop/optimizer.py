@@ -179,8 +179,11 @@ class Optimizer:
         if not len(master):  # a share of nothing
             return
         weights, masters, *moments = (torch.split(_at_least_a_row(each), rows) for each in whole)
-        own = repeat(None) if gradient is None else torch.split(_at_least_a_row(gradient), rows)
-        yield from map(_Piece, weights, masters, own, zip(*moments, strict=True) if moments else repeat(()))
+        own: Iterable[Tensor | None] = repeat(None)
+        if gradient is not None:
+            own = torch.split(_at_least_a_row(gradient), rows)
+        states: Iterable[tuple[Tensor, ...]] = zip(*moments, strict=True) if moments else repeat(())
+        yield from map(_Piece, weights, masters, own, states)
 
     def clear(self) -> None:
         """Forget all gradients."""
