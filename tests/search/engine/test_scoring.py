@@ -53,6 +53,7 @@ def folder(engine: Engine) -> Iterator[Path]:
     shutil.rmtree(found, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_second_engine_does_not_ask_again_unless_something_is_different(
     engine: Engine, folder: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
