@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...spaces.errors import UserError
+from ...spaces.identity import content_id
 from ..problems.load import Problem
 from .answering import prompt_of
 from .backends import Backend, PlainBackend, TransformersBackend, set_aside
@@ -23,6 +27,9 @@ PROMPTS, TOKENS = 4, 16
 """What a check costs: so many prompts with so many tokens each, one at a time."""
 TOLERANCE = {torch.float32: 0.01, torch.float64: 0.01}
 """Logits that rounding explains; half a logit in 16-bit precision."""
+
+COMPUTING = ("torch", "transformers", "vllm")
+"""Packages that a comparison is one of."""
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +108,12 @@ class Checked:
         """Plain data, for the record."""
         return {"used": self.name, "note": self.note, **(asdict(self.parity) if self.parity else {})}
 
+    @classmethod
+    def from_dict(cls, backend: Callable[[Any], Backend], record: Mapping[str, Any]) -> Checked:
+        """What `as_dict` gave of a backend that was compared."""
+        parity = Parity(record["compared"], record["identical"], record["largest_gap"])
+        return cls(backend, record["used"], parity, record["note"])
+
 
 def checked(
     name: str, make: Callable[[Any], Backend], model: Any, tokenizer: Any, problems: Sequence[Problem], greedy: bool
@@ -136,6 +149,38 @@ def checked(
         )
     log.warning("%s; using plain generate()", why)
     return replace(plain, note=f"plain generate(), one problem at a time, because {why}{ignored}")
+
+
+def conditions(name: str, model: Any, tokenizer: Any, problems: Sequence[Problem], *, greedy: bool) -> str:
+    """An id of what the check of the backend `name` depends on besides weights: configurations, questions, host, code.
+
+    Where it and the weights are the same, so is the outcome.
+    """
+    requests, sampling = _questions(model, tokenizer, problems)
+    weight, code = model.get_input_embeddings().weight, sorted(Path(__file__).parent.glob("*.py"))
+    told = (getattr(model, each, None) for each in ("config", "generation_config"))
+    return content_id(
+        {
+            "backend": [name, greedy, str(weight.dtype)],
+            "model": [None if each is None else each.to_json_string() for each in told],
+            "attention": str(model.config._attn_implementation),
+            "questions": [asdict(sampling) | {"end_tokens": sorted(sampling.end_tokens)}, [r.prompt for r in requests]],
+            "host": [platform.node(), torch.backends.cpu.get_cpu_capability(), _device(weight.device)],
+            "packages": [_version(each) for each in COMPUTING],
+            "code": [sha256(each.read_bytes()).hexdigest() for each in code],
+        }
+    )
+
+
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _questions(model: Any, tokenizer: Any, problems: Sequence[Problem]) -> tuple[list[Request], Sampling]:

@@ -39,6 +39,7 @@ class Run:
         self._pruned: Evaluation | None = None
         self._paused = False
         self._first_step: int | None = None
+        self._rung_seconds = 0.0
         self._opponents: Message | None = command.get("race")
         self._decision: RaceDecision | None = None
 
@@ -128,6 +129,7 @@ class Run:
             return True
         word = self._word(step, evaluation)
         self._pruned, self._paused = evaluation if word["prune"] else None, word["pause"]
+        self._rung_seconds += 0.0 if word["prune"] else evaluation.seconds  # of its last evaluation there is a field
         return word["prune"] or word["pause"] or self._channel.stop.is_set()
 
     def _record(self, report: StepReport) -> None:
@@ -198,6 +200,7 @@ class Run:
             "training_tokens": outcome.tokens,
             "training_seconds": outcome.seconds,
             "evaluation_seconds": evaluation.seconds,
+            "rung_seconds": self._rung_seconds,
             "generated_tokens": evaluation.tokens,
             "micro_batch": self._settings.micro_batch,
             "race": self._raced(),

@@ -13,15 +13,16 @@ from torch import Tensor
 
 from ...evaluation.generation.backends import Backend
 from ...evaluation.generation.batched import evaluation_mode
-from ...evaluation.generation.parity import Checked, backend_factory, checked
+from ...evaluation.generation.parity import Checked, backend_factory, checked, conditions
 from ...evaluation.problems.load import Problem
 from ...evaluation.scoring.evaluate import OnBlock
 from ...evaluation.scoring.retention import remembered
 from ...evaluation.scoring.retention_measure import RetentionMeasure
+from ...spaces.identity import content_id
 from ...trainers.data.style import Style
 from ...trainers.loop.resident import ResidentModel
 from ..study.config import StudyConfig
-from ..study.files import write_json
+from ..study.files import read_json, write_json
 
 BACKEND_FILE = "backend.json"
 """In the study's folder: who generates, and how it compared with plain generate()."""
@@ -94,14 +95,28 @@ class Scoring:
         return remembered(logits)
 
     def _check(self, base: Any) -> Checked:
-        """Once an engine; the study's folder keeps the record of the last one."""
+        """Once a study and host: its folder keeps the outcome, for as long as all that it depends on stays the same."""
         settings, tokenizer = self._config.evaluation, self._resident.tokenizer
-        make = backend_factory(settings.backend, base, tokenizer)
-        greedy = settings.temperature == 0
-        found = checked(settings.backend, make, base, tokenizer, self._problems, greedy=greedy)
-        if self._config.study_folder.is_dir():  # `check` leaves the disk as it was
-            write_json(self._config.study_folder / BACKEND_FILE, found.as_dict())
+        name, greedy = settings.backend, settings.temperature == 0
+        make = backend_factory(name, base, tokenizer)
+        depends = conditions(name, base, tokenizer, self._problems, greedy=greedy)
+        of = content_id([self._resident.fingerprint, depends])
+        file = self._config.study_folder / BACKEND_FILE
+        record = kept(file)
+        if record.get("of") == of and record.get("used") == name != "plain":
+            return Checked.from_dict(make, record)
+        found = checked(name, make, base, tokenizer, self._problems, greedy=greedy)
+        if file.parent.is_dir():  # `check` leaves the disk as it was
+            write_json(file, found.as_dict() | {"of": of})
         return found
+
+
+def kept(file: Path) -> dict[str, Any]:
+    """A record of before; an empty one where there is none that can be read."""
+    try:
+        return read_json(file) or {}
+    except (OSError, ValueError):
+        return {}
 
 
 def needs_base(config: StudyConfig) -> bool:

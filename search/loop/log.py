@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -61,6 +62,18 @@ def _line(event: Event) -> str | None:
             ended = event.summary.get("ended", "")
             return f"study {event.state}" + (f" ({ended})" if ended not in ("", event.state) else "")
     return None
+
+
+def used() -> tuple[float, float, float]:
+    """Seconds until now: CPU of this process, CPU of processes that it started and waited for, and of the clock."""
+    started = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time(), started.ru_utime + started.ru_stime, time.monotonic()
+
+
+def note_use(folder: Path, before: tuple[float, float, float]) -> None:
+    """The last entry of a call: what it took since `before`, given by `used`; none for a study that left no folder."""
+    here, started, seconds = (now - then for now, then in zip(used(), before, strict=True))
+    RunLog(folder).write(f"used {here:.1f} s of CPU here and {started:.1f} s in engines, in {seconds:.1f} s")
 
 
 @contextmanager

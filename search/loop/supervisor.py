@@ -31,7 +31,7 @@ from ..study.events import Event, Listener, StudyEnded, StudyStarted, TrialEnded
 from ..study.resume import refuse_other_inputs
 from ..study.trial import trial_folder
 from .budget import Budget, Over, Spending
-from .log import run_log
+from .log import note_use, run_log, used
 from .plan import Planned, Planner, first_slots, later_slot
 from .rivals import next_rival
 from .signals import StopSignals
@@ -98,6 +98,7 @@ def join_study(
 def _supervise(
     study: Study, listeners: Sequence[Listener], budget: Budget, workers: int, launch: Launch | None
 ) -> Summary:
+    before = used()
     try:
         if launch is None:
             launch, workers = place(study.config.engine.ranks, workers)
@@ -107,6 +108,7 @@ def _supervise(
         study.storage.close()
         for listener in listeners:
             _guarded(listener.close)
+        note_use(study.folder, before)
 
 
 def _guarded(action: Callable[[], None]) -> str | None:

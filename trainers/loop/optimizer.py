@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -31,8 +32,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's running means of the gradient and of its square, as torch names them."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Piece:
+class _Piece(NamedTuple):
     """Some rows of a weight, in the memory of the whole."""
 
     weight: Tensor
@@ -115,11 +115,10 @@ class Optimizer:
     @torch.no_grad()
     def _square(self, names: Iterable[str]) -> Tensor:
         """Sum of the squares of gradients, a scalar in double precision."""
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        norms = [torch.zeros((), device=self.device)]
         for bucket in self._buckets(names):
-            norms = torch._foreach_norm(_widened(bucket))
-            total += torch.stack(norms).double().square().sum()
-        return total
+            norms += torch._foreach_norm(_widened(bucket))
+        return torch.stack(norms).double().square().sum()
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
@@ -177,10 +176,14 @@ class Optimizer:
         rows = max(1, limit * len(master) // max(1, master.numel()))
         if not master.is_contiguous():  # its rows are no memory of their own
             rows = max(1, len(master))
-        for start in range(0, len(master), rows):
-            weight, part, *moments = (_at_least_a_row(each)[start : start + rows] for each in whole)
-            own = None if gradient is None else _at_least_a_row(gradient)[start : start + rows]
-            yield _Piece(weight, part, own, tuple(moments))
+        if not len(master):  # a share of nothing
+            return
+        weights, masters, *moments = (torch.split(_at_least_a_row(each), rows) for each in whole)
+        own: Iterable[Tensor | None] = repeat(None)
+        if gradient is not None:
+            own = torch.split(_at_least_a_row(gradient), rows)
+        states: Iterable[tuple[Tensor, ...]] = zip(*moments, strict=True) if moments else repeat(())
+        yield from map(_Piece, weights, masters, own, states)
 
     def clear(self) -> None:
         """Forget all gradients."""

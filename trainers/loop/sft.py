@@ -124,7 +124,9 @@ class _Run:
         if stop and not look.decay_steps:
             self._save()
         elif not stop and look.decay_steps:
+            seconds = self.seconds
             self._resume()
+            self.seconds = seconds  # those of the steps undone were spent all the same
         self.step, self.tokens = step, tokens
         return stop
 

@@ -23,6 +23,8 @@ KEPT_BYTES = 2**26
 BLOCK_ENTRIES = 2**19
 """Entries of a half-precision product that a CPU works out at a time, about; at least `BLOCK_COLUMNS` of them a row."""
 BLOCK_COLUMNS = 256
+SUMMED_ROWS = 256
+"""Rows of a half-precision head that a CPU widens and adds up at a time, while they are in its cache."""
 LARGEST_LEARNT = 2**25 - 2**13
 """Bytes of the largest block that glibc adjusts to (DEFAULT_MMAP_THRESHOLD_MAX), less what it adds."""
 PAGE_BYTES, LINE_BYTES, LONG_ROW_PAGES = 4096, 64, 16
@@ -84,7 +86,10 @@ class Head:
     @cached_property
     def weight_sum(self) -> Tensor:
         """Sum of the real rows, shape (H,), in the compute dtype."""
-        return self.weight[: self.real_vocab].sum(0, dtype=compute_dtype(self.weight.dtype))
+        rows, dtype = self.weight[: self.real_vocab], compute_dtype(self.weight.dtype)
+        if rows.is_cuda or rows.dtype == dtype:
+            return rows.sum(0, dtype=dtype)
+        return _widened_sum(rows, dtype)
 
     def mean_logit(self, hidden: Tensor) -> Tensor:
         """Mean over the real entries of the logits of a head without a cap, shape (R,): one dot product a row."""
@@ -108,6 +113,16 @@ class Tail:
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """What rows of logits are kept in: float64 for float64 hidden states, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _widened_sum(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum of (V, H) over V in `dtype`, shape (H,). torch's own would widen all rows into fresh memory first."""
+    blocks = torch.split(rows, SUMMED_ROWS)
+    widened = rows.new_empty((SUMMED_ROWS, rows.shape[1]), dtype=dtype)
+    sums = rows.new_empty((len(blocks), rows.shape[1]), dtype=dtype)
+    for block, total in zip(blocks, sums, strict=True):
+        torch.sum(widened[: len(block)].copy_(block), 0, out=total)
+    return sums.sum(0)
 
 
 def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:

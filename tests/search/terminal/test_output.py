@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -52,7 +53,12 @@ def test_a_line_that_cannot_be_printed_does_not_end_the_night(tmp_path: Path) ->
     config = load_study(study)
     assert [record.state for record in load_history(config)] == ["complete"] * 4
     written = (config.study_folder / FILE).read_text("utf-8")
-    assert "trial 3 complete" in written and written.rstrip().endswith("study finished")
+    *_, ended, used = written.splitlines()
+    assert "trial 3 complete" in written and ended.endswith("study finished")
+    found = re.search(r"used ([0-9.]+) s of CPU here and ([0-9.]+) s in engines, in ([0-9.]+) s$", used)
+    assert found is not None
+    here, engines, seconds = map(float, found.groups())
+    assert here > 0 and engines > 0 and here < 2 * seconds, used
 
 
 @contextmanager
