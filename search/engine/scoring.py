@@ -20,6 +20,7 @@ from ...evaluation.scoring.retention import remembered
 from ...evaluation.scoring.retention_measure import RetentionMeasure
 from ...trainers.data.style import Style
 from ...trainers.loop.resident import ResidentModel
+from ...trainers.teachers.answers import Answers
 from ..study.config import StudyConfig
 from ..study.files import write_json
 
@@ -91,7 +92,7 @@ class Scoring:
             with network.disable_adapter() if frozen.adapters_off else nullcontext(), evaluation_mode(network):
                 return torch.as_tensor(network(input_ids=ids, attention_mask=mask).logits)
 
-        return remembered(logits)
+        return remembered(logits, Answers())
 
     def _check(self, base: Any) -> Checked:
         """Once an engine; the study's folder keeps the record of the last one."""
