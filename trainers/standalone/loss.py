@@ -78,8 +78,9 @@ class Rows:
 
     def to(self, device: Any) -> Rows:
         """The same on another device."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Rows(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 # <design>
@@ -227,8 +228,8 @@ class _Inputs:
 
     def scalars(self, part: Tensor) -> Rows:
         """The same without anything as wide as the vocabulary."""
-        dense = ("logprobs", "teacher_logprobs", "reference_logprobs", "previous_logprobs")
-        return replace(self.rows(part), **dict.fromkeys(dense))
+        rows = self.rows(part)
+        return replace(rows, logprobs=None, teacher_logprobs=None, reference_logprobs=None, previous_logprobs=None)
 
 
 def _summed(inputs: _Inputs, parts: list[Tensor]) -> LossSum:
