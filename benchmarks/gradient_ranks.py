@@ -36,6 +36,7 @@ from what_to_expect import whole_rows
 
 from qtarget.evaluation.scoring.evaluate import evaluate
 from qtarget.evaluation.scoring.items import read_items
+from qtarget.evaluation.tiny_world.study import study_text
 from qtarget.evaluation.tiny_world.sums import new_solution
 from qtarget.spaces import TargetSpec, presets
 from qtarget.spaces.identity import derive_seed
@@ -166,9 +167,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, default=4, help="effective batches of each design's gradient")
     parser.add_argument("--table", action="store_true", help="what OUT holds so far")
     given = parser.parse_args(argv)
-    table = Table(given.landscape)
+    table = Table(given.landscape, study_text(0))
     if not given.table:
-        measure(table, World(given.world), given.out, given.batches)
+        measure(table, World(given.world / "study.yaml"), given.out, given.batches)
     show(table, given.out)
     return 0
 

@@ -1,12 +1,13 @@
 """Trains designs of the quickstart's world once each: a table on which searches can be replayed (`replay.py`).
 
-    OMP_NUM_THREADS=1 python benchmarks/landscape.py runs/landscape [--designs 300] [--pack TABLE.jsonl.gz]
+    OMP_NUM_THREADS=1 python benchmarks/landscape.py runs/landscape [--study FILE] [--designs 300] [--pack TABLE.gz]
 
 The folder holds the world (built when it is not there) and `landscape.jsonl`, a line a design; a second call trains
 what is missing. `--pack` writes the lines so far to a compressed file, also while another process trains. World, steps,
-batches, data order, problems, rungs and scoring are those of a study of seed 0: what its trials would have seen.
+batches, data order, problems, rungs and scoring are those of a study of seed 0: what its trials would have seen; with
+`--study` those of another study, and its space.
 
-Designs, in this order: the quickstart's published baselines; points of the core space, drawn at random; from the 130th
+Designs, in this order: the study's published baselines; points of the core space, drawn at random; from the 130th
 on every second one is a near one, one of the best tenth so far with each knob moved by a normal draw of a tenth of its
 range. So the table is denser where searches end up; a replay answers a drawn point by the nearest designs, so that a
 random search finds no more of these for it.
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from what_to_expect import whole_rows
 
 from qtarget.evaluation.problems.load import Problem
@@ -40,9 +42,8 @@ from qtarget.evaluation.settings import EvaluationSettings
 from qtarget.evaluation.tiny_world.world import build
 from qtarget.search.engine.inputs import Engine
 from qtarget.search.study.config import StudyConfig
-from qtarget.search.study.config_file import find_study
-from qtarget.search.study.parts import DECAY
-from qtarget.spaces import Point, SearchSpace
+from qtarget.search.study.config_file import parse_study, placed
+from qtarget.spaces import Point
 from qtarget.spaces.identity import derive_seed
 from qtarget.spaces.ranges import Range
 from qtarget.spaces.search_space.knobs import Value
@@ -51,6 +52,8 @@ from qtarget.trainers.loop.sft import DivergedError, StepReport, train
 
 RUNGS = {"raw": (1 / 3, 1 / 2), "decayed": (1 / 9, 2 / 9, 1 / 3)}
 """Where weights are scored on their way, as shares of the steps."""
+DECAY = 0.25
+"""How long decayed weights are trained on before they are scored, in a rung's steps."""
 DENSER, NEAR, BEST = 130, 0.1, 10
 """The design from which on every second one is near one of the best; how near, in ranges; of so many one is best."""
 OUT = "landscape.jsonl"
@@ -102,15 +105,20 @@ class Scores:
         self.seconds += time.process_time() - begun
 
 
-class World:
-    """The quickstart's engine, and its trainings."""
+def core(text: str) -> dict[str, Any]:
+    """A study's file over the core space, whatever other knobs it has."""
+    content: dict[str, Any] = yaml.safe_load(text)
+    return {**content, "space": {"training": content["space"]["training"]}}
 
-    def __init__(self, folder: Path) -> None:
-        config = find_study(build(folder, 0))
-        rates = config.space.training
-        self.config: StudyConfig = config.model_copy(update={"space": SearchSpace(training=rates)})
+
+class World:
+    """A study's engine, and its trainings."""
+
+    def __init__(self, study: Path) -> None:
+        content = core(study.read_text("utf-8"))
+        self.config: StudyConfig = parse_study(placed(content, study.absolute()))
         self.engine = Engine(self.config)
-        self.seed = derive_seed("study", config.search.seed)
+        self.seed = derive_seed("study", self.config.search.seed)
         model = self.engine.resident.fresh(None, seed=self.seed)
         self.engine.scoring.prepare(model, lambda done, total: False)
 
@@ -169,10 +177,16 @@ def right(bits: str) -> int:
     return int(bits, 16).bit_count()
 
 
-def grow(folder: Path, count: int) -> None:
+def solved(row: Mapping[str, Any], name: str = "end") -> float:
+    """Share of the problems; 0 for a design that diverged."""
+    bits = row.get(name)
+    return 0.0 if bits is None else right(bits) / (4 * len(bits))
+
+
+def grow(folder: Path, study: Path | None, count: int) -> None:
     """Train designs until there are `count`."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows, world = whole_rows(folder / OUT), World(folder)
+    rows, world = whole_rows(folder / OUT), World(build(folder, 0) if study is None else study)
     while len(rows) < count:
         origin, point = design(world.config, rows)
         facts = {"origin": origin, "title": point.target.title(), "training": dict(point.training)}
@@ -180,17 +194,18 @@ def grow(folder: Path, count: int) -> None:
         with (folder / OUT).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         rows.append(row)
-        print(f"{len(rows)}/{count} {origin} {right(row.get('end', '0')) / 256:.3f} {row['title']}", flush=True)
+        print(f"{len(rows)}/{count} {origin} {solved(row):.3f} {row['title']}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--study", type=Path, help="a study's file; default: the quickstart's")
     parser.add_argument("--designs", type=int, default=300)
     parser.add_argument("--pack", type=Path, help="write the lines so far to this file, compressed; train nothing")
     given = parser.parse_args(argv)
     if given.pack is None:
-        grow(given.folder, given.designs)
+        grow(given.folder, given.study, given.designs)
         return 0
     text = (given.folder / OUT).read_text("utf-8")
     lines = text[: text.rfind("\n") + 1]  # another process may be writing the rest

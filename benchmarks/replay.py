@@ -4,6 +4,8 @@
         [--arms random/none tpe/asha ...] [--replays 100] [--trials 64]
     python benchmarks/replay.py benchmarks/data/landscape.jsonl.gz OUT.jsonl --table
 
+`--study` is the file by which another table's designs were trained; default: the quickstart's.
+
 Nothing is trained. Queue, samplers, pruners and rungs are a study's own, over a storage in memory; a trial gets the
 scores that its design has in the table (`landscape.py`). A replay is a study of another seed: its published baselines
 come first, then what the sampler draws, until the steps of `--trials` whole trials are spent. A line of OUT a replay;
@@ -33,7 +35,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-import yaml
 from optuna.trial import TrialState
 from replay_samplers import SAMPLERS, Drawing, Sampler
 from replay_table import Table
@@ -53,13 +54,14 @@ BUDGETS = (16, 32, 64)
 """Where regrets are told, in whole trials' worth of steps."""
 PRUNERS: dict[str, dict[str, Any]] = {
     "none": {"pruner": "none"},
+    "median 1/2": {"pruner": "median", "rungs": ["1/2"]},
     "median": {"pruner": "median"},
-    "median 1/3": {"pruner": "median", "rungs": ["1/3"]},
+    "third": {"pruner": "successive_halving"},
     "asha": {"pruner": "asha"},
-    "asha 2/9": {"pruner": "asha", "rungs": ["2/9"]},
-    "asha 1/9, 1/3": {"pruner": "asha", "rungs": ["1/9", "1/3"]},
+    "asha decayed": {"pruner": "asha", "rung_decay": 0.25},
+    "asha 1/9, 1/3": {"pruner": "asha", "rungs": ["1/9", "1/3"], "rung_decay": 0.25},
 }
-"""Search settings of each; `median` and `asha` as a study has them that says no more."""
+"""Search settings of each; the rest is as a study has it that says no more, so that rungs are at a third."""
 RESAMPLES = 2000
 HEADS = f"{'sampler/pruner':>24} replays      median [95 %]     mean  fresh  / random [95 %]"
 
@@ -98,11 +100,9 @@ class Replay:
     def of(cls, table: Table, arm: str, seed: int, trials: int) -> Replay:
         sampler, pruner = arm.split("/", 1)
         named, make = SAMPLERS[sampler]
-        content = yaml.safe_load(study_text(seed))
-        length, tuned = content["training"]["steps"], {"sampler": named, **PRUNERS[pruner]}
+        length, tuned = table.content["training"]["steps"], {"sampler": named, **PRUNERS[pruner]}
         search = {"seed": seed, "rivals": 0.0, "repeats": 0, **tuned}
-        content["space"] = {"training": content["space"]["training"]}
-        config = parse_study({**content, "search": {**search, "trials": trials}})
+        config = parse_study({**table.content, "search": {**search, "trials": trials}})
         storage = StudyStorage("sqlite://", optuna.storages.InMemoryStorage(), nullcontext, Patience())
         optuna.create_study(study_name=config.study, storage=storage.backend, direction="maximize")
         queue = _Queue(config, storage)
@@ -235,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("landscape", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--study", type=Path)
     parser.add_argument("--arms", nargs="+", default=["random/none", "tpe/none", "tpe/median", "tpe/asha"])
     parser.add_argument("--replays", type=int, default=100)
     parser.add_argument("--trials", type=int, default=max(BUDGETS))
@@ -242,9 +243,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    table = Table(given.landscape)
+    table = Table(given.landscape, study_text(0) if given.study is None else given.study.read_text("utf-8"))
     if given.table:
-        show(table, given.out, yaml.safe_load(study_text(0))["training"]["steps"])
+        show(table, given.out, table.content["training"]["steps"])
     else:
         replay(table, given.out, given.arms, given.replays, given.trials)
     return 0

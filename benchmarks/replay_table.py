@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from landscape import right, share_of
+from landscape import core, share_of, solved
 from numpy.typing import NDArray
 
-from qtarget.evaluation.tiny_world.study import study_text
-from qtarget.spaces import SearchSpace
+from qtarget.search.study.config_file import parse_study
 from qtarget.spaces.ranges import Range
 
 Array = NDArray[np.float64]
@@ -26,13 +24,14 @@ Row = Mapping[str, Any]
 class Table:
     """The designs, and where in the space each lies."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, study: str) -> None:
+        """`study`: the text of the file that the designs were trained by."""
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
         self.rows: list[Row] = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         self.id = hashlib.sha256("".join(row["title"] for row in self.rows).encode()).hexdigest()[:12]
-        rates = yaml.safe_load(study_text(0))["space"]["training"]
-        self.space = SearchSpace.model_validate({"training": rates})
+        self.content = core(study)
+        self.space = parse_study(self.content).space
         self.inside = [index for index, row in enumerate(self.rows) if row["parameters"]]
         self.places = np.array([self.place(self.rows[index]["parameters"]) for index in self.inside])
         self.published = [index for index, row in enumerate(self.rows) if row["origin"] == "published"]
@@ -45,8 +44,7 @@ class Table:
 
     def score(self, index: int, name: str = "end") -> float:
         """0 for one that diverged."""
-        bits = self.rows[index].get(name)
-        return 0.0 if bits is None else right(bits) / (4 * len(bits))
+        return solved(self.rows[index], name)
 
     @property
     def best(self) -> int:

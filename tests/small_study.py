@@ -45,7 +45,7 @@ def small_config(**changes: Any) -> dict[str, Any]:
         },
         "space": {"training": {"learning_rate": [0.003, 0.03, "log"]}},
         "baselines": ["sft", "dft"],
-        "search": {"trials": 4, "startup_trials": 2, "rungs": [0.5], "rung_problems": 8},
+        "search": {"trials": 4, "startup_trials": 2, "pruner": "median", "rungs": [0.5], "rung_problems": 8},
         "evaluation": {
             "tasks": [{"path": "problems.jsonl", "kind": "exact"}],
             "problems": 16,

@@ -23,8 +23,8 @@ from ..study.config_file import find_study
 from .channel import Channel
 from .inputs import Engine
 
-PROBLEMS = 2
-"""Problems answered, to see that prompts, decoding and verification work."""
+PROBLEMS = 16
+"""Problems answered, to see that prompts, decoding and verification work, and what one takes beside others."""
 
 
 def check(config: StudyConfig) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def check(config: StudyConfig) -> dict[str, Any]:
         "verdicts": dict(answered.verdicts),
         "first_error": answered.first_error,
         "cache_bias": bias,
-        "seconds_per_problem": answered.seconds / PROBLEMS,
+        "seconds_per_problem": answered.seconds / len(answered.item_scores),
     }
 
 

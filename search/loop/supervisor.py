@@ -347,5 +347,5 @@ class Supervisor:
             if failure is not None and listener not in self._failing:
                 self._failing.append(listener)
                 log.warning("%s failed (%s); the study goes on", type(listener).__name__, failure)
-        if isinstance(event, TrialEnded) and event.state not in ("interrupted", "paused"):
+        if isinstance(event, TrialEnded) and event.state != "interrupted":
             drop_checkpoints(self._look())

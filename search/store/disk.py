@@ -11,6 +11,8 @@ from pathlib import Path
 from .history import TrialRecord, best
 
 log = logging.getLogger(__name__)
+WAITING = 8
+"""Paused trials whose checkpoints are kept, those that are likeliest to go on."""
 FULL_SECONDS = 30.0
 """Pause after an engine found the disk full, whatever it shows as free (quotas)."""
 
@@ -38,13 +40,13 @@ class Disk:
 
 
 def drop_checkpoints(records: Sequence[TrialRecord], paused: bool = False) -> None:
-    """Checkpoints are several times the model: keep the best trial's and those of trials to go on with.
+    """Checkpoints are several times the model: keep the best trial's and those of trials to go on with, of the paused
+    ones the likeliest.
 
     `paused`: nothing is left to go on with, and those of paused trials go, too; a larger budget trains them anew.
     """
-    if paused:
-        while drop_one(records):
-            pass
+    for record in _paused(records)[: None if paused else -WAITING]:
+        shutil.rmtree(record.folder / "checkpoint", ignore_errors=True)
     winner = best(records)
     kept = {record.folder for record in records if not record.finished} | ({winner.folder} if winner else set())
     for folder in {record.folder for record in records} - kept:
@@ -56,9 +58,14 @@ def drop_one(records: Sequence[TrialRecord]) -> bool:
 
     If it is promoted all the same, it is trained from its start, to the same weights.
     """
-    paused = [record for record in records if record.state == "paused" and (record.folder / "checkpoint").exists()]
+    paused = _paused(records)
     if not paused:
         return False
-    last = min(paused, key=lambda record: (max(record.rungs, default=0), record.score or 0.0, -record.number))
-    shutil.rmtree(last.folder / "checkpoint", ignore_errors=True)
-    return not (last.folder / "checkpoint").exists()
+    shutil.rmtree(paused[0].folder / "checkpoint", ignore_errors=True)
+    return not (paused[0].folder / "checkpoint").exists()
+
+
+def _paused(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Paused trials with a checkpoint, the least likely to go on first."""
+    paused = (record for record in records if record.state == "paused" and (record.folder / "checkpoint").exists())
+    return sorted(paused, key=lambda record: (max(record.rungs, default=0), record.score or 0.0, -record.number))

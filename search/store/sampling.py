@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ...spaces import SearchSpace
 from ...spaces.identity import derive_seed
 from ...spaces.search_space.knobs import Value
+from .halving import FACTOR
 from .prior import Prior, PriorSampler
 from .slots import CANONICAL, FIXED
 
@@ -198,7 +199,7 @@ def make_pruner(settings: SearchSettings, steps: int) -> BasePruner:
         return optuna.pruners.MedianPruner(n_startup_trials=settings.startup_trials)
     if settings.pruner == "successive_halving":
         return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=min(settings.rung_steps(steps), default=1), reduction_factor=2
+            min_resource=min(settings.rung_steps(steps), default=1), reduction_factor=FACTOR
         )
     if settings.pruner == "hyperband":
         first = min(settings.rung_steps(steps), default=1)

@@ -29,6 +29,7 @@ from .parts import (
     TrackingSettings,
     WarmStartSettings,
     with_lengths,
+    with_pruner,
 )
 from .training_knobs import check_names, check_searched
 
@@ -82,8 +83,8 @@ class StudyConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _lengths_follow(cls, given: Any) -> Any:
-        return with_lengths(given) if isinstance(given, Mapping) else given
+    def _rest_follows(cls, given: Any) -> Any:
+        return with_pruner(with_lengths(given)) if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _trials_are_no_longer(self) -> Self:

@@ -13,10 +13,6 @@ from ...spaces import TargetSpec, presets
 from ...spaces.settings import Settings
 from .trial import Rung
 
-PAUSES = (1 / 3,)
-"""Rungs of a study whose trials pause there: the earliest that was seen to rank designs (`docs/log.md`)."""
-DECAY = 0.25
-"""How long their weights are trained on before they are scored, in a rung's steps."""
 SEARCHED = 3
 """Of a full training's steps a trial has one in so many: shorter ones were seen to mislead (`docs/log.md`)."""
 
@@ -60,16 +56,18 @@ class SearchSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     sampler: Literal["tpe", "random", "gp"] = "tpe"
     startup_trials: Annotated[int, Field(ge=0)] = 10
-    """Finished trials, baselines included, before the sampler models anything and the pruner stops anything."""
-    pruner: Literal["none", "median", "successive_halving", "hyperband", "asha"] = "median"
+    """Finished trials, baselines included, before the sampler models anything and the pruner stops anything. A study of
+    no more trials than these trains all of them to their end."""
+    pruner: Literal["none", "median", "successive_halving", "hyperband", "asha"] = "asha"
     """asha: a trial pauses at each rung, and goes on only if it is promoted; the budget is then the steps of `trials`
-    whole trials, and more are begun (rules in `store/halving.py`). The others stop trials for good."""
-    rungs: tuple[Annotated[float, Field(gt=0)], ...] = (0.5,)
+    whole trials, and more are begun (rules in `store/halving.py`). The others stop trials for good. Default where
+    trials cannot pause: median if `space.training.steps` is searched, else none."""
+    rungs: tuple[Annotated[float, Field(gt=0)], ...] = (1 / 3,)
     """Where a trial is scored on its way: shares of the steps (below 1, also as 1/9) or optimiser steps (1 and
-    more). Default: a half, with asha a third."""
+    more). Default: a third, the earliest that was seen to rank designs (`docs/performance.md`)."""
     rung_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     """A rung's score is that of the weights after a further training at a falling learning rate, which is thrown away:
-    so many times the rung's steps. Default: none, with asha a quarter."""
+    so many times the rung's steps. Default: none, which finds as much for the same steps."""
     rung_problems: Annotated[float, Field(gt=0)] = 0.5
     """Search problems scored at a rung, always the first ones: a share (up to 1) or a number (above 1)."""
     anchors: Literal["sft", "published"] = "sft"
@@ -83,12 +81,6 @@ class SearchSettings(Settings):
     """Plain SFT is trained so many times more at the start, with other seeds: how far runs of one design differ. Only
     where a confirmation follows, and at most a fifth of the slots after the baselines."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults_of_the_pruner(cls, given: Any) -> Any:
-        pauses = isinstance(given, Mapping) and given.get("pruner") == "asha"
-        return {"rungs": PAUSES, "rung_decay": DECAY, **given} if pauses else given
-
     @field_validator("rungs", mode="before")
     @classmethod
     def _fractions(cls, given: Any) -> Any:
@@ -96,8 +88,8 @@ class SearchSettings(Settings):
 
     @property
     def pauses(self) -> bool:
-        """Whether trials pause at rungs and are promoted."""
-        return self.pruner == "asha"
+        """Whether trials pause at rungs and are promoted: where they are more than those before the sampler's first."""
+        return self.pruner == "asha" and self.trials > self.startup_trials
 
     def rungs_of(self, steps: int, problems: int) -> tuple[Rung, ...]:
         """The rungs of a trial of so many optimiser steps, scored on the first of `problems`."""
@@ -211,6 +203,22 @@ def with_lengths(given: Mapping[str, Any]) -> Mapping[str, Any]:
         longer = max(full / SEARCHED, min(full, 2 * steps)) / steps
         confirmation = {"longer": round(longer, 4) if longer > 1 else None, **confirmation}
     return {**given, "training": training, "confirmation": confirmation}
+
+
+def with_pruner(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a study's file says, with the pruner of one that says none and whose trials cannot pause."""
+    search, space, training = (given.get(name, {}) for name in ("search", "space", "training"))
+    if not all(isinstance(each, Mapping) for each in (search, space, training)) or "pruner" in search:
+        return given
+    knobs, evaluation = space.get("training"), given.get("evaluation")
+    retention = evaluation.get("retention") if isinstance(evaluation, Mapping) else None
+    if training.get("steps") == 1 or (isinstance(retention, Mapping) and retention.get("role") == "objective"):
+        found = "none"
+    elif isinstance(knobs, Mapping) and "steps" in knobs:
+        found = "median"
+    else:
+        return given
+    return {**given, "search": {**search, "pruner": found}}
 
 
 def shortness(full_steps: int | None, steps: int) -> str | None:

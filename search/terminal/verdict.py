@@ -60,8 +60,11 @@ def answers(verdict: Mapping[str, Any]) -> list[str]:
 
 
 def decisive(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The comparison a verdict rests on: its winner's, or the one with the largest effect."""
-    best: Mapping[str, Any] = max(verdict["comparisons"], key=lambda each: float(each["effect"]))
+    """The comparison a verdict rests on: its winner's, or the one of most seeds, of these the largest effect.
+
+    Where nothing wins, the largest effect of all is that of a candidate given up after a lucky seed.
+    """
+    best: Mapping[str, Any] = max(verdict["comparisons"], key=lambda each: (each.get("seeds", 0), each["effect"]))
     return next((each for each in verdict["comparisons"] if each["title"] == verdict["winner"]), best)
 
 

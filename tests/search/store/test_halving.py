@@ -37,10 +37,11 @@ def storage() -> StudyStorage:
     return StudyStorage("memory", backend, nullcontext, Patience())
 
 
-def open_queue(storage: StudyStorage, trials: int, first: list[Slot] | None = None, **search: str) -> Queue:
+def open_queue(storage: StudyStorage, trials: int, first: list[Slot] | None = None, **search: Any) -> Queue:
     given = small_config()
     given["training"]["steps"] = STEPS
-    given["search"] = {"trials": trials, "sampler": "random", "pruner": "asha", "rungs": ["1/9", "1/3"], **search}
+    given["search"] = {"trials": trials, "sampler": "random", "pruner": "asha"}
+    given["search"] |= {"startup_trials": 0, "rungs": ["1/9", "1/3"], "rung_decay": 0.25, **search}
     queue = Queue(parse_study(given), storage)
     queue.fill([*(first or []), *[Slot()] * trials][:trials], trials)
     return queue
@@ -242,7 +243,7 @@ def test_agreement_is_spearmans(pairs: list[tuple[float, float]], expected: floa
 
 
 def test_rungs_are_written_as_fractions() -> None:
-    search = {**small_config()["search"], "pruner": "asha", "rungs": ["1/9", "1 / 3"]}
+    search = {**small_config()["search"], "pruner": "asha", "rungs": ["1/9", "1 / 3"], "rung_decay": 0.25}
     config = parse_study(small_config(search=search, training={"steps": 90, "effective_batch": 8, "micro_batch": 8}))
     rungs = config.search.rungs_of(90, 16)
     assert [(rung.step, rung.decay_steps) for rung in rungs] == [(10, 3), (30, 8)]
@@ -262,10 +263,32 @@ def test_rungs_are_written_as_fractions() -> None:
 def test_a_budget_of_steps_needs_rungs_and_equal_trials(changes: dict[str, Any], field: str) -> None:
     given = small_config(**{name: value for name, value in changes.items() if name != "search"})
     given["training"]["steps"] = STEPS
-    given["search"] = {"trials": 4, "pruner": "asha"} | changes.get("search", {})
+    given["search"] = {"trials": 4, "startup_trials": 0, "pruner": "asha"} | changes.get("search", {})
     with pytest.raises(UserError) as caught:
         parse_study(given)
     assert caught.value.field == field and "asha" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pruner"),
+    [
+        ({}, "asha"),
+        ({"space": {"training": {"steps": {"options": [8, 36]}}}}, "median"),
+        ({"training": {"steps": 1, "effective_batch": 8, "micro_batch": 8}}, "none"),
+        ({"evaluation": {"retention": {"text": "plain.txt", "role": "objective"}}}, "none"),
+    ],
+)
+def test_trials_pause_by_default_where_they_can(changes: dict[str, Any], pruner: str) -> None:
+    given = small_config(search={"trials": 4})
+    for name, change in changes.items():
+        given[name] = {**given[name], **change}
+    assert parse_study(given).search.pruner == pruner
+
+
+def test_a_study_no_longer_than_its_start_has_just_its_trials(storage: StudyStorage) -> None:
+    queue = open_queue(storage, 6, startup_trials=10, rung_decay=0.0)
+    run(queue, random.Random(1).random)
+    assert queue.counts() == {"waiting": 0, "running": 0, "complete": 6, "pruned": 0, "fail": 0}
 
 
 def test_a_checked_study_counts_the_scores_at_its_rungs() -> None:
@@ -275,7 +298,14 @@ def test_a_checked_study_counts_the_scores_at_its_rungs() -> None:
     facts = {"worst_steps": {"sft": {"seconds": 1.0}}, "seconds_per_problem": 0.1}
     found = {}
     for pruner in ("none", "asha"):
-        given["search"] = {"trials": 4, "pruner": pruner, "rungs": ["1/9", "1/3"], "rung_problems": 8}
+        given["search"] = {
+            "trials": 4,
+            "startup_trials": 0,
+            "pruner": pruner,
+            "rungs": ["1/9", "1/3"],
+            "rung_problems": 8,
+            "rung_decay": 0.25,
+        }
         found[pruner] = estimate_seconds(parse_study(given), facts)
     assert found["none"] == pytest.approx(4 * (36 + 1.6))
     assert found["asha"] == pytest.approx(4 * (36 + 1.6) * 40 / 36 + 32 * 0.8)

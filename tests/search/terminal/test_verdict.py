@@ -107,6 +107,15 @@ def test_a_lead_over_the_published_objective_that_is_not_settled(undecided: list
     assert f"tuned alike, {said}: +4.0" in answers(verdict(against_published=rivalry, undecided=undecided))[1]
 
 
+def test_where_nothing_wins_the_candidate_of_most_seeds_is_named() -> None:
+    given_up = {**comparison(PUBLISHED, 0.3, "not distinguishable from SFT"), "seeds": 1}
+    found = verdict(None, comparisons=[given_up, verdict(None)["comparisons"][0]], against_published=None, lasting=[])
+    assert answers(found)[0] == (
+        f"The search found nothing better than plain SFT at 0.0005: {DESIGN} is not distinguishable from SFT, "
+        "+10.0 [+5.0, +15.0] points over 5 seeds and 256 problems."
+    )
+
+
 def test_a_verdict_of_before_says_what_it_said() -> None:
     known = ("winner", "seeds", "problems", "sft_score", "comparisons", "candidates")
     before = {name: value for name, value in verdict().items() if name in known}
