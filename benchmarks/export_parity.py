@@ -96,7 +96,7 @@ def rewrite_axolotl(folder: Path, training: dict[str, Any]) -> None:
     size = max(n for n in range(1, training["micro_batch"] + 1) if training["effective_batch"] % n == 0)
     settings |= {"micro_batch_size": size, "gradient_accumulation_steps": training["effective_batch"] // size}
     settings.pop("max_grad_norm", None)
-    path.write_text(yaml.safe_dump(settings | {"max_steps": training["steps"]}), encoding="utf-8")
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
 def flat(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -146,7 +146,7 @@ def axolotl_side(folder: Path, out: Path, steps: int) -> None:
     notes = Notes(out)
     TargetPlugin.post_trainer_create = lambda plugin, cfg, trainer: setattr(notes, "model", trainer.model)
     sys.argv[1:] = []  # it reads them too
-    do_cli(str(folder / "axolotl.yaml"), output_dir=str(out / "model"), max_steps=steps)
+    do_cli(str(folder / "axolotl.yaml"), output_dir=str(out / "model"))
     notes.write()
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qtarget.evaluation.statistics.confirmation import confirm
+from qtarget.evaluation.statistics.evidence import Tables
+from qtarget.evaluation.statistics.leads import lead
 from qtarget.search.confirmation.race import problem_scores
 
 SIDES = {"winner": "winner.yaml", "sft": "sft.yaml"}
@@ -38,9 +39,13 @@ def main() -> None:
             scores.append(trained(given.export / file, given.out / f"{side}-{seed}", given.steps, seed))
         order = sorted(scores[0])
         tables[side] = np.array([[found[problem] for found in scores] for problem in order])
-    found = confirm(tables["sft"], {"winner": tables["winner"]}, np.random.default_rng(0))
-    print(f"{given.steps} steps; plain SFT {found.sft_score:.3f}, winner {found.comparisons[0].score:.3f}")
-    print(found)
+    evidence, weights = Tables(list(tables.values())), np.array([[1.0, -1.0]])
+    seeds = np.full((1, len(SIDES)), len(given.seeds))
+    runs = evidence.runs(seeds)
+    found = lead(runs, weights, evidence.problem(weights, seeds), evidence.cell(seeds), evidence.problems)
+    effect, half = 100 * found.effect[0], 100 * found.half_width(0.025)[0]
+    print(f"{given.steps} steps; plain SFT {runs.means[0, 1]:.3f}, winner {runs.means[0, 0]:.3f}; winner minus SFT "
+          f"{effect:+.1f} points [{effect - half:+.1f}, {effect + half:+.1f}]")  # fmt: skip
 
 
 def trained(winner: Path, out: Path, steps: int, seed: int) -> dict[str, float]:

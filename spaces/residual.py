@@ -83,7 +83,7 @@ class Residual(GrownSettings):
     @property
     def needs(self) -> frozenset[str]:
         """Inputs beyond the student's logits and the labels."""
-        return frozenset()
+        return frozenset({self.source} if self.source else ()) - {"student"}
 
     @property
     def student_share(self) -> float:
@@ -97,7 +97,7 @@ class Residual(GrownSettings):
 
     def _student_part(self) -> float:
         """The student's share of the unmodified family."""
-        return 0.0
+        return float(self.source == "student")
 
     def scores(self, rows: Rows) -> Tensor:
         """log R of the unmodified family up to a constant, shape (T, V)."""
@@ -183,9 +183,6 @@ class Student(Residual):
     kind: Literal["student"] = "student"
     source: ClassVar[str | None] = "student"
 
-    def _student_part(self) -> float:
-        return 1.0
-
 
 class Uniform(Residual):
     """R even over the tokenizer's real vocabulary, the label included: label smoothing (Szegedy et al., 1512.00567)."""
@@ -210,10 +207,6 @@ class Reference(Residual):
     kind: Literal["reference"] = "reference"
     source: ClassVar[str | None] = "reference"
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"reference"})
-
 
 class Previous(Residual):
     """R = π_old, the policy of some steps ago; needs its full logits, not just the label's log-probability."""
@@ -221,20 +214,12 @@ class Previous(Residual):
     kind: Literal["previous"] = "previous"
     source: ClassVar[str | None] = "previous"
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"previous"})
-
 
 class Teacher(Residual):
     """R = π_T: knowledge distillation (Hinton et al., 1503.02531)."""
 
     kind: Literal["teacher"] = "teacher"
     source: ClassVar[str | None] = "teacher"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"teacher"})
 
 
 class Geometric(Residual):
@@ -244,8 +229,8 @@ class Geometric(Residual):
     """
 
     kind: Literal["geometric"] = "geometric"
-    teacher: Annotated[float, Field(ge=0, le=100), Searched(0.0, 1.0)] = 0.5
-    reference: Annotated[float, Field(ge=0, le=100), Searched(0.0, 1.0)] = 0.0
+    teacher: Annotated[Exponent, Searched(0.0, 1.0)] = 0.5
+    reference: Annotated[Exponent, Searched(0.0, 1.0)] = 0.0
     student: Exponent | None = None
     """None: what the others leave of 1, at least 0."""
 
@@ -284,11 +269,11 @@ class Mixture(Residual):
     """
 
     kind: Literal["mixture"] = "mixture"
-    student: Annotated[float, Field(ge=0, le=1), Searched(0.0, 1.0)] = 0.0
+    student: Annotated[Share, Searched(0.0, 1.0)] = 0.0
     uniform: Share = 0.0
-    reference: Annotated[float, Field(ge=0, le=1), Searched(0.0, 1.0)] = 0.5
+    reference: Annotated[Share, Searched(0.0, 1.0)] = 0.5
     previous: Share = 0.0
-    teacher: Annotated[float, Field(ge=0, le=1), Searched(0.0, 1.0)] = 0.5
+    teacher: Annotated[Share, Searched(0.0, 1.0)] = 0.5
 
     def shares(self) -> dict[str, float]:
         """The share of each component that has one; they sum to 1."""

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from ...trainers.data.demonstrations import Demonstration, Demonstrations
-from ...trainers.data.shapes import Conversation, Turn
+from ...trainers.data.turns import Conversation, Turn
 from ...trainers.models.tokens import special_ids
 from ..problems.load import Problem
 from ..problems.mismatches import Difference

@@ -81,12 +81,6 @@ def read_number(text: str) -> Number | None:
     return found if is_named else None
 
 
-def single_number(text: str) -> Fraction | None:
-    """The value of `read_number`."""
-    number = read_number(text)
-    return None if number is None else number.value
-
-
 def same_number(gold: Number, answer: Number, tolerance: float = DEFAULT_TOLERANCE, absolute: float = 0.0) -> bool:
     """Integers and fractions: equality. With a decimal: |answer - gold| <= tolerance * |gold| + absolute.
 

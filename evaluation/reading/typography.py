@@ -9,7 +9,6 @@ import re
 import unicodedata
 
 _STYLED = re.compile("[\uff01-\uff5e\u3000\u2460-\u24ff\U0001d400-\U0001d7ff]")
-_DIGIT = re.compile(r"[^\W\d_a-zA-Z]|\d", re.ASCII)
 _SPECIAL = re.compile(
     r"<<[^<>\n=]{1,120}=[^<>\n]{1,80}>>|<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>"
 )

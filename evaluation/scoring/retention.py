@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...spaces.errors import UserError
 from ...spaces.settings import Settings
+from ...trainers.teachers.answers import Answers
 from ..generation.batched import evaluation_mode
 
 Logits = Callable[[Tensor, Tensor], Tensor]
@@ -76,21 +77,12 @@ def divergence(model: Any, base: Logits, windows: Sequence[Sequence[int]], *, ba
     return Divergence(kl=kl, standard_error=error, nll=nll, base_nll=base_nll, tokens=int(counts.sum()))
 
 
-def remembered(base: Logits, most_bytes: int = 2**29) -> Logits:
-    """`base`, which answers what it was asked before from the host's memory: every trial asks it the same.
-
-    What does not fit into `most_bytes` is computed again each time.
-    """
-    kept: dict[tuple[torch.Size, bytes, bytes], Tensor] = {}
+def remembered(base: Logits, answers: Answers) -> Logits:
+    """`base`, which answers what it was asked before from memory: every trial asks it the same."""
 
     def logits(ids: Tensor, mask: Tensor) -> Tensor:
         asked = (ids.shape, ids.cpu().numpy().tobytes(), mask.cpu().numpy().tobytes())
-        if asked in kept:
-            return kept[asked].to(ids.device)
-        found = base(ids, mask)
-        if sum(each.nbytes for each in kept.values()) + found.nbytes <= most_bytes:
-            kept[asked] = found.cpu()
-        return found
+        return answers.of(asked, lambda: base(ids, mask))
 
     return logits
 

@@ -4,7 +4,7 @@ Intervals are repeated confidence intervals (Jennison and Turnbull 1989): they l
 rest on may spend, so that all of them hold together, whenever the race ended, and interval and claim agree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -187,15 +187,22 @@ class _Estimate:
     p_value: float
     seed_error: float
 
+    @property
+    def level(self) -> float:
+        return 1 - 2 * self.tail
+
 
 def _estimate(
-    finals: Finals, weights: Array, seeds: Counts, tail: float, claimed: bool, looked: bool = True
+    finals: Finals, weights: Array, seeds: Counts, fewer: int, looks: Mapping[int, float], claimed: bool
 ) -> _Estimate:
-    """A contrast with an interval that leaves `tail` on either side; nothing is known of it with one run of each.
+    """A contrast with an interval that leaves on either side what the look at `fewer` runs may spend, of `looks`.
 
-    Between two looks a lead may seem certain that none of them has claimed: then its interval still begins at 0. Before
-    the first look nothing was spent: every interval contains 0, and no p-value is told.
+    Nothing is known with one run of each. Between two looks a lead may seem certain that none of them has claimed: then
+    its interval still begins at 0. Before the first look nothing was spent: every interval contains 0, and no p-value
+    is told.
     """
+    first, last = min(looks), max(looks)
+    tail, looked = looks[min(max(fewer, first), last)], fewer >= first
     found = finals.lead(weights, seeds)
     known = bool((seeds > 1).any())
     half = float(found.half_width(tail)[0]) if known else 1.0
@@ -213,23 +220,15 @@ def _estimate(
     )
 
 
-def _tail(error_rate: float, last: int, seeds: int, first: int | None = None) -> float:
-    """One-sided part of the error rate at a look; before the first look, that of the first."""
-    table = levels(error_rate, last) if first is None else levels(error_rate, last, first)
-    return table[min(max(seeds, min(table)), max(table))]
-
-
 def _comparisons(
     finals: Finals, tables: Tables, titles: Sequence[str], generator: np.random.Generator, resamples: int
 ) -> tuple[Comparison, ...]:
-    found, most = [], finals.settings.seeds
+    found = []
     for index in range(1, finals.line.candidates):
-        seeds, rate = _at(finals, RACING, index), finals.error_rates[index]
-        if seeds[0, index] and seeds[0, 0]:
-            fewer = int(min(seeds[0, index], seeds[0, 0]))
-            tail, claimed, weights = _tail(rate, most, fewer), bool(finals.better[0, index]), finals.contrast(index, 0)
-            looked = fewer >= min(levels(rate, most))
-            found.append((index, seeds, _estimate(finals, weights, seeds, tail, claimed, looked)))
+        seeds, weights = _at(finals, RACING, index), finals.contrast(index, 0)
+        if fewer := int(min(seeds[0, index], seeds[0, 0])):
+            looks, claimed = levels(finals.error_rates[index], finals.settings.seeds), bool(finals.better[0, index])
+            found.append((index, seeds, _estimate(finals, weights, seeds, fewer, looks, claimed)))
     errors = [max(each.error, 1e-12) for _, _, each in found]
     effects = [each.effect for _, _, each in found]
     shrunken = shrink(effects, errors, centre=0.0).estimates.tolist() if found else []
@@ -241,7 +240,7 @@ def _comparisons(
             effect=each.effect,
             low=each.low,
             high=each.high,
-            level=1 - 2 * each.tail,
+            level=each.level,
             standard_error=each.error,
             freedom=each.freedom,
             p_value=each.p_value,
@@ -275,11 +274,10 @@ def _rivalry(finals: Finals, titles: Sequence[str]) -> Rivalry | None:
     who = winner if winner in finals.line.designs else max(finals.line.designs, key=lambda each: means[each])
     seeds = _at(finals, PUBLISHED, rival)
     fewer = int(min(seeds[0, who], seeds[0, rival]))
-    tail = _tail(finals.published_rate(who), finals.settings.seeds, fewer)
+    looks = levels(finals.published_rate(who), finals.settings.seeds)
     settled = int(finals.against_published[0]) == CLAIMED
-    looked = fewer >= min(levels(finals.published_rate(who), finals.settings.seeds))
-    each = _estimate(finals, finals.contrast(who, rival), seeds, tail, settled, looked)
-    return Rivalry(titles[who], titles[rival], settled, each.effect, each.low, each.high, 1 - 2 * tail, fewer)
+    each = _estimate(finals, finals.contrast(who, rival), seeds, fewer, looks, settled)
+    return Rivalry(titles[who], titles[rival], settled, each.effect, each.low, each.high, each.level, fewer)
 
 
 def _lasting(finals: Finals, titles: Sequence[str]) -> list[Lasting]:
@@ -292,23 +290,11 @@ def _lasting(finals: Finals, titles: Sequence[str]) -> list[Lasting]:
         seeds = int(min(runs[0, count + winner], runs[0, count + rival]))
         if not seeds:
             continue
-        rate = float(finals.trend_rates()[0]) / 2
-        tail = _tail(rate, finals.settings.longer_seeds, seeds, FIRST_LONG_LOOK)
+        looks = levels(float(finals.trend_rates()[0]) / 2, finals.settings.longer_seeds, FIRST_LONG_LOOK)
         trend = TRENDS.get(int(finals.trend[0, place]), Trend.UNKNOWN)
-        looked = seeds >= min(FIRST_LONG_LOOK, finals.settings.longer_seeds)
-        change = _estimate(finals, finals.change(winner, rival), runs, tail, trend is Trend.GROWS, looked)
+        change = _estimate(finals, finals.change(winner, rival), runs, seeds, looks, trend is Trend.GROWS)
         shorter = float(finals.lead(finals.contrast(winner, rival), runs).effect[0])
-        found.append(
-            Lasting(
-                titles[rival],
-                trend,
-                shorter,
-                shorter + change.effect,
-                change.effect,
-                change.low,
-                change.high,
-                1 - 2 * tail,
-                seeds,
-            )
-        )
+        longer = shorter + change.effect
+        measured = (shorter, longer, change.effect, change.low, change.high, change.level)
+        found.append(Lasting(titles[rival], trend, *measured, seeds))
     return found

@@ -16,9 +16,10 @@ from ...spaces.errors import UserError
 from ...trainers.data.files import read_path
 from ...trainers.data.formats import Row
 from ...trainers.data.notes import Notes
-from ...trainers.data.shapes import Conversation, Turn, turn_reader
+from ...trainers.data.shapes import turn_reader
 from ...trainers.data.sources import sources
 from ...trainers.data.style import SYSTEM_ROLES
+from ...trainers.data.turns import Conversation, Turn
 from ...trainers.settings import DataSettings
 from ..problems.splits import content_hash, is_for_search, training_hashes
 from .facts import HeldOut

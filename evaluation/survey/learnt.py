@@ -10,7 +10,7 @@ from typing import Any
 
 from ...trainers.data.demonstrations import Demonstration, Demonstrations
 from ...trainers.data.load import load_demonstrations
-from ...trainers.data.shapes import Conversation
+from ...trainers.data.turns import Conversation
 from ...trainers.settings import DataSettings
 from .facts import Segment
 from .held_out import Read

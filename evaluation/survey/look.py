@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ...spaces.errors import UserError
 from ...trainers.data.files import read_path
 from ...trainers.data.load import style_of
-from ...trainers.data.shapes import Conversation
+from ...trainers.data.turns import Conversation
 from ...trainers.models.load import load_tokenizer
 from ...trainers.models.size import size_of
 from ...trainers.settings import DataSettings, ModelSettings

@@ -14,9 +14,9 @@ from ...spaces import TargetSpec
 from ...spaces.identity import derive_seed
 from ...trainers.data.demonstrations import Demonstrations
 from ...trainers.data.notes import Notes
-from ...trainers.data.shapes import Conversation
 from ...trainers.data.template import ChatTemplate
 from ...trainers.data.tokenization import tokenize
+from ...trainers.data.turns import Conversation
 from ...trainers.loop.sft import StepReport, train
 from ...trainers.settings import TrainingSettings
 from .sums import DIGITS, SYMBOLS

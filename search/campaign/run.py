@@ -24,9 +24,9 @@ from ..launchers.process import Launch
 from ..loop.budget import AROUND_SECONDS, parse_until
 from ..loop.confirm import is_decided
 from ..loop.supervisor import run_study
-from ..loop.worker import StudyFailedError
 from ..study.campaign_config import Campaign, is_single, load_campaign, shares
 from ..study.config import StudyConfig
+from ..study.failures import StudyFailedError
 from ..terminal.status import show_status as study_status
 from .budget import SharedBudget, due_confirmation
 from .session import confirm_study, listeners, run_file

@@ -16,7 +16,7 @@ from ..store.history import TrialRecord, best, load_history, plain_sft
 from ..study.config import StudyConfig
 from ..study.config_file import FOLDER_FILE
 from ..terminal.rungs import steps
-from ..terminal.tables import score_text
+from ..terminal.tables import headed, score_text
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,8 @@ def records_of(config: StudyConfig) -> list[TrialRecord]:
 
 def campaign_table(name: str, standings: Sequence[Standing], failed: Mapping[str, str] | None = None) -> Table:
     """Trials, time, best design and verdict of every study."""
-    table = Table(title=f"Campaign {name}", title_justify="left", header_style="bold")
-    for column, justify in (("study", "left"), ("trials", "right"), ("engine time", "right"), ("best so far", "left"),
-                            ("score", "right"), ("plain SFT", "right"), ("confirmed", "left")):  # fmt: skip
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    columns = ("study", "trials>", "engine time>", "best so far", "score>", "plain SFT>", "confirmed")
+    table = headed(f"Campaign {name}", *columns)
     for standing in standings:
         why = (failed or {}).get(standing.study)
         table.add_row(*_row(standing), f"[red]cannot go on: {escape(why)}[/]" if why else _confirmed(standing))

@@ -18,7 +18,6 @@ from ...spaces.errors import UserError
 from ..launchers.local import local_launch
 from ..launchers.process import Launch, Message, RunningEngine
 from ..loop.signals import StopSignals
-from ..loop.worker import StudyFailedError
 from ..report.items import last_sheet, paired
 from ..store.history import load_history
 from ..store.study import searched
@@ -34,7 +33,7 @@ from ..study.events import (
     TrialEnded,
     TrialStarted,
 )
-from ..study.failures import Failure
+from ..study.failures import Failure, StudyFailedError
 from ..study.files import SEEN_FILE, read_json, write_json
 from ..study.trial import TrialFolder, TrialSpec
 from ..terminal.progress import ProgressDisplay

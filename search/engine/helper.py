@@ -28,7 +28,6 @@ from .channel import Channel, die_with_parent, on_stop_signal
 from .main import classify
 from .ranks import lost_contact
 
-VERBS = ("cache", "check", "evaluate", "export", "init", "report", "train")
 ELSEWHERE = {"init": "...evaluation.survey.look"}
 """Verbs that need nothing of a study, and are answered on the floor below."""
 RESUMED = ("train",)

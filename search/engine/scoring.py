@@ -21,6 +21,7 @@ from ...evaluation.scoring.retention_measure import RetentionMeasure
 from ...spaces.identity import content_id
 from ...trainers.data.style import Style
 from ...trainers.loop.resident import ResidentModel
+from ...trainers.teachers.answers import Answers
 from ..study.config import StudyConfig
 from ..study.files import read_json, write_json
 
@@ -92,7 +93,7 @@ class Scoring:
             with network.disable_adapter() if frozen.adapters_off else nullcontext(), evaluation_mode(network):
                 return torch.as_tensor(network(input_ids=ids, attention_mask=mask).logits)
 
-        return remembered(logits)
+        return remembered(logits, Answers())
 
     def _check(self, base: Any) -> Checked:
         """Once a study and host: its folder keeps the outcome, for as long as all that it depends on stays the same."""

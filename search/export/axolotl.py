@@ -15,9 +15,9 @@ FILE, PLUGIN = "axolotl.yaml", "target_axolotl.py"
 HEADER = """\
 # {title}
 # Run it in this folder with axolotl 0.19:   PYTHONPATH=. axolotl train axolotl.yaml
-# The plugin reads demonstrations, their order, the schedule of the learning rate and the loss from winner.yaml, as the
-# search had them; axolotl asks for `datasets`, but does not read it. On several GPUs divide
-# `gradient_accumulation_steps` by their number.{precision}
+# The plugin reads demonstrations, their order, the schedule of the learning rate, the loss and the length of the run
+# from winner.yaml; `max_steps` here goes before `run` there. axolotl asks for `datasets`, but does not read it. On
+# several GPUs divide `gradient_accumulation_steps` by their number.{precision}
 """
 IN_BF16 = " `bf16: false` keeps the weights in float32; the plugin lets bf16 compute."
 
@@ -36,7 +36,7 @@ def axolotl_yaml(content: WinnerFile, folder: Path, title: str) -> str | None:
         "datasets": [{"path": str(path), "type": "completion"} for path in content.data.paths],
         "sequence_len": content.data.max_length,
         "output_dir": "model",
-        **_optimisation(training, content.run.steps or training.steps),
+        **_optimisation(training),
         **({} if training.lora is None else _adapters(training.lora)),
         "seed": content.seed % 2**32,
         "bf16": False,
@@ -49,9 +49,8 @@ def axolotl_yaml(content: WinnerFile, folder: Path, title: str) -> str | None:
     return HEADER.format(title=title, precision=precision) + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 
-def _optimisation(training: TrainingSettings, steps: int) -> dict[str, Any]:
+def _optimisation(training: TrainingSettings) -> dict[str, Any]:
     return {
-        "max_steps": steps,
         "micro_batch_size": training.micro_batch,
         "gradient_accumulation_steps": training.effective_batch // training.micro_batch,
         "optimizer": "adamw_torch",

@@ -11,8 +11,8 @@ from pathlib import Path
 FOLDER = "target_reading"
 ROOT = Path(__file__).parents[2]
 EXPORTED = (
-    "demonstrations", "files", "formats", "known", "load", "messages", "notes", "shapes", "sources", "style",
-    "template", "tokenization",
+    "demonstrations", "files", "formats", "load", "messages", "notes", "shapes", "sources", "style", "template",
+    "tokenization", "turns",
 )  # fmt: skip
 """Modules of `trainers/data`."""
 MODELS = ("merging", "tokens")

@@ -5,6 +5,7 @@ Knows how long it may go on, whom to confirm, and how it ended; shows nothing.
 budget.py      how long a call may go on, besides the slots of the queue, and what it keeps for the confirmation
 by_hand.py     what people put into a queue: designs of their own, and failed trials once more
 confirm.py     confirmation: the best designs and plain SFT, retrained with fresh seeds
+dispatch.py    from the queue to an idle engine: slots are asked for, claimed and planned
 log.py         run.log in the study's folder: what happened and when, whatever becomes of the terminal
 plan.py        from a claimed slot to its trial: baselines as they were published, everything else from the sampler
 seen.py        which problems trials have answered, so that a confirmation asks others

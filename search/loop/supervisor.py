@@ -15,25 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from optuna.trial import FrozenTrial, TrialState
-
-from ...spaces.errors import UserError
 from ..confirmation.race import wanted
 from ..launchers.choose import place
 from ..launchers.process import Launch, RunningEngine
 from ..store.disk import Disk, drop_checkpoints, drop_one
-from ..store.history import TrialRecord, best, end_state, plain_sft, read_records
-from ..store.queue import Claim, Queue, Verdict
-from ..store.slots import RIVAL, Slot
+from ..store.history import TrialRecord, best, plain_sft, read_records
+from ..store.queue import Queue
 from ..store.study import Study, joined_config, open_study
 from ..study.config import StudyConfig
-from ..study.events import Event, Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
+from ..study.events import Event, Listener, StudyEnded, StudyStarted, TrialEnded
 from ..study.resume import refuse_other_inputs
-from ..study.trial import trial_folder
 from .budget import Budget, Over, Spending
+from .dispatch import Dispatcher
 from .log import note_use, run_log, used
-from .plan import Planned, Planner, first_slots, later_slot
-from .rivals import next_rival
 from .signals import StopSignals
 from .summary import Summary, ended
 from .warm_start import prior_of
@@ -131,13 +125,12 @@ class Supervisor:
         self._spending = Spending(budget, study.config)
         self._disk = Disk(study.folder, study.config.limits.disk_gigabytes)
         self._queue = Queue(study.config, study.storage)
-        self._queue.more = partial(later_slot, study.config)
         self._prior = prior_of(study)
         self._workers = [
             Worker(index, study.folder, self._queue, study.config.limits, launch, self._emit)
             for index in range(workers)
         ]
-        self._planner: Planner | None = None
+        self._dispatcher: Dispatcher | None = None
         self._announced = False
         self._reaped = self._claimed = self._looked = -math.inf
         self._begun = time.monotonic()
@@ -189,11 +182,8 @@ class Supervisor:
         self._study.create(first.inputs["fingerprints"], self._prior)
         for worker in self._workers:
             worker.check_inputs = partial(refuse_other_inputs, first.inputs["fingerprints"], study=self._study.name)
-        self._planner = Planner(self._study.config, first.inputs["fingerprints"])
-        if self._study.config.race is None:
-            self._queue.fill(first_slots(self._study.config, self._prior), self._study.config.search.trials)
-        else:
-            self._ask_for(len(self._workers))
+        self._dispatcher = Dispatcher(self._study, self._queue, first.inputs["fingerprints"], self._emit)
+        self._dispatcher.fill(self._prior, len(self._workers))
         self._announce()
         for worker in others:
             worker.start_engine()
@@ -214,9 +204,7 @@ class Supervisor:
             self._look_now_and_then()
             idle = [worker for worker in self._workers if worker.idle]
             if idle and time.monotonic() - self._claimed > CLAIM_SECONDS and self._has_room():
-                self._ask_for(len(idle))
-                for worker in idle:
-                    self._next_trial(worker)
+                self._hand_out(idle)
                 if not any(worker.task for worker in self._workers) and not self._queue.unfinished():
                     drop_checkpoints(self._look(), paused=True)
                     return "finished"
@@ -224,16 +212,12 @@ class Supervisor:
         self._stop_all(signals)
         return "stopped"
 
-    def _ask_for(self, count: int) -> None:
-        """Have what a race wants next in its queue, for `count` engines that wait; a search has its slots already."""
-        config, folder = self._study.config, self._study.folder
-
-        def missing(slots: list[FrozenTrial]) -> list[Slot]:
-            waiting = sum(slot.state == TrialState.WAITING for slot in slots)
-            return wanted(config, read_records(slots, folder), max(0, count - waiting))
-
-        if config.race is not None:
-            self._queue.put(missing)
+    def _hand_out(self, idle: Sequence[Worker]) -> None:
+        assert self._dispatcher is not None
+        self._dispatcher.ask_for(len(idle))
+        for worker in idle:
+            if not self._dispatcher.give(worker):
+                self._claimed = time.monotonic()
 
     def _is_over(self, signals: StopSignals) -> bool:
         """Whether someone has asked to stop, or the budget has run out."""
@@ -267,44 +251,6 @@ class Supervisor:
             for number in self._queue.reap():
                 log.warning("trial %d was left by a supervisor that is gone; it waits again", number)
 
-    def _next_trial(self, worker: Worker) -> None:
-        """Claim until a trial needs an engine: repetitions of finished ones are told at once."""
-        assert self._planner is not None
-        while (claim := self._queue.claim()) is not None:
-            if claim.attributes.get(RIVAL) and "target" not in claim.attributes:
-                records = read_records(self._queue.slots(), self._study.folder)
-                self._queue.settle(claim, next_rival(self._study.config, records, claim.number))
-            try:
-                planned = self._planner.plan(claim)
-            except UserError as error:
-                self._refuse(claim, str(error))
-                continue
-            twin = self._queue.enter(claim, planned.attributes)
-            if twin is None:
-                worker.begin(claim, planned.spec, planned.title)
-                if worker.task is not None:
-                    return
-            elif twin.state.is_finished():
-                self._credit(claim, planned, twin)
-            else:  # trained right now by another worker: its outcome will be ours
-                self._queue.stand_behind(claim, twin.number)
-        self._claimed = time.monotonic()
-
-    def _refuse(self, claim: Claim, reason: str) -> None:
-        """Fail a slot that somebody has enqueued by hand and that cannot be run, and say why."""
-        log.warning("trial %d: %s", claim.number, reason)
-        facts = {"title": "a point from outside", "failure": {"kind": "user", "message": reason}}
-        self._queue.finish(claim, Verdict(TrialState.FAIL, attributes=facts))
-        self._emit(TrialEnded(claim.number, "failed", None, reason))
-
-    def _credit(self, claim: Claim, planned: Planned, twin: FrozenTrial) -> None:
-        """The trial is provably the same gradient as a finished one: same outcome, no training."""
-        folder = trial_folder(self._study.folder, twin.number)
-        spec, steps = planned.spec.model_dump(mode="json"), self._study.config.training.steps
-        self._emit(TrialStarted(claim.number, planned.title, spec, str(folder.path), claim.attempt, steps))
-        self._queue.credit(claim, twin)
-        self._emit(TrialEnded(claim.number, end_state(twin), folder.result, f"same as trial {twin.number}"))
-
     def _listen(self, signals: StopSignals) -> None:
         """Wait for the engines, a signal or the next tick."""
         sources: list[RunningEngine | StopSignals] = [signals]
@@ -328,7 +274,7 @@ class Supervisor:
 
     def _leave(self, state: Literal["finished", "stopped", "failed"]) -> None:
         for worker in self._workers:
-            worker.close() if worker.idle else worker.discard_engine()
+            worker.discard_engine(kill=not worker.idle)
         for worker in self._workers:
             worker.abandon()
         if self._announced:

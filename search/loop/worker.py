@@ -9,17 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from optuna.trial import TrialState
-
 from ...spaces.errors import UserError
 from ..launchers.process import Launch, Message, RunningEngine
 from ..store.history import opponents
-from ..store.outcome import outcome
-from ..store.queue import Claim, LeaseLostError, Queue, Verdict
+from ..store.outcome import Outcome, failed, outcome
+from ..store.queue import Claim, LeaseLostError, Queue
 from ..store.slots import is_anchor, published_as
-from ..study.events import Event, ProblemsDone, RungScored, StepDone, TrialEnded, TrialStarted
-from ..study.events import TrialState as EndState
-from ..study.failures import Failure, decide
+from ..study.events import Event, ProblemsDone, RungScored, StepDone, TrialEnded
+from ..study.failures import Failure, StudyFailedError, decide
 from ..study.parts import LimitSettings
 from ..study.trial import TrialSpec, trial_folder
 from .summary import ABANDONED
@@ -28,10 +25,6 @@ from .task import Task
 log = logging.getLogger(__name__)
 STOP_SECONDS = 60.0
 """How long a trial may take to reach its next boundary when asked to stop; then its engine is killed."""
-
-
-class StudyFailedError(RuntimeError):
-    """A fault that every trial would meet again; the message carries the engine's traceback."""
 
 
 class Worker:
@@ -72,30 +65,17 @@ class Worker:
         folder = trial_folder(self._folder, claim.number)
         self._queue.patience.wait_for(lambda: folder.prepare(spec))
         self.task = Task(claim, spec, title, folder)
-        self._announce(self.task)
+        self._emit(self.task.started)
         if (result := folder.result) is not None:  # a supervisor died between the result and its telling
-            self._conclude(self.task, result)
+            self._on_result(self.task, {"result": result})
         else:
             self._send_trial(self.task)
-
-    def _announce(self, task: Task) -> None:
-        spec, number = task.spec.model_dump(mode="json"), task.claim.number
-        folder, steps = str(task.folder.path), task.spec.training.steps
-        self._emit(TrialStarted(number, task.title, spec, folder, task.claim.attempt, steps))
 
     def _send_trial(self, task: Task) -> None:
         assert self.engine is not None
         self._last_sign = time.monotonic()
-        command = {
-            "type": "run",
-            "number": task.claim.number,
-            "folder": str(task.folder.path),
-            "spec": task.spec.model_dump(mode="json"),
-            "micro_batch": task.micro_batch,
-            "passed": self._queue.passed(task.claim),
-            "race": self._opponents(task),
-        }
-        self.engine.send(command)
+        more = {"passed": self._queue.passed(task.claim), "race": self._opponents(task)}
+        self.engine.send({"type": "run", **task.asked, **more})
 
     def _opponents(self, task: Task) -> Message | None:
         """What a trial races against; None without races, and where others are compared with it."""
@@ -160,9 +140,6 @@ class Worker:
         word = {"prune": prune, "pause": pause}
         self.engine.send({"type": "decision", "number": task.claim.number, "step": step, **word})
 
-    def _on_result(self, task: Task, message: Message) -> None:
-        self._conclude(task, message["result"])
-
     def _on_paused(self, task: Task, message: Message) -> None:
         self._queue.note(task.claim, seconds=task.seconds)
         self._queue.pause(task.claim, message["step"])
@@ -179,15 +156,15 @@ class Worker:
     def _timeout(self) -> Failure:
         return Failure(kind="timeout", message=f"not through after {self._limits.trial_minutes} minutes")
 
-    def _conclude(self, task: Task, result: Mapping[str, Any]) -> None:
-        """Tell a result that the engine has written."""
+    def _on_result(self, task: Task, message: Message) -> None:
+        result = message["result"]
         found = outcome(result, task.seconds)
         score, error = float(result["score"]), float(result["standard_error"])
         if found.state == "pruned":
             self._queue.report(task.claim, result["steps"], score)
         else:
             self._emit(RungScored(task.claim.number, task.spec.training.steps, score, error, final=True))
-        self._finish(task, found.verdict, found.state, result, found.reason)
+        self._finish(task, found, result)
 
     def _on_failure(self, failure: Failure) -> None:
         """Any fault recycles the engine, whose memory can no longer be trusted."""
@@ -213,41 +190,27 @@ class Worker:
         self.start_engine()
 
     def _decide(self, task: Task, failure: Failure) -> None:
-        claim = task.claim
-        crashes = self._crashes_in_a_row(task) if failure.kind == "crash" else 0
+        claim, crashes = task.claim, 0
+        if failure.kind == "crash":
+            self._queue.note(claim, crash=(crash := task.crash()))
+            crashes = crash["count"]
         decision = decide(failure, crashes, task.micro_batch, task.spec.training.effective_batch, self._limits.retries)
         self._queue.note(claim, **decision.attributes)
         self.start_engine()
         if decision.then == "wait":
             self.disk_full = time.monotonic()
             self._give_back(task, "disk full")
-            return
-        if decision.then == "retry":
+        elif decision.then == "retry":  # it is sent when the engine is ready
             log.warning("trial %d: %s: %s; trying again", claim.number, failure.kind, failure.message)
             self._queue.note_attempt(claim, failure.kind)
-            self._announce(task)
-            return  # it is sent when the engine is ready
-        reason = f"{failure.kind}: {failure.message.splitlines()[0]}"
-        facts = {"seconds": task.seconds, "failure": {"kind": failure.kind, "message": failure.message}}
-        if decision.then == "infeasible":
-            verdict = Verdict(TrialState.COMPLETE, 0.0, facts, violated=failure.kind)
-            self._finish(task, verdict, "infeasible", None, reason)
+            self._emit(task.started)
         else:
-            self._finish(task, Verdict(TrialState.FAIL, attributes=facts), "failed", None, reason)
+            self._finish(task, failed(failure, task.seconds, infeasible=decision.then == "infeasible"))
 
-    def _crashes_in_a_row(self, task: Task) -> int:
-        """This crash counted with those before it that found the same checkpoint and items."""
-        before, progress = task.claim.attributes.get("crash", {}), task.folder.progress()
-        crashes = int(before["count"]) + 1 if before.get("progress") == progress else 1
-        self._queue.note(task.claim, crash={"count": crashes, "progress": progress})
-        return crashes
-
-    def _finish(
-        self, task: Task, verdict: Verdict, state: EndState, result: Mapping[str, Any] | None, reason: str | None
-    ) -> None:
-        self._queue.finish(task.claim, verdict)
+    def _finish(self, task: Task, found: Outcome, result: Mapping[str, Any] | None = None) -> None:
+        self._queue.finish(task.claim, found.verdict)
         self.task = None
-        self._emit(TrialEnded(task.claim.number, state, result, reason))
+        self._emit(TrialEnded(task.claim.number, found.state, result, found.reason))
 
     def _give_back(self, task: Task, why: str = "stopped") -> None:
         try:
@@ -326,13 +289,10 @@ class Worker:
         if self.task is not None:
             self._give_back(self.task, ABANDONED)
 
-    def discard_engine(self) -> None:
+    def discard_engine(self, *, kill: bool = True) -> None:
+        """Without `kill` an idle engine ends by itself."""
         if self.engine is not None:
-            self.engine.kill()
+            if kill:
+                self.engine.kill()
             self.engine.close()
         self.engine, self.inputs = None, None
-
-    def close(self) -> None:
-        if self.engine is not None:
-            self.engine.close()
-        self.engine = None

@@ -1,4 +1,4 @@
-"""From a trial's result file to its verdict, and to the words that tell people why."""
+"""From a trial's result file, or its failure, to its verdict, and to the words that tell people why."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from ...evaluation.statistics.racing import RaceDecision
 from ..study.events import TrialState as EndState
+from ..study.failures import Failure
 
 Facts = Mapping[str, Any]
 CREDITED = ("standard_error", "verdicts", "num_problems", "samples", "failure", "race", "retention")
@@ -60,6 +61,15 @@ def outcome(result: Facts, seconds: float) -> Outcome:
     if not retention.get("feasible", True):
         return Outcome(verdict, "infeasible", retention_sentence(retention))
     return Outcome(verdict, "complete", None)
+
+
+def failed(failure: Failure, seconds: float, *, infeasible: bool) -> Outcome:
+    """The end of a trial that is not tried again; the sampler learns from what is infeasible."""
+    facts = {"seconds": seconds, "failure": {"kind": failure.kind, "message": failure.message}}
+    reason = f"{failure.kind}: {failure.message.splitlines()[0]}"
+    if infeasible:
+        return Outcome(Verdict(TrialState.COMPLETE, 0.0, facts, violated=failure.kind), "infeasible", reason)
+    return Outcome(Verdict(TrialState.FAIL, attributes=facts), "failed", reason)
 
 
 def race_sentence(race: Facts | None) -> str | None:

@@ -44,6 +44,10 @@ class Failure(Settings):
         return printable(redact(text))
 
 
+class StudyFailedError(RuntimeError):
+    """A fault that every trial would meet again; the message carries the engine's traceback."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """What to do about it."""

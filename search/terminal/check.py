@@ -40,19 +40,26 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     console.print("Loading model and data, then one worst-case step for each kind of design ...")
     facts = ask_and_show("check", {"study": str(path)}, console)
     plan = confirmation_plan(config) if is_confirmed(config) else None
+    usual, worst = (_trial_seconds(config, facts, config.evaluation.report_problems, kind) for kind in (USUAL, WORST))
     facts |= reached | {
         "study": config.study,
         "trials": config.search.trials,
         "estimate_seconds": estimate_seconds(config, facts),
         "expected_seconds": search_seconds(config, facts, USUAL),
-        "confirmation_seconds": confirmation_seconds(config, facts),
-        "confirmation_most_seconds": confirmation_most_seconds(config, facts),
-        "confirmation_training_seconds": _trial_seconds(config, facts, config.evaluation.report_problems, USUAL),
+        "confirmation_seconds": 0.0 if plan is None else plan.cost * usual,
+        "confirmation_most_seconds": 0.0 if plan is None else plan.most * worst,
+        "confirmation_training_seconds": usual,
         "confirmation_plan": None if plan is None else plan.as_dict(),
     }
     doubts = [shortness(config.full_steps, config.training.steps)]
     doubts += [] if plan is None else [*lacking(config), plan.shortfall]
     facts["warnings"] = [*facts["warnings"], *(line for line in doubts if line is not None)]
+    _show(config, facts, plan, console)
+    return facts
+
+
+def _show(config: StudyConfig, facts: Mapping[str, Any], plan: Plan | None, console: Console) -> None:
+    """Print what was found, and the plan of the confirmation if there will be one."""
     for name, line in facts["inputs"].items():
         console.print(f"{name:<10} {line}", soft_wrap=True, markup=False)
     for line in facts["fast_paths"]:
@@ -85,7 +92,6 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
     verdict = f"{len(said)} thing(s) to look at, above." if said else "All is well."
     console.print(f"{_duration(facts)} {verdict}", soft_wrap=True)
-    return facts
 
 
 def _more(config: StudyConfig) -> str:
@@ -145,20 +151,6 @@ def search_seconds(config: StudyConfig, facts: Mapping[str, Any], step_kind: str
     rung = halving.rungs[0]
     scoring = _trial_seconds(config, facts, rung.problems, step_kind) - _trial_seconds(config, facts, 0, step_kind)
     return whole * halving.whole / halving.steps + scoring * (halving.budget // halving.cost(0, rung.step))
-
-
-def confirmation_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
-    """What the confirmation after the search takes on average where it finds the lead it looks for; 0 without one."""
-    if not is_confirmed(config):
-        return 0.0
-    return confirmation_plan(config).cost * _trial_seconds(config, facts, config.evaluation.report_problems, USUAL)
-
-
-def confirmation_most_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
-    """What it takes where every candidate gets all its seeds and every step is a worst case."""
-    if not is_confirmed(config):
-        return 0.0
-    return confirmation_plan(config).most * _trial_seconds(config, facts, config.evaluation.report_problems, WORST)
 
 
 def confirmation_plan(config: StudyConfig) -> Plan:

@@ -29,7 +29,7 @@ from ..study.files import read_json
 from .output import lost_output
 from .progress import STATE_STYLE
 from .rungs import budget_sentence, steps
-from .tables import duration, score_text, winner_sentence
+from .tables import duration, headed, score_text, winner_sentence
 from .verdict import confirmation_sentence
 
 TAIL_BYTES = 8192
@@ -183,10 +183,7 @@ def running_cells(each: Running) -> tuple[RenderableType, ...]:
 
 def plain_table(title: str, *columns: str) -> Table:
     """A table without lines."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    return table
+    return headed(title, *columns, box=None, pad_edge=False)
 
 
 def _faults(records: Sequence[TrialRecord]) -> Table:

@@ -14,12 +14,17 @@ from ..store.outcome import race_sentence, retention_sentence
 from .progress import STATE_STYLE
 
 
+def headed(title: str, *columns: str, **look: Any) -> Table:
+    """An empty table; columns whose name ends with `>` are set to the right. `look`: options of rich's tables."""
+    table = Table(title=title, title_justify="left", header_style="bold", **look)
+    for name in columns:
+        table.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
+    return table
+
+
 def trials_table(records: Sequence[TrialRecord], title: str) -> Table:
     """Every slot, best score first, then those without one in the order of the queue."""
-    table = Table(title=title, title_justify="left", header_style="bold", expand=False)
-    for name, justify in (("#", "right"), ("target", "left"), ("lr", "right"), ("score ± s.e.", "right"),
-                          ("time", "right"), ("state", "left"), ("note", "left")):  # fmt: skip
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table = headed(title, "#>", "target", "lr>", "score ± s.e.>", "time>", "state", "note")
     ranked = sorted(records, key=lambda record: (-(record.score if _counts(record) else -1.0), record.number))  # type: ignore[operator]
     for record in ranked:
         table.add_row(*_row(record), style="bold" if record is ranked[0] and _counts(record) else None)

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .tables import headed
+
 
 def show_verdict(verdict: Mapping[str, Any], console: Console) -> None:
     """The table of a verdict, and its answers."""
@@ -25,10 +27,7 @@ def confirmation_table(verdict: Mapping[str, Any]) -> Table:
     trained = f", {verdict['trainings']} trainings" if verdict.get("trainings") else ""
     longer = f" and {verdict['long_trainings']} longer ones" if verdict.get("long_trainings") else ""
     title = f"Confirmation: {verdict['seeds']} fresh seeds, {verdict['problems']} untouched problems{trained}{longer}"
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name, justify in (("design", "left"), ("seeds", "right"), ("score", "right"), ("points above SFT", "right"),
-                          ("expect", "right"), ("p (corrected)", "right"), ("verdict", "left")):  # fmt: skip
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table = headed(title, "design", "seeds>", "score>", "points above SFT>", "expect>", "p (corrected)>", "verdict")
     forgotten = {each["title"]: each["retention"] for each in verdict["candidates"] if each.get("retention")}
     if forgotten:
         table.add_column("forgotten", justify="right")

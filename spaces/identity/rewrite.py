@@ -163,10 +163,9 @@ def student_share_is_weight(spec: TargetSpec) -> TargetSpec:
 def contrasts_that_are_residuals(spec: TargetSpec) -> TargetSpec:
     """c·(π − q) takes away from a residual q = π^(1/β): with B = 1 − γ − c left, one of the two goes."""
     gamma, residual, contrast = spec.gamma, spec.residual, spec.contrast
-    pulls = isinstance(contrast, Gem) and contrast.link == "linear" and spec.weight.kind == "unit"
-    if not pulls or not isinstance(contrast, Gem) or residual != Student(temperature=contrast.beta):
+    if not isinstance(contrast, Gem) or contrast.link != "linear" or spec.weight.kind != "unit":
         return spec
-    if not isinstance(gamma, Constant) or gamma.modified:
+    if residual != Student(temperature=contrast.beta) or not isinstance(gamma, Constant) or gamma.modified:
         return spec
     left = round_off(1 - gamma.value - contrast.coefficient)
     if left <= 0:

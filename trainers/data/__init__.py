@@ -9,7 +9,6 @@ files.py           which rows a `path` names: a file, files by pattern, a folder
 fit.py             do demonstrations fit a model: a row for every token, a position for every input, an end that
                    generation knows?
 formats.py         rows of one file as it is now: JSON lines, JSON, CSV and Parquet, compressed or not
-known.py           what a row says of each token of its answer: weights, log-probabilities under a reference
 load.py            from settings to demonstrations: the files below, one after the other
 messages.py        the messages of a conversation, checked: roles, text, calls of tools, which of them are learnt
 notes.py           what is worth saying about data that are used nevertheless
@@ -17,5 +16,6 @@ shapes.py          from a row to a demonstration: messages, ShareGPT, prompt and
 sources.py         where demonstrations come from, what is kept of each source, shares where they are mixed
 style.py           how demonstrations ask: system message, variables, examples, which tasks take over
 template.py        a chat template: what it is given, and what to say when it cannot render that
-tokenization.py    from text to tokens: completion mask, seams, critical spans
+tokenization.py    from text to tokens: completion mask, seams, and a row for each token
+turns.py           demonstrations as they were read: messages or text, what is learnt, what their row says of each token
 """

@@ -44,6 +44,11 @@ class Batch:
     """Positions of each sequence of a packed row."""
 
     @property
+    def content(self) -> tuple[object, ...]:
+        """Equal for batches of the same demonstrations in the same places, in one data set."""
+        return tuple(self.indices.tolist()), tuple(self.inputs.shape), self.lengths
+
+    @property
     def valid(self) -> Tensor:
         """Positions with a loss, shape (sequences, positions) bool."""
         return self.labels != IGNORE_INDEX

@@ -52,11 +52,6 @@ class Demonstration:
         values: Tensor | None = getattr(self, name)
         return None if values is None else values[1:]
 
-    @property
-    def critical_labels(self) -> Tensor | None:
-        """Critical mask aligned with `labels`, shape (n - 1,)."""
-        return self.aligned("critical")
-
     def cut(self, length: int) -> Demonstration:
         """The first `length` tokens."""
         tensors = {each.name: value for each in fields(self) if isinstance(value := getattr(self, each.name), Tensor)}

@@ -13,11 +13,12 @@ from .demonstrations import Demonstrations
 from .files import read_path
 from .formats import Row
 from .notes import Notes
-from .shapes import Read, Turn, turn_reader
+from .shapes import Read, turn_reader
 from .sources import Part, Source, chosen, sources
 from .style import Style, StyleWatch
 from .template import ChatTemplate
 from .tokenization import tokenize
+from .turns import Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,22 +11,21 @@ Columns beside these (`tools`, `chat_template_kwargs`) go to the chat template.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import UserError
 from .formats import Row
-from .known import Known, message_weight, read_known
 from .messages import FIELD, Message, empty, learnt_messages, read_messages, refused, text_of
 from .notes import Notes
+from .turns import Conversation, Known, PlainText, Turn, message_weight, read_known
 
 if TYPE_CHECKING:
     from .sources import Source
 
-Span = tuple[int, int]
-Read = Callable[[Row], "Turn"]
+Read = Callable[[Row], Turn]
 
 KWARGS_COLUMN = "chat_template_kwargs"
 PICTURES = frozenset({"image", "images", "video", "videos", "audio", "audios"})
@@ -37,47 +36,6 @@ RESERVED = frozenset({
     "tokenizer_kwargs", "strftime_now",
 })  # fmt: skip
 """Names that are no free variables of a chat template."""
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """Messages up to the last answer that is learnt."""
-
-    messages: tuple[Message, ...]
-    learnt: tuple[int, ...]
-    """Numbers of the messages with a loss, rising."""
-    tools: tuple[Mapping[str, Any], ...] | None = None
-    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    critical: tuple[Span, ...] | None = None
-    """Character spans of the last answer's content."""
-    place: str = ""
-    known: Known = field(default_factory=Known)
-
-    @property
-    def asked(self) -> Iterator[str]:
-        """What people ask in it."""
-        return (message["content"] for message in self.messages if message["role"] == "user")
-
-
-@dataclass(frozen=True)
-class PlainText:
-    """A demonstration that goes through no template."""
-
-    prompt: str
-    completion: str
-    critical: tuple[Span, ...] | None = None
-    """Character spans of `completion`."""
-    place: str = ""
-    whole: bool = False
-    """Whether it is one text without a prompt, which may hold its own special tokens."""
-    known: Known = field(default_factory=Known)
-
-    @property
-    def asked(self) -> Iterator[str]:
-        return iter((self.completion if self.whole else self.prompt,))
-
-
-Turn = Conversation | PlainText
 
 
 def turn_reader(settings: Source, columns: Mapping[str, Any], title: str, notes: Notes) -> Read:
@@ -139,7 +97,7 @@ class _Shape:
         if not isinstance(value, list):
             raise refused(column, "a list of {role, content}", row.place, value, "mend the row")
         shared = bool(value) and isinstance(value[0], Mapping) and "from" in value[0]
-        given = [*self._system(row), *value] if shared else value
+        given = [*_system(row), *value] if shared else value
         messages = read_messages(given, row.place, column, self.notes)
         learnt = learnt_messages(messages, self.settings.learn, row.place, column, self.notes)
         return self._turn(row, messages[: learnt[-1] + 1] if learnt else messages, learnt)
@@ -156,7 +114,7 @@ class _Shape:
         if isinstance(prompt, str):
             prompt = [{"role": "user", "content": _asking(prompt, row.place, prompt_column)}]
         given = read_messages(prompt, row.place, prompt_column, self.notes)
-        return self._answered(row, given, _answer(completion, row.place, column, self.notes), column)
+        return self._turn(row, [*given, _answer(completion, row.place, column, self.notes)], (len(given),))
 
     def alpaca(self, row: Row) -> Turn:
         if not self.settings.chat:
@@ -165,12 +123,12 @@ class _Shape:
                 "join instruction and input into a column `prompt` yourself, as the tasks ask", f"{FIELD}.chat",
             )  # fmt: skip
         asked = _asking(self._cell(row, "instruction", "prompt_column"), row.place, "instruction")
-        given = row.values.get("input")
-        more = text_of(given, row.place, "input") if given is not None else ""
+        more = _optional(row, "input")
         question = {"role": "user", "content": f"{asked}\n\n{more}" if more.strip() else asked}
-        messages = [*self._system(row), *_history(row), question]
+        messages = [*_system(row), *_history(row), question]
         answer = _answer(self._cell(row, "output", "completion_column"), row.place, "output", self.notes)
-        return self._answered(row, read_messages(messages, row.place, "instruction", self.notes), answer, "output")
+        given = read_messages(messages, row.place, "instruction", self.notes)
+        return self._turn(row, [*given, answer], (len(given),))
 
     def text(self, row: Row) -> Turn:
         column = self.settings.text_column or "text"
@@ -179,10 +137,7 @@ class _Shape:
             self.notes.count("an empty text is learnt", row.place)
         if self.settings.chat:
             self.notes.say(f"`{column}` is learnt as it is, without the chat template")
-        return PlainText("", text, self._critical(row), row.place, whole=True, known=self._known(row))
-
-    def _answered(self, row: Row, given: list[Message], answer: Message, column: str) -> Turn:
-        return self._turn(row, [*given, answer], (len(given),))
+        return PlainText("", text, row.place, whole=True, known=self._known(row))
 
     def _turn(self, row: Row, messages: list[Message], learnt: tuple[int, ...]) -> Turn:
         for number in learnt:
@@ -194,7 +149,7 @@ class _Shape:
         tools = _tools(row, self.settings.tools_column or "tools")
         answers = tuple(message_weight(messages[number]) for number in learnt)
         known = replace(self._known(row), answers=answers)
-        return Conversation(tuple(messages), learnt, tools, _kwargs(row), self._critical(row), row.place, known)
+        return Conversation(tuple(messages), learnt, tools, _kwargs(row), row.place, known)
 
     def _plain(self, row: Row, prompt: Any, completion: Any, prompt_column: str, column: str) -> Turn:
         for name, value in ((prompt_column, prompt), (column, completion)):
@@ -206,20 +161,13 @@ class _Shape:
             self.notes.count(EMPTY, row.place)
         asked = _asking(prompt, row.place, prompt_column)
         answer = text_of(completion, row.place, column)
-        return PlainText(asked, answer, self._critical(row), row.place, known=self._known(row))
-
-    def _system(self, row: Row) -> list[Message]:
-        given = row.values.get("system")
-        text = text_of(given, row.place, "system") if given is not None else ""
-        return [{"role": "system", "content": text}] if text.strip() else []
-
-    def _critical(self, row: Row) -> tuple[Span, ...] | None:
-        column = self.settings.critical_column
-        return None if column is None else _spans(self._cell(row, column, "critical_column"), row.place, column)
+        return PlainText(asked, answer, row.place, known=self._known(row))
 
     def _known(self, row: Row) -> Known:
         columns = (self.settings.weight_column, self.settings.reference_logprob_column)
         values = {name: _parsed(row.values.get(name), row.place, name) for name in columns if name is not None}
+        if (critical := self.settings.critical_column) is not None:
+            values[critical] = self._cell(row, critical, "critical_column")
         return read_known(values, row.place, self.settings)
 
     def _cell(self, row: Row, column: str, key: str) -> Any:
@@ -279,6 +227,17 @@ def _answer(value: Any, place: str, column: str, notes: Notes) -> Message:
     return messages[0]
 
 
+def _optional(row: Row, column: str) -> str:
+    """The text of a column that not every row has."""
+    value = row.values.get(column)
+    return "" if value is None else text_of(value, row.place, column)
+
+
+def _system(row: Row) -> list[Message]:
+    text = _optional(row, "system")
+    return [{"role": "system", "content": text}] if text.strip() else []
+
+
 def _history(row: Row) -> list[Message]:
     """Earlier turns of an Alpaca row: pairs of question and answer."""
     pairs = row.values.get("history") or []
@@ -292,15 +251,11 @@ def _tools(row: Row, column: str) -> tuple[Mapping[str, Any], ...] | None:
     value = _parsed(row.values.get(column), row.place, column)
     if not value:
         return None
-    if not isinstance(value, list):
-        raise refused(column, "a list of tools, each an object", row.place, value, _OTHER_TOOLS)
-    tools = tuple(_parsed(each, row.place, column) for each in value)
+    tools = tuple(_parsed(each, row.place, column) for each in value) if isinstance(value, list) else (None,)
     if not all(isinstance(each, Mapping) for each in tools):
-        raise refused(column, "a list of tools, each an object", row.place, value, _OTHER_TOOLS)
+        remedy = "mend the row, or name another column in `data.tools_column`"
+        raise refused(column, "a list of tools, each an object", row.place, value, remedy)
     return tools
-
-
-_OTHER_TOOLS = "mend the row, or name another column in `data.tools_column`"
 
 
 def _kwargs(row: Row) -> Mapping[str, Any]:
@@ -319,14 +274,3 @@ def _parsed(value: Any, place: str, column: str) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
         raise refused(column, f"JSON where it is text ({error})", place, value, "mend the row") from None
-
-
-def _spans(value: Any, place: str, column: str) -> tuple[Span, ...]:
-    pairs: list[Any] = value if isinstance(value, list) else [None]
-    whole = all(isinstance(pair, list) and len(pair) == 2 and all(type(end) is int for end in pair) for pair in pairs)
-    if not whole or not all(0 <= start <= end for start, end in pairs):
-        raise refused(
-            column, "a list of character spans [[start, end], ...] of the completion", place, value, "mend the row",
-            f"{FIELD}.critical_column",
-        )  # fmt: skip
-    return tuple((start, end) for start, end in pairs)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from .shapes import Conversation, PlainText, Turn
+from .turns import Conversation, PlainText, Turn
 
 MOST_EXAMPLES = 64
 """Examples that tasks may ask for."""

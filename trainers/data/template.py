@@ -10,15 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ...spaces.errors import UserError
 from ..models.tokens import special_ids
-from .known import Known
 from .messages import Message, dropped, lacking, unwritten
 from .notes import Notes
-from .shapes import RESERVED, Conversation, Span
+from .shapes import RESERVED
+from .turns import Conversation, Known, Span, check_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,8 +47,6 @@ class RenderedTurn:
     text: str
     learnt: tuple[Span, ...]
     """Character spans with a loss, rising; each starts where generation would."""
-    critical: tuple[Span, ...] | None = None
-    """Character spans of `text`."""
     place: str = ""
     plain: bool = False
     """Whether the tokenizer adds its own special tokens."""
@@ -79,8 +77,7 @@ class ChatTemplate:
         """
         require_chat_template(self.tokenizer)
         refuse_reserved(self.variables, "data.chat_template_kwargs")
-        form = _as_parts if self._takes_parts else dict
-        given = [form(message) for message in messages]
+        given = [_as_parts(message) if self._takes_parts else dict(message) for message in messages]
         try:
             return self._rendered(given, asking, tools, {**self.variables, **(variables or {})})
         except Exception as error:  # templates raise what they like, and Python adds its own
@@ -99,8 +96,7 @@ class ChatTemplate:
                 notes.count(f"the key `{key}` of an answer is not in what its chat template writes", conversation.place)
         self._note_messages(conversation, borders[-1][0], notes)
         whole = borders[-1][1]
-        together = all(whole.startswith(text) for _, text in borders)
-        if together:
+        if all(whole.startswith(text) for _, text in borders):
             return [self._turn(conversation, borders, conversation.known)]
         _refuse_by_token(conversation)
         return [
@@ -137,22 +133,15 @@ class ChatTemplate:
     def _turn(self, conversation: Conversation, borders: Sequence[tuple[str, str]], known: Known) -> RenderedTurn:
         text = borders[-1][1]
         spans = tuple((len(prompt), len(upto)) for prompt, upto in borders)
-        critical, start = conversation.critical, spans[-1][0]
-        if critical is not None:
-            critical = shifted(critical, _content_start(conversation, text, start, critical, "critical_column"))
-        if known.spans:
-            marked = [(first, last) for first, last, _ in known.spans]
-            known = known.moved(_content_start(conversation, text, start, marked, "weight_column"))
-        return RenderedTurn(text, spans, critical, conversation.place, known=known)
+        if known.marks:
+            known = known.moved(_content_start(conversation, text, spans[-1][0]))
+        return RenderedTurn(text, spans, conversation.place, known=known)
 
     def _borders(self, conversation: Conversation, number: int) -> tuple[str, str]:
         """The text before an answer, as generation sees it, and the text up to its end."""
         messages, place = conversation.messages, conversation.place
-        given: dict[str, Any] = {
-            "tools": conversation.tools, "variables": conversation.template_kwargs, "place": place,
-        }  # fmt: skip
-        prompt = self.render(messages[:number], asking=True, **given)
-        text = self.render(messages[: number + 1], asking=False, **given)
+        render = partial(self.render, place=place, tools=conversation.tools, variables=conversation.template_kwargs)
+        prompt, text = render(messages[:number], asking=True), render(messages[: number + 1], asking=False)
         if not text.startswith(prompt):
             raise UserError(
                 "the chat template must render a conversation so that it starts with its own generation prompt, but "
@@ -260,34 +249,21 @@ def _refuse_by_token(conversation: Conversation) -> None:
         )
 
 
-def _content_start(conversation: Conversation, text: str, start: int, spans: Sequence[Span], key: str) -> int:
-    """Where in `text` the last answer's content begins; `start`: where the answer does. Checks the `spans` of `key`."""
+def _content_start(conversation: Conversation, text: str, start: int) -> int:
+    """Where in `text` the last answer's content begins, for what is marked in it; `start`: where the answer does."""
     content = conversation.messages[conversation.learnt[-1]]["content"]
     stripped = content.strip()  # many templates trim the content
     found = text.find(stripped, start)
     if found < 0:
+        key = next(iter(conversation.known.marks))
         raise UserError(
             f"`{key}` must mark characters that the chat template renders as they are, but what it makes of "
             f"{conversation.place} holds {stripped[:60]!r} with other white space; give another template in "
             f"`{TEMPLATE_FIELD}`",
             field=f"data.{key}",
         )
-    check_spans(spans, content, conversation.place, key)
+    check_spans(conversation.known, content, conversation.place)
     return found - (len(content) - len(content.lstrip()))
-
-
-def check_spans(spans: Sequence[Span], completion: str, place: str, key: str = "critical_column") -> None:
-    """Raise UserError for spans beyond the completion."""
-    if any(end > len(completion) for _, end in spans):
-        raise UserError(
-            f"`{key}` must hold spans within the completion's {len(completion)} characters, but {place} has "
-            f"{[list(span) for span in spans]}; count the characters of the completion alone",
-            field=f"data.{key}",
-        )
-
-
-def shifted(spans: Sequence[Span], by: int) -> tuple[Span, ...]:
-    return tuple((start + by, end + by) for start, end in spans)
 
 
 def refuse_reserved(variables: Mapping[str, Any], where: str) -> None:

@@ -6,20 +6,21 @@ characters across that border, the parts are tokenised apart, and joined so that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from ...spaces.errors import UserError
 from ..models.tokens import around, end_of_sequence, without
 from .demonstrations import Demonstration
-from .known import columns_of
+from .messages import FIELD, refused
 from .notes import Notes
-from .shapes import PlainText, Span, Turn
-from .template import ChatTemplate, RenderedTurn, check_spans, shifted
+from .template import ChatTemplate, RenderedTurn
+from .turns import Known, PlainText, Span, Turn, WeightedSpan, check_spans, shifted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +32,7 @@ SEAM = "the tokenizer puts a space between prompt and completion that generation
 
 def tokenize(template: ChatTemplate, turns: Sequence[Turn], notes: Notes) -> list[Demonstration]:
     """Demonstrations of a list of turns; a turn is several where its template shows earlier answers otherwise."""
-    marked = any(turn.critical is not None or turn.known.spans for turn in turns)
+    marked = any(turn.known.marks for turn in turns)
     if marked and not template.tokenizer.is_fast:
         raise UserError(
             "spans of characters need a fast tokenizer (it maps them to tokens), but "
@@ -57,14 +58,8 @@ def _plain(tokenizer: PreTrainedTokenizerBase, turn: PlainText, notes: Notes) ->
     if turn.whole:
         completion = completion.removesuffix(end).removeprefix(begin) if begin else completion.removesuffix(end)
     text, start = turn.prompt + completion + end, len(turn.prompt)
-    critical = turn.critical
-    if critical is not None:
-        check_spans(critical, completion, turn.place)
-        critical = shifted(critical, start)
-    known = turn.known
-    if known.spans:
-        check_spans([(first, last) for first, last, _ in known.spans], completion, turn.place, "weight_column")
-    return RenderedTurn(text, ((start, len(text)),), critical, turn.place, plain=True, known=known.moved(start))
+    check_spans(turn.known, completion, turn.place)
+    return RenderedTurn(text, ((start, len(text)),), turn.place, plain=True, known=turn.known.moved(start))
 
 
 @dataclass(frozen=True)
@@ -120,15 +115,9 @@ class _Encoder:
         learnt = torch.zeros(len(whole.ids), dtype=torch.bool)
         for start, end in item.learnt:
             learnt[lengths[start] : lengths[end]] = True
-        critical = None
-        if item.critical is not None:
-            assert whole.offsets is not None
-            critical = (
-                torch.tensor([_overlaps(span, item.critical) for span in whole.offsets], dtype=torch.bool) & learnt
-            )
         answers = [slice(lengths[start], lengths[end]) for start, end in item.learnt]
-        columns = columns_of(item.known, learnt, answers, whole.offsets, item.place)
-        return Demonstration(torch.tensor(whole.ids, dtype=torch.int32), learnt, critical, **columns, place=item.place)
+        columns = _columns(item.known, learnt, answers, whole.offsets, item.place)
+        return Demonstration(torch.tensor(whole.ids, dtype=torch.int32), learnt, **columns, place=item.place)
 
     def _apart(
         self, item: RenderedTurn, whole: _Encoding, upto: dict[int, _Encoding]
@@ -158,7 +147,7 @@ class _Encoder:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _moved(self, found: _Encoding, first: int, by: int) -> _Encoding:
-        offsets = None if found.offsets is None else list(shifted(found.offsets[first:], by))
+        offsets = None if found.offsets is None else shifted(found.offsets[first:], by)
         return _Encoding(found.ids[first:], offsets)
 
 
@@ -167,5 +156,50 @@ def _cuts(item: RenderedTurn) -> list[int]:
     return sorted({border for span in item.learnt for border in span if border < len(item.text)})
 
 
-def _overlaps(token: Span, spans: Iterable[Span]) -> bool:
-    return any(token[0] < end and start < token[1] for start, end in spans)
+def _columns(
+    known: Known, learnt: Tensor, answers: Sequence[slice], offsets: Sequence[Span] | None, place: str
+) -> dict[str, Tensor]:
+    """`weights`, `critical` and `reference_logprobs` of a demonstration, (n,) each; what says nothing is left out.
+
+    `learnt` (n,) bool; `answers` are the tokens of each learnt answer, `offsets` the characters of each token. Raises
+    UserError for a list that has not one number a learnt token.
+    """
+    found = {}
+    weights = torch.full(learnt.shape, known.weight)
+    for tokens, weight in zip(answers, known.answers, strict=False):
+        weights[tokens] *= weight
+    if known.token_weights is not None:
+        weights[learnt] *= _fitting(known.token_weights, learnt, place, "weight_column")
+    if known.spans:
+        assert offsets is not None
+        weights *= torch.tensor([_of_span(known.spans, token) for token in offsets])
+    if bool((weights[learnt] != 1).any()):
+        found["weights"] = weights.where(learnt, 0.0)
+    if known.critical is not None:
+        assert offsets is not None
+        marked = [any(_overlap(token, span) for span in known.critical) for token in offsets]
+        found["critical"] = torch.tensor(marked, dtype=torch.bool) & learnt
+    if known.logprobs is not None:
+        logprobs = torch.zeros(learnt.shape)
+        logprobs[learnt] = _fitting(known.logprobs, learnt, place, "reference_logprob_column")
+        found["reference_logprobs"] = logprobs
+    return found
+
+
+def _of_span(spans: Sequence[WeightedSpan], token: Span) -> float:
+    """The weight of a token's characters: that of the last span which touches them, 1 outside of all."""
+    return next((weight for *span, weight in reversed(spans) if _overlap(token, span)), 1.0)
+
+
+def _overlap(token: Span, span: Sequence[int]) -> bool:
+    return token[0] < span[1] and span[0] < token[1]
+
+
+def _fitting(values: Sequence[float], learnt: Tensor, place: str, key: str) -> Tensor:
+    wanted = int(learnt.sum())
+    if len(values) != wanted:
+        raise refused(
+            key, f"a list of {wanted} numbers, one a token that is learnt, its end included", place,
+            f"{len(values)} numbers", "compute them with this tokenizer and template", f"{FIELD}.{key}",
+        )  # fmt: skip
+    return torch.tensor(values, dtype=torch.float32)

@@ -16,7 +16,7 @@ import yaml
 from axolotl.common.datasets import TrainDatasetMeta
 from axolotl.core.trainers import AxolotlTrainer
 from axolotl.integrations.base import BasePlugin
-from target_data import base_folder, collate, demonstrations
+from target_data import base_folder, collate, demonstrations, num_steps
 from target_model import base_of, load_tokenizer, settled, source
 from target_trainer import TargetTrainer
 from torch import Tensor
@@ -66,14 +66,15 @@ class TargetPlugin(BasePlugin):  # type: ignore[misc]
         if found:
             raise ValueError(f"the plugin reads data and makes batches itself; take out of axolotl.yaml: {found}")
         winner, base = read_winner()
-        cfg["max_steps"] = cfg.get("max_steps") or (winner.get("run") or {}).get("steps") or winner["training"]["steps"]
         if str(cfg["base_model"]).startswith("."):  # seen from a folder that may have moved since
             cfg["base_model"] = source(winner["model"], base)[0]
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> Any:
+        """Demonstrations, and as many steps as `winner.yaml` asks for, in steps of axolotl's size, or `max_steps`."""
         winner, base = read_winner()
         rows = demonstrations(winner["data"], load_tokenizer(winner["model"], base), base, winner.get("date"))
-        return TrainDatasetMeta(rows, None, cfg.max_steps)
+        winner["training"]["effective_batch"] = cfg.batch_size or winner["training"]["effective_batch"]
+        return TrainDatasetMeta(rows, None, cfg.max_steps or num_steps(winner, len(rows)))
 
     def get_trainer_cls(self, cfg: Any) -> Any:
         return AxolotlTargetTrainer

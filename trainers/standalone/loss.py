@@ -19,15 +19,6 @@ from torch import Tensor
 
 IGNORE_INDEX = -100
 """Label of a token without a loss."""
-COLUMNS = (
-    "teacher_label_logprobs",
-    "reference_label_logprobs",
-    "old_logprobs",
-    "critical",
-    "sequence_ids",
-    "weights",
-)
-"""What may be given for each token, beside gamma."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,58 +78,24 @@ class Rows:
 
     def to(self, device: Any) -> Rows:
         """The same on another device."""
-        tensors = {
-            field.name: value for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        moved: dict[str, Any] = {name: value.to(device) for name, value in tensors.items()}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
 
 # <design>
-TITLE = "γ = 1"
-NEEDS: frozenset[str] = frozenset()
-NEEDS_ROWS: frozenset[str] = frozenset()
-REFRESH: tuple[int | None, float] = (None, 0.0)
-BATCH_SCOPE = False
-DENOMINATOR = "all"
-
-
-@dataclass(frozen=True, eq=False)
-class Design:
-    """Loss and logit gradient of some tokens under plain SFT."""
-
-    rows: Rows
-    weight: Tensor
-
-    @property
-    def value(self) -> Tensor:
-        """−log p, times how often the token counts, shape (T,)."""
-        return -self.weight * self.rows.label_logprobs
-
-    def logit_gradient(self) -> Tensor:
-        """π − δ, times how often the token counts, shape (T, V)."""
-        one = torch.ones_like(self.weight)[:, None]
-        return self.weight[:, None] * self.rows.probs.scatter_add(-1, self.rows.labels[:, None], -one)
-
-
-def trust(rows: Rows) -> Tensor:
-    """γ of each token, shape (T,)."""
-    return torch.ones_like(rows.label_logprobs)
-
-
-def _design(rows: Rows, gamma: Tensor) -> Design:
-    return Design(rows, gamma if rows.weights is None else gamma * rows.weights)
-
-
-def count(gamma: Tensor, weight: Tensor, data_weights: Tensor | None = None) -> Tensor:
-    """What each token adds to the denominator of a batch, shape (T,)."""
-    return torch.ones_like(gamma) if data_weights is None else data_weights
-
-
-def mix_at(progress: float) -> float:
-    """Share of the family in γ at `progress` in [0, 1]."""
-    return 1.0
-
+from .plain import (  # noqa: E402
+    BATCH_SCOPE,
+    DENOMINATOR,  # noqa: F401
+    NEEDS,
+    NEEDS_ROWS,
+    REFRESH,  # noqa: F401
+    TITLE,
+    _design,
+    count,
+    mix_at,
+    trust,
+)
 
 # </design>
 
@@ -207,9 +164,10 @@ def label_scalars(student: Head, labels: Tensor, **given: Any) -> Rows:
 
 def _inputs(student: Head, labels: Tensor, real_vocab: Any = None, progress: float = 0.0, **given: Any) -> _Inputs:
     valid = (labels != IGNORE_INDEX).nonzero().squeeze(1)
-    heads = {name: given.pop(name, None) for name in ("teacher", "reference", "previous")}
+    others = {name: given.pop(name, None) for name in ("teacher", "reference", "previous")}
+    heads = {"student": student} | {name: head for name, head in others.items() if head is not None and name in NEEDS}
     columns = {name: None if column is None else column[valid] for name, column in given.items()}
-    return _Inputs({"student": student, **heads}, labels[valid], valid, columns, mix_at(progress), real_vocab)
+    return _Inputs(heads, labels[valid], valid, columns, mix_at(progress), real_vocab)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -232,7 +190,8 @@ def _log_softmax(logits: Tensor) -> Tensor:
 class _Inputs:
     """One call, of which only the tokens with a label are left."""
 
-    heads: dict[str, Head | None]
+    heads: dict[str, Head]
+    """The student, and the models that the design looks at."""
     labels: Tensor  # (T,)
     valid: Tensor  # (T,) their places among the N tokens
     columns: dict[str, Tensor | None]
@@ -241,16 +200,12 @@ class _Inputs:
 
     def parts(self, max_bytes: int) -> list[Tensor]:
         """The numbers of the tokens, chunk by chunk."""
-        student = self.heads["student"]
-        assert student is not None
-        size = max(1, max_bytes // (8 * student.weight.shape[0]))
+        size = max(1, max_bytes // (8 * self.heads["student"].weight.shape[0]))
         return list(torch.split(torch.arange(len(self.valid), device=self.valid.device), size))
 
     def logprobs(self, name: str, part: Tensor, width: int) -> Tensor:
         """log-softmax of one model for some tokens; a head of another width is cut to the real vocabulary."""
-        head = self.heads[name]
-        assert head is not None
-        logits = head.logits(self.valid[part])
+        logits = self.heads[name].logits(self.valid[part])
         if logits.shape[1] == width:
             return _log_softmax(logits)
         if self.real_vocab is None or logits.shape[1] < self.real_vocab:
@@ -260,34 +215,25 @@ class _Inputs:
 
     def rows(self, part: Tensor) -> Rows:
         """Everything a design may look at, of some tokens."""
-        assert self.heads["student"] is not None
         width, labels = self.heads["student"].weight.shape[0], self.labels[part]
-        found: dict[str, Any] = {}
-        for name in ("student", "teacher", "reference", "previous"):
-            if name == "student" or (name in NEEDS and self.heads[name] is not None):
-                prefix = "" if name == "student" else f"{name}_"
-                found[f"{prefix}logprobs"] = self.logprobs(name, part, width)
-        for name in COLUMNS:
-            column = self.columns.get(name)
-            found[name] = None if column is None else column[part]
-        for name in [
-            name for name in found if name.endswith("logprobs") and name not in (*COLUMNS, "previous_logprobs")
-        ]:
-            found[name.replace("logprobs", "label_logprobs")] = found[name].gather(-1, labels[:, None]).squeeze(-1)
+        found: dict[str, Any] = {
+            name: None if column is None else column[part] for name, column in self.columns.items() if name != "gamma"
+        }
+        for name in self.heads:
+            prefix = "" if name == "student" else f"{name}_"
+            found[f"{prefix}logprobs"] = logprobs = self.logprobs(name, part, width)
+            if name != "previous":
+                found[f"{prefix}label_logprobs"] = logprobs.gather(-1, labels[:, None]).squeeze(-1)
         return Rows(**found, labels=labels, mix=self.mix, real=min(self.real_vocab or width, width))
 
     def scalars(self, part: Tensor) -> Rows:
         """The same without anything as wide as the vocabulary."""
         rows = self.rows(part)
-        dense = ("logprobs", "teacher_logprobs", "reference_logprobs", "previous_logprobs")
-        kept = {field.name: getattr(rows, field.name) for field in fields(Rows) if field.name not in dense}
-        return Rows(**kept)
+        return replace(rows, logprobs=None, teacher_logprobs=None, reference_logprobs=None, previous_logprobs=None)
 
 
 def _summed(inputs: _Inputs, parts: list[Tensor]) -> LossSum:
-    student = inputs.heads["student"]
-    assert student is not None
-    gamma = inputs.columns["gamma"]
+    student, gamma = inputs.heads["student"], inputs.columns["gamma"]
     if BATCH_SCOPE and gamma is None and parts:
         gamma = trust(joined([inputs.scalars(part) for part in parts]))
     exact = torch.float64 if student.hidden.dtype == torch.float64 else torch.float32

@@ -45,7 +45,7 @@ class FrozenModel:
 
     def rows(self, batch: Batch) -> HiddenHead:
         """Hidden states of the positions with a loss, with the head that reads them."""
-        hidden = self._ask(batch) if self.answers is None else self.answers.of(batch, self._ask)
+        hidden = self._ask(batch) if self.answers is None else self.answers.of(batch.content, lambda: self._ask(batch))
         head = self.head
         bias = None if head.bias is None else head.bias.detach()[: self.vocab]
         return HiddenHead(hidden, head.weight.detach()[: self.vocab], bias, head.softcap, head.logit_scale)

@@ -8,6 +8,7 @@ from tiny_llama import tiny_llama
 
 from qtarget.evaluation.scoring.retention import _per_token, divergence, remembered, text_windows
 from qtarget.spaces.errors import UserError
+from qtarget.trainers.teachers.answers import Answers
 
 WINDOWS = [[4, 5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16, 17, 18], [20, 21, 22]]
 
@@ -113,9 +114,9 @@ def test_the_base_is_asked_once_as_far_as_memory_goes(model, moved) -> None:
 
     alone = divergence(moved, base, WINDOWS, batch_size=1)
     assert len(asked) == len(WINDOWS)
-    kept = remembered(base)
+    kept = remembered(base, Answers())
     assert divergence(moved, kept, WINDOWS, batch_size=1) == alone == divergence(moved, kept, WINDOWS, batch_size=1)
     assert len(asked) == 2 * len(WINDOWS), "the second trial finds what the first one asked"
-    little = remembered(base, most_bytes=asked[0].nbytes)
+    little = remembered(base, Answers(asked[0].nbytes))
     assert divergence(moved, little, WINDOWS, batch_size=1) == alone == divergence(moved, little, WINDOWS, batch_size=1)
     assert len(asked) == 4 * len(WINDOWS) - 1, "the longest window fits"

@@ -16,10 +16,10 @@ from small_study import small_config, write_small_study
 from qtarget.search.commands.reproduce import reproduce
 from qtarget.search.launchers.process import RunningEngine
 from qtarget.search.loop.supervisor import run_study
-from qtarget.search.loop.worker import StudyFailedError
 from qtarget.search.report.write import write_report
 from qtarget.search.store.history import load_history
 from qtarget.search.study.config_file import load_study
+from qtarget.search.study.failures import StudyFailedError
 from qtarget.spaces.errors import UserError
 
 pytestmark = pytest.mark.slow

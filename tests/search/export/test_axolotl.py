@@ -44,7 +44,8 @@ def settings(content: WinnerFile, folder: Path) -> dict[str, Any]:
 def test_the_configuration_is_the_training_of_the_search(tmp_path: Path) -> None:
     found = settings(winner({"path": "org/name", "revision": "r1"}, learning_rate=2e-5, clip_norm=None), tmp_path)
     assert (found["base_model"], found["revision_of_model"]) == ("org/name", "r1")
-    assert (found["micro_batch_size"], found["gradient_accumulation_steps"], found["max_steps"]) == (6, 2, 40)
+    assert (found["micro_batch_size"], found["gradient_accumulation_steps"]) == (6, 2)
+    assert "max_steps" not in found, "winner.yaml says it"
     assert found["learning_rate"] == 2e-5 and "max_grad_norm" not in found and "adapter" not in found
     assert [each["path"] for each in found["datasets"]] == ["a.jsonl", "b.jsonl"]
     assert found["plugins"] == ["target_axolotl.TargetPlugin"] and found["seed"] == 5 and found["bf16"] is False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +28,7 @@ from qtarget.search.study.config_file import load_study
 from qtarget.search.study.winner_file import against_search, load_winner
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
+from qtarget.trainers.run_settings import RunSettings
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +74,42 @@ def test_the_confirmed_design_is_exported_with_all_its_files(exported) -> None:
     check_tracking(config, found["tracking"])
 
 
+@pytest.fixture
+def axolotl_plugin(exported, monkeypatch) -> Iterator[ModuleType]:
+    """`target_axolotl.py` of an export; axolotl is not installed: something stands for the three names of it."""
+    names = {
+        "common.datasets": "TrainDatasetMeta",
+        "core.trainers": "AxolotlTrainer",
+        "integrations.base": "BasePlugin",
+    }
+    for path, name in names.items():
+        held = (lambda *given: given) if name == "TrainDatasetMeta" else type(name, (), {})
+        monkeypatch.setitem(sys.modules, f"axolotl.{path}", SimpleNamespace(**{name: held}))
+    folder = Path(exported[1]["directory"])
+    monkeypatch.syspath_prepend(shutil.copytree(folder, folder.with_name("edited"), dirs_exist_ok=True))
+    yield importlib.import_module("target_axolotl")
+    for name in [name for name in sys.modules if name.startswith("target_")]:
+        del sys.modules[name]
+
+
+def test_axolotl_trains_for_as_long_as_winner_yaml_says(axolotl_plugin: ModuleType) -> None:
+    file = axolotl_plugin.HERE / "winner.yaml"
+    winner = yaml.safe_load(file.read_text())
+    batch, default = winner["training"]["effective_batch"], winner["training"]["steps"]
+
+    def steps(run: dict[str, Any], batch_size: int = batch, max_steps: int | None = None) -> tuple[int, int]:
+        file.write_text(yaml.safe_dump(winner | {"run": run}))
+        cfg = SimpleNamespace(batch_size=batch_size, max_steps=max_steps)
+        rows, _, found = axolotl_plugin.TargetPlugin().load_datasets(cfg)
+        return len(rows), found
+
+    rows, found = steps({})
+    assert (found, steps({"steps": 7})[1], steps({"steps": 7}, max_steps=5)[1]) == (default, 7, 5)
+    passes = [steps({"epochs": 2.5})[1], steps({"epochs": 2.5}, batch_size=2 * batch)[1]]
+    assert passes == [RunSettings(epochs=2.5).num_steps(default, rows, size) for size in (batch, 2 * batch)]
+    assert passes[0] not in (default, passes[1])
+
+
 def check_tracking(config: StudyConfig, tracked: dict[str, Any]) -> None:
     from mlflow import MlflowClient
 
@@ -87,7 +127,6 @@ def test_only_unconfirmed_exports_the_best_of_the_search_and_says_so(study: Path
     study.write_text(yaml.safe_dump(text))
     found = export(study, tmp_path / "out", unconfirmed=True)
     assert load_winner(tmp_path / "out").run.steps == 40
-    assert yaml.safe_load((tmp_path / "out" / "axolotl.yaml").read_text())["max_steps"] == 40
     assert not found["confirmed"] and not found["tracking"]["logged"], "a store that is down never fails the export"
     assert load_winner(tmp_path / "out").target == presets.get("dft")
     assert "**Not confirmed.**" in (tmp_path / "out" / "MODEL_CARD.md").read_text()

@@ -20,10 +20,10 @@ from small_study import small_config
 
 from qtarget.search.loop import worker
 from qtarget.search.loop.supervisor import join_study, run_study
-from qtarget.search.loop.worker import StudyFailedError
 from qtarget.search.store import disk
 from qtarget.search.store.disk import Disk
 from qtarget.search.store.history import load_history
+from qtarget.search.study.failures import StudyFailedError
 from qtarget.search.terminal.status import show_status
 from qtarget.spaces.errors import UserError
 

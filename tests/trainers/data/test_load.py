@@ -73,7 +73,7 @@ def test_critical_spans_become_a_mask_of_the_labels(tmp_path, tokenizer):
     rows = [{"prompt": "ab", "completion": "abc 12 xy", "spans": [[4, 6], [8, 9]]}]
     (example,) = load(tmp_path, tokenizer, rows, critical_column="spans")
     assert tokenizer.decode(example.token_ids[example.critical]) == "12y"
-    marked = example.labels[example.critical_labels]
+    marked = example.labels[example.aligned("critical")]
     assert tokenizer.decode(marked) == "12y"
 
 
