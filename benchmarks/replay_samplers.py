@@ -83,7 +83,12 @@ class NearPublished(BaseSampler):
         if self._generator.random() < EVEN / (EVEN + len(seen) - len(published)):
             inside = [trial for trial in published if trial.params]
             pair = self._generator.choice(len(inside), 2)
-            self._centre = max((inside[index] for index in pair), key=lambda trial: trial.values[0]).params
+            self._centre = max((inside[index] for index in pair), key=_reached).params
+
+
+def _reached(trial: Any) -> tuple[int, float]:
+    """A trial at its end is before one at a rung."""
+    return (1, trial.values[0]) if trial.values else (0, trial.intermediate_values[max(trial.intermediate_values)])
 
 
 Sampler = Callable[[BaseSampler, int], BaseSampler]

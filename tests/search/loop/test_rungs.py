@@ -28,7 +28,14 @@ TRIALS, WHOLE = 6, 10
 
 
 def study(base: Path, name: str, script: dict[str, Any] | None = None) -> StudyConfig:
-    search = {**small_config()["search"], "pruner": "asha", "rungs": [0.25, 0.5], "sampler": "random", "repeats": 0}
+    search = {
+        **small_config()["search"],
+        "pruner": "asha",
+        "rungs": [0.25, 0.5],
+        "rung_decay": 0.25,
+        "sampler": "random",
+        "repeats": 0,
+    }
     config = parse_study(small_config(study=name, search=search | {"trials": TRIALS}) | {"base": str(base)})
     config.study_folder.mkdir(parents=True)
     (config.study_folder / "script.json").write_text(json.dumps(script or {}))
