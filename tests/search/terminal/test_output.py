@@ -58,7 +58,7 @@ def test_a_line_that_cannot_be_printed_does_not_end_the_night(tmp_path: Path) ->
     found = re.search(r"used ([0-9.]+) s of CPU here and ([0-9.]+) s in engines, in ([0-9.]+) s$", used)
     assert found is not None
     here, engines, seconds = map(float, found.groups())
-    assert here > 0 and engines > 0 and here < 2 * seconds, used
+    assert here > 0 and engines >= 0 and here < 2 * seconds, used  # a nursery's processes are not ours to wait for
 
 
 @contextmanager
