@@ -124,6 +124,7 @@ def _effects(pairs: Sequence[PairData], path: Path) -> None:
                 low, effect, high = (100 * found[name] for name in ("low", "effect", "high"))
                 panel.plot([low, high], [place + above] * 2, color=color, linewidth=2)
                 panel.plot(effect, place + above, "o", color=color, label="" if place else label)
+    panel.set_ylim(-0.5, len(pairs) - 0.5)
     panel.set_yticks(range(len(pairs)), [pair.short for pair in reversed(pairs)])
     panel.set_xlabel("points above plain SFT, with the interval of the confirmation")
     panel.spines[["top", "right", "left"]].set_visible(False)
