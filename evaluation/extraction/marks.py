@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..reading.words import is_denied
+from .choices import option_letter
 from .doubt import is_rejected, is_supposed, is_term, takes_back
 from .sentences import Answer, clean, sentence
 
@@ -84,9 +85,6 @@ _HEADING = re.compile(
 )
 
 
-_OPTION = re.compile(r"\W*(?i:(?:option|choice)\s+\W*)?[A-J](?:[).:\]}*_\"'$]|\s+-\s|\s*[–—]|\s*$)")
-
-
 def hashed(text: str) -> Answer | None:
     """The rest of the line after the last `####`; headings are passed over."""
     end = len(text)
@@ -94,7 +92,7 @@ def hashed(text: str) -> Answer | None:
         rest = text[start + 4 :].lstrip("# \t\r\n")
         line, newline, following = rest.partition("\n")
         goes_on = re.search(r"[\d\\$]|\([A-J]\)", following)
-        is_prose = goes_on and len(line.split()) > 1 and not (re.search(r"\d", line) or _OPTION.match(line))
+        is_prose = goes_on and len(line.split()) > 1 and not (re.search(r"\d", line) or option_letter(line))
         if not is_prose and not _HEADING.match(line):
             doubtful = takes_back(text[start + 4 :])
             return Answer("" if doubtful else clean(line), "hash", bool(newline), len(text) - len(following))

@@ -88,7 +88,7 @@ class SearchSettings(Settings):
 
     @property
     def pauses(self) -> bool:
-        """Whether trials pause at rungs and are promoted: where they are more than those before the sampler's first."""
+        """Whether trials pause at rungs and are promoted; in a short study all are trained to their end."""
         return self.pruner == "asha" and self.trials > self.startup_trials
 
     def rungs_of(self, steps: int, problems: int) -> tuple[Rung, ...]:
