@@ -136,7 +136,7 @@ class Killer:
     def _strike(self, supervisor: psutil.Process) -> None:
         phase = self.chance.choice(self.phases)
         seen, deadline = self._signs(phase), time.monotonic() + PATIENCE
-        if phase == "starting":
+        if phase == "starting":  # somewhere in it, however long it takes here
             deadline = time.monotonic() + self.chance.uniform(0.0, 5.0)
         while self._signs(phase) == seen and time.monotonic() < deadline and lives(supervisor):
             time.sleep(0.001)
@@ -160,7 +160,7 @@ class Killer:
             "checkpointing": lambda: any(self.folder.glob("trials/*/checkpoint/*.part")),
             "tell": lambda: len(list(self.folder.glob("trials/*/result.json"))),
             "tracking": lambda: self._stat(self.folder / "tracking.offset"),
-            "starting": lambda: None,
+            "starting": lambda: (self._signs("training"), self._signs("tell")),  # the start is over
         }
         return watched[phase]()
 
