@@ -107,9 +107,9 @@ class Replay:
         optuna.create_study(study_name=config.study, storage=storage.backend, direction="maximize")
         queue = _Queue(config, storage)
         if queue.halving is not None:  # the steps of looks are part of the same budget
-            config = config.with_trials(trials * length // queue.halving.whole)
+            config = config.of_length(trials * length // queue.halving.whole)
             queue = _Queue(config, storage)
-        queue.make, queue.more = make, lambda count: later_slot(config, count)
+        queue.make, queue.more = make, lambda count: later_slot(config, (), count)
         queue.fill(first_slots(config), config.search.trials)
         return cls(table, config, queue, trials * length)
 

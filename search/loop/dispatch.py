@@ -30,12 +30,13 @@ class Dispatcher:
     def __init__(self, study: Study, queue: Queue, fingerprints: dict[str, str], emit: Callable[[Event], None]) -> None:
         self._config, self._folder, self._queue, self._emit = study.config, study.folder, queue, emit
         self._planner = Planner(study.config, fingerprints)
-        queue.more = partial(later_slot, study.config)
 
     def fill(self, prior: Prior | None, engines: int) -> None:
         """Put the first slots into the queue: all of a search, as many of a race as there are engines."""
         if self._config.race is None:
-            self._queue.fill(first_slots(self._config, prior), self._config.search.trials)
+            first = first_slots(self._config, prior)
+            self._queue.more = partial(later_slot, self._config, first)
+            self._queue.fill(first, self._config.search.slots)
         else:
             self.ask_for(engines)
 

@@ -51,9 +51,9 @@ def first_slots(config: StudyConfig, prior: Prior | None = None) -> list[Slot]:
     return [*settled, *rest]
 
 
-def later_slot(config: StudyConfig, count: int) -> Slot:
-    """The slot after `count` others, where a budget in steps has room for more than its trials."""
-    return _open_slot(config, (), count)
+def later_slot(config: StudyConfig, first: Sequence[Slot], count: int) -> Slot:
+    """The slot after `count` others, of which `first` are planned: a budget in steps may have room for more."""
+    return first[count] if count < len(first) else _open_slot(config, (), count)
 
 
 def _starts(config: StudyConfig, most: int) -> list[Slot]:

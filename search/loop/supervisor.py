@@ -160,7 +160,7 @@ class Supervisor:
         """Whether all is finished, and a confirmation asks for nothing more."""
         config = self._study.config
         if config.race is None:
-            return self._queue.is_done(config.search.trials)
+            return self._queue.is_done(config.search.slots)
         records = read_records(self._queue.slots(), self._study.folder)
         return self._queue.is_done(None) and not wanted(config, records, 1)
 
@@ -206,7 +206,7 @@ class Supervisor:
             if idle and time.monotonic() - self._claimed > CLAIM_SECONDS and self._has_room():
                 self._hand_out(idle)
                 if not any(worker.task for worker in self._workers) and not self._queue.unfinished():
-                    drop_checkpoints(self._look(), paused=True)
+                    drop_checkpoints(self._look(), paused=not self._study.config.search.goes_further)
                     return "finished"
             self._listen(signals)
         self._stop_all(signals)

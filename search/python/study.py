@@ -135,7 +135,7 @@ class Study:
         records = self.records()
         done, top = sum(record.finished for record in records), best(records)
         said = "" if top is None else f", best {top.score:.3f}: {top.title}"
-        return f"<Study {self.name}: {done} of {len(records) or self.config.search.trials} trials{said}>"
+        return f"<Study {self.name}: {done} of {len(records) or self.config.search.slots} trials{said}>"
 
 
 def _parsed(sections: Mapping[str, Any]) -> StudyConfig:

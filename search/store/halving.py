@@ -10,7 +10,8 @@ kind there is one to compare with, however far designs are ahead.
 The budget is in optimiser steps: as many as the study's number of trials would take, each trained to its end. A step
 counts when it is granted, under the study's lock, so that any number of workers spends no more than there is. A new
 trial begins only while a whole one is left of the budget; what is left after that goes to the best that wait, whatever
-their place, until no way to a next rung fits. A larger budget goes on with them.
+their place, until no way to a next rung fits, unless only part of the queue is run now. A larger budget goes on with
+them.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Halving:
     """Of a trial trained to its end."""
     trials: int
     """How many of these the budget is worth."""
+    goes_further: bool = False
+    """Whether a larger budget follows, so that what is left of this one is kept for it."""
     anchors: str = SFT
     """As `search.anchors` has it."""
 
@@ -61,7 +64,8 @@ class Halving:
         search, steps = config.search, config.training.steps
         if not search.pauses or not search.rung_steps(steps):
             return None
-        return cls(search.rungs_of(steps, config.evaluation.problems), steps, search.trials, search.anchors)
+        rungs = search.rungs_of(steps, config.evaluation.problems)
+        return cls(rungs, steps, search.slots, search.goes_further, search.anchors)
 
     @property
     def whole(self) -> int:
@@ -109,18 +113,20 @@ class Halving:
         for trial in ready:
             if (granted := trial.user_attrs.get(GRANTED)) is not None:  # stopped on its way
                 return Grant(trial, int(granted))
-            if self.is_whole(trial):
+            if self.is_whole(trial) or trial.user_attrs.get("attempts"):  # or begun before trials paused
                 return Grant(trial, self.steps)
         promoted = self._promoted(slots, left)
         if promoted is not None:
             return promoted
         if left >= self.whole:
             return Grant(next(iter(ready), None), self.rungs[0].step)
-        return next(self._affordable(self._ranked_above(slots), left), None)
+        return None if self.goes_further else next(self._affordable(self._ranked_above(slots), left), None)
 
     def has_more(self, left: int, waiting: Iterable[int]) -> bool:
         """Whether `left` steps are enough for anything; `waiting`: the rungs at which trials are paused."""
-        return left >= self.whole or any(self.cost(step, self.after(step)) <= left for step in waiting)
+        if left >= self.whole or self.goes_further:
+            return left >= self.whole
+        return any(self.cost(step, self.after(step)) <= left for step in waiting)
 
     def goes_on(self, trial: FrozenTrial, slots: Sequence[FrozenTrial]) -> int | None:
         """To which step a trial that was scored at its rung may train without a pause; None: it pauses there."""

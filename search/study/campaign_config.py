@@ -72,17 +72,20 @@ def is_single(paths: Sequence[Path]) -> bool:
 
 
 def shares(campaign: Campaign, trials: int | None = None) -> dict[str, int]:
-    """Slots of each study: its own `search.trials`, or an equal part of `trials` or the budget's, the first ones more.
+    """Slots of each study: all of its queue, or an equal part of `trials`, the first ones more.
 
     Raises UserError when there are fewer trials than studies.
     """
-    total = trials or campaign.budget.trials
-    if total is None:
-        return {config.study: config.search.trials for config in campaign.studies}
-    count = len(campaign.studies)
-    if total < count:
-        raise UserError(f"`budget.trials` must be at least one a study, but got {total} for {count} studies; raise it")
-    return {config.study: total // count + (index < total % count) for index, config in enumerate(campaign.studies)}
+    if trials is None:
+        return {config.study: config.search.slots for config in campaign.studies}
+    parts = _parts(trials, len(campaign.studies))
+    return {config.study: part for config, part in zip(campaign.studies, parts, strict=True)}
+
+
+def _parts(trials: int, count: int) -> list[int]:
+    if trials < count:
+        raise UserError(f"`budget.trials` must be at least one a study, but got {trials} for {count} studies; raise it")
+    return [trials // count + (index < trials % count) for index in range(count)]
 
 
 def load_campaign(paths: Sequence[Path]) -> Campaign:
@@ -116,7 +119,11 @@ def _read(path: Path) -> Campaign:
         raise refusal(error, str(path), own, _Matrix) from None
     name = str(read.get("study", path.stem))
     pairs = itertools.product(*([(axis, *entry) for entry in names.items()] for axis, names in settings.matrix.items()))
-    return Campaign(name, tuple(_study(name, read, pair, path) for pair in pairs), settings.budget)
+    studies = tuple(_study(name, read, pair, path) for pair in pairs)
+    if (total := settings.budget.trials) is not None:
+        parts = _parts(total, len(studies))
+        studies = tuple(study.of_length(part) for study, part in zip(studies, parts, strict=True))
+    return Campaign(name, studies, settings.budget)
 
 
 def _study(name: str, common: Mapping[str, Any], pair: Sequence[tuple[str, str, Entry]], path: Path) -> StudyConfig:

@@ -134,8 +134,13 @@ class StudyConfig(Settings):
         return 2 if retention is not None and retention.role == "objective" else 1
 
     def with_trials(self, trials: int) -> Self:
-        """The same study with another number of slots."""
-        return self.model_copy(update={"search": self.search.model_copy(update={"trials": trials})})
+        """The same study, run for so many slots: the first of its queue, or a longer queue."""
+        return self.of_length(max(trials, self.search.trials), trials)
+
+    def of_length(self, trials: int, stop_after: int | None = None) -> Self:
+        """The same study with a queue of so many slots."""
+        length = {"trials": trials, "stop_after": stop_after}
+        return self.model_copy(update={"search": self.search.model_copy(update=length)})
 
     def baseline_settings(self) -> tuple[BaselineSettings, ...]:
         """The baselines in the order of the queue."""

@@ -53,6 +53,9 @@ class SearchSettings(Settings):
 
     trials: Annotated[int, Field(ge=1)] = 20
     """Slots of the queue, baselines included."""
+    stop_after: Annotated[int, Field(ge=1)] | None = None
+    """So many of these slots are run now, as with `run --trials`; what is in the others, and whether trials pause, does
+    not depend on it. Default: all."""
     seed: Annotated[int, Field(ge=0)] = 0
     sampler: Literal["tpe", "random", "gp"] = "tpe"
     startup_trials: Annotated[int, Field(ge=0)] = 10
@@ -85,6 +88,16 @@ class SearchSettings(Settings):
     @classmethod
     def _fractions(cls, given: Any) -> Any:
         return [_share(each) for each in given] if isinstance(given, list | tuple) else given
+
+    @property
+    def slots(self) -> int:
+        """How many of the queue's slots are run now."""
+        return min(self.trials, self.stop_after or self.trials)
+
+    @property
+    def goes_further(self) -> bool:
+        """Whether slots are left for a later call."""
+        return self.slots < self.trials
 
     @property
     def pauses(self) -> bool:

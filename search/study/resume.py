@@ -12,6 +12,7 @@ from .config_file import parse_study
 
 FREE = (
     "search.trials",
+    "search.stop_after",
     "search.sampler",
     "search.startup_trials",
     "search.pruner",

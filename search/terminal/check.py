@@ -43,7 +43,7 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
     usual, worst = (_trial_seconds(config, facts, config.evaluation.report_problems, kind) for kind in (USUAL, WORST))
     facts |= reached | {
         "study": config.study,
-        "trials": config.search.trials,
+        "trials": config.search.slots,
         "estimate_seconds": estimate_seconds(config, facts),
         "expected_seconds": search_seconds(config, facts, USUAL),
         "confirmation_seconds": 0.0 if plan is None else plan.cost * usual,
@@ -67,7 +67,7 @@ def _show(config: StudyConfig, facts: Mapping[str, Any], plan: Plan | None, cons
     size = config.space.size()
     console.print(
         f"space      {size.dimensions} dimensions, {size.combinations} combination(s) of families, "
-        f"{config.search.trials} trials{_more(config)}",
+        f"{config.search.slots} trials{_more(config)}",
         soft_wrap=True,
     )
     for title, worst in facts["worst_steps"].items():
@@ -144,7 +144,7 @@ def estimate_seconds(config: StudyConfig, facts: Mapping[str, Any]) -> float:
 
 def search_seconds(config: StudyConfig, facts: Mapping[str, Any], step_kind: str) -> float:
     """All trials, or their worth of steps with the scores at rungs; `step_kind`: WORST or USUAL."""
-    trials, halving = config.search.trials, Halving.of(config)
+    trials, halving = config.search.slots, Halving.of(config)
     whole = trials * _trial_seconds(config, facts, config.evaluation.problems, step_kind)
     if halving is None:
         return whole

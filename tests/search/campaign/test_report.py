@@ -174,7 +174,7 @@ def test_verdict_sentences(outcomes: tuple[str | None, ...], tone: str, said: st
 def test_a_confirmed_pair_with_open_trials_says_both(tmp_path: Path) -> None:
     path = write_campaign(tmp_path, ("a", "b"), budget={"trials": 12, "slice": 2})
     config = studies(path)["a"]
-    search(config)
+    search(config.with_trials(4))
     confirm(config)
     _, markdown, _ = written([path])
     assert row(markdown, "a")[1] == "confirmed, search unfinished" and row(markdown, "a")[6] == "4 of 6"

@@ -27,7 +27,7 @@ TRIALS, WHOLE = 6, 10
 """Of 8 steps: rungs at 2 and 4, each scored after one step more."""
 
 
-def study(base: Path, name: str, script: dict[str, Any] | None = None) -> StudyConfig:
+def study(base: Path, name: str, script: dict[str, Any] | None = None, **settings: Any) -> StudyConfig:
     search = {
         **small_config()["search"],
         "pruner": "asha",
@@ -35,6 +35,7 @@ def study(base: Path, name: str, script: dict[str, Any] | None = None) -> StudyC
         "rung_decay": 0.25,
         "sampler": "random",
         "repeats": 0,
+        **settings,
     }
     config = parse_study(small_config(study=name, search=search | {"trials": TRIALS}) | {"base": str(base)})
     config.study_folder.mkdir(parents=True)
@@ -113,3 +114,13 @@ def test_several_workers_spend_one_budget(base: Path) -> None:
     run_study(config, workers=3, launch=scripted)
     assert TRIALS * WHOLE - 6 < spent(config) <= TRIALS * WHOLE
     assert not {record.state for record in load_history(config)} & {"running", "waiting"}
+
+
+def test_in_slices_a_search_is_that_of_one_call(base: Path) -> None:
+    """Also one whose first slice is no longer than a study that pauses nothing."""
+    whole, sliced = (study(base, name, startup_trials=4) for name in ("whole", "sliced"))
+    run_study(whole, launch=scripted)
+    for trials in (2, 5, TRIALS):
+        assert run_study(sliced, trials=trials, launch=scripted).state == "finished"
+        assert (trials - 1) * WHOLE < spent(sliced) <= trials * WHOLE
+    assert ends(sliced) == ends(whole)

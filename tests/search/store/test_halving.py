@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -190,6 +191,24 @@ def test_a_smaller_budget_takes_back_nothing_that_was_begun(storage: StudyStorag
         train(queue, queue.claim(), score)
     smaller = open_queue(storage, 2)
     assert [paused_at(trial) for trial in smaller.slots()] == [4, 4]
+
+
+def test_what_was_begun_before_trials_paused_goes_to_its_end(storage: StudyStorage) -> None:
+    before = open_queue(storage, 2, pruner="none")
+    before.give_back(before.claim(), "stopped")
+    queue = open_queue(storage, 1)
+    assert queue.claim().frozen.user_attrs["granted"] == STEPS
+    assert queue.claim() is None and queue.halving.spent(queue.slots()) == WHOLE
+
+
+def test_part_of_a_queue_keeps_what_is_left_for_the_rest(storage: StudyStorage) -> None:
+    """A trial that waits is not sent on because this call has nothing better to do with its steps."""
+    part = open_queue(storage, 6, stop_after=3)
+    run(part, (score / 100 for score in range(99, 0, -1)).__next__)
+    waiting, left = [paused_at(trial) for trial in part.slots()], 3 * WHOLE - part.halving.spent(part.slots())
+    assert part.is_done(3) and 11 <= left < WHOLE and 4 in waiting, "enough to send one to the next rung"
+    assert replace(part.halving, goes_further=False).next(part.slots(), []) is not None
+    assert not open_queue(storage, 6).is_done(6)
 
 
 def test_the_sampler_learns_from_those_that_wait(storage: StudyStorage) -> None:
