@@ -1,10 +1,10 @@
 """The page docs/results.md from the studies of a campaign: what was found on each pair, whatever it was.
 
-    python benchmarks/results.py CAMPAIGN.yaml [--docs docs]
+    python benchmarks/results.py CAMPAIGN.yaml [--docs docs] [--readme README.md]
 
 A row a pair that is confirmed: scores of plain SFT, of the best published objective tuned alike, and of the best design
 found, on untouched problems and fresh seeds, with the intervals of the confirmation. Pairs that are still searched are
-named below the table. Without `--docs` the table is printed; with it, table and pictures of the page are renewed.
+named below the table. The table is printed; with `--docs`, table and pictures of the page are renewed, with `--readme` the short table there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ HEADS = (
     "forgotten, nats",
     "hours",
 )
+SHORT_HEADS = ("pair", "plain SFT", "found over plain SFT", "found over the best published")
 PICTURES = ("results.png", "results-ranks.png")
 Verdict = Mapping[str, Any]
 
@@ -89,6 +90,19 @@ def table(pairs: Sequence[PairData]) -> str:
     return "\n".join([*(lines if done else []), "", *said, *([""] if said else []), *running(pairs)]).strip()
 
 
+def short_table(pairs: Sequence[PairData]) -> str:
+    """Markdown: what was found on the confirmed pairs, in points."""
+    lines = [f"| {' | '.join(SHORT_HEADS)} |", "|---" + "|--:" * (len(SHORT_HEADS) - 1) + "|"]
+    for pair in pairs:
+        if (verdict := pair.data.verdict) is not None:
+            named = titles(verdict)
+            found = compared_with_sft(verdict, named.get("design"))
+            over = "" if found is None else points(found)
+            cells = (pair.short, f"{100 * verdict['sft_score']:.1f}", over, _over_published(verdict, named))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def running(pairs: Sequence[PairData]) -> Iterator[str]:
     """What is not confirmed, and how far it is."""
     for pair in pairs:
@@ -134,21 +148,29 @@ def _effects(pairs: Sequence[PairData], path: Path) -> None:
 
 def write_page(pairs: Sequence[PairData], folder: Path) -> None:
     """Put table and pictures into the page."""
-    page, (begin, end) = folder / "results.md", MARKS
-    head, rest = page.read_text("utf-8").split(begin)
     pictures = "\n\n".join(f"![{Path(name).stem}]({name})" for name in draw(pairs, folder))
-    page.write_text(f"{head}{begin}{table(pairs)}\n\n{pictures}\n{end}{rest.split(end)[1]}", "utf-8")
+    renew(folder / "results.md", f"{table(pairs)}\n\n{pictures}")
+
+
+def renew(page: Path, text: str) -> None:
+    """Put `text` between the marks of a page."""
+    begin, end = MARKS
+    head, rest = page.read_text("utf-8").split(begin)
+    page.write_text(f"{head}{begin}{text}\n{end}{rest.split(end)[1]}", "utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("campaign", type=Path, nargs="+", help="a campaign's file, or files and folders of studies")
     parser.add_argument("--docs", type=Path, help="folder with results.md, whose table and pictures are renewed")
+    parser.add_argument("--readme", type=Path, help="a page whose short table is renewed")
     given = parser.parse_args(argv)
     _, pairs = gather_campaign(given.campaign)
     print(table(pairs))
     if given.docs:
         write_page(pairs, given.docs)
+    if given.readme:
+        renew(given.readme, short_table(pairs))
     return 0
 
 

@@ -191,13 +191,18 @@ def test_the_page_of_results_has_every_confirmed_pair_and_says_what_still_runs(
     )
     page = tmp_path / "results.md"
     page.write_text("before\n<!-- results -->\nstale row\n<!-- end of results -->\nafter\n")
-    assert results.main([str(campaign), "--docs", str(tmp_path)]) == 0
+    readme = tmp_path / "README.md"
+    readme.write_text(page.read_text())
+    assert results.main([str(campaign), "--docs", str(tmp_path), "--readme", str(readme)]) == 0
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
     cells = row(text, "done")
     best = max(stored["comparisons"], key=lambda each: each["effect"])
     assert cells[1] == f"{100 * stored['sft_score']:.1f}"
     assert any(f"{100 * best['score']:.1f}: {100 * best['effect']:+.1f} [" in cell for cell in cells[2:4])
+    short = row(readme.read_text(), "done")
+    assert short[1] == cells[1] and f"{100 * best['effect']:+.1f} [" in " ".join(short[2:])
+    assert "halfway" not in readme.read_text() and readme.read_text().endswith("after\n")
     assert f"* done: {best['title']} is better than SFT" in text
     assert "* halfway: not confirmed yet (half-way, 2 of 4 trials)." in text
     assert "* absent: not confirmed yet (never started, 0 of 4 trials)." in text
