@@ -4,7 +4,8 @@
 
 A row a pair that is confirmed: scores of plain SFT, of the best published objective tuned alike, and of the best design
 found, on untouched problems and fresh seeds, with the intervals of the confirmation. Pairs that are still searched are
-named below the table. The table is printed; with `--docs`, table and pictures of the page are renewed, with `--readme` the short table there.
+named below the table. The table is printed; with `--docs`, table and pictures of the page are renewed, with `--readme`
+the short table of that page.
 """
 
 from __future__ import annotations

@@ -70,15 +70,16 @@ def pack_or_pad(
     return lay_out(examples, indices, pad_token_id, first_sequence=first_sequence)
 
 
-def pack_or_pad_round(
+def pack_round(
     examples: Sequence[Demonstration], indices: Sequence[int], pad_token_id: int, *, first_sequence: int = 0
 ) -> Batch:
-    """As `pack_or_pad`, packed rows filled up to a round length by a sequence without labels.
+    """As `pack`, or as `collate` where nothing is padded; packed rows are filled up by a sequence without labels.
 
-    For each new shape of a half-precision product oneDNN compiles kernels, which takes as long as the product; round
-    lengths come again.
+    Cutting costs less than any padding where `block_attention.py` computes it. For each new shape of a half-precision
+    product oneDNN compiles kernels, which takes as long as the product; round lengths come again.
     """
-    batch = pack_or_pad(examples, indices, pad_token_id, first_sequence=first_sequence)
+    lay_out = pack if len({example.length for example in examples}) > 1 else collate
+    batch = lay_out(examples, indices, pad_token_id, first_sequence=first_sequence)
     missing = -batch.inputs.numel() % ROUND
     fits = isinstance(batch, PackedBatch) and 0 < missing <= FILLED * batch.inputs.numel()
     return _filled(cast(PackedBatch, batch), missing, pad_token_id) if fits else batch
@@ -108,7 +109,7 @@ def laid_out(models: Sequence[nn.Module], layout: Layout | None) -> Iterator[Lay
         if layout is not None or len(able) < len(models):
             yield layout
         else:
-            yield pack_or_pad_round if all(next(each.parameters()).dtype in HALF for each in able) else pack_or_pad
+            yield pack_round if all(next(each.parameters()).dtype in HALF for each in able) else pack_or_pad
 
 
 def prepare_packing(model: nn.Module) -> str:

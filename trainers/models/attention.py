@@ -38,12 +38,14 @@ def attention_by_sequence(
     sequence_lengths: tuple[int, ...] | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """(1, A, P, D) → (1, P, A, D), causal in each sequence of `sequence_lengths`; without these, transformers' own."""
+    """(1, A, P, D) → (1, P, A, D), causal in each sequence of `sequence_lengths`; without these each row is one."""
+    lengths = sequence_lengths or (query.shape[2],)
+    unmasked = sequence_lengths is not None or attention_mask is None
+    if unmasked and _is_plain(module, query, key, value, lengths, more):
+        scale = more.get("scaling") or query.shape[-1] ** -0.5
+        return block_attention(query, key, value, lengths, scale), None
     if sequence_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
-    if _is_plain(module, query, key, value, sequence_lengths, more):
-        scale = more.get("scaling") or query.shape[-1] ** -0.5
-        return block_attention(query, key, value, sequence_lengths, scale), None
     found, start = [], 0
     for length, sequences in groupby(sequence_lengths):
         number = len(list(sequences))

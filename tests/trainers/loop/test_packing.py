@@ -11,7 +11,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from qtarget.spaces import presets
 from qtarget.trainers.data.batches import BatchOrder, collate
 from qtarget.trainers.loop.objective import Objective
-from qtarget.trainers.loop.packing import ROUND, USEFUL, laid_out, pack, pack_or_pad, pack_or_pad_round, prepare_packing
+from qtarget.trainers.loop.packing import ROUND, USEFUL, laid_out, pack, pack_or_pad, pack_round, prepare_packing
 from qtarget.trainers.loop.sft import train
 from qtarget.trainers.models.attention import by_sequence, separable
 from qtarget.trainers.models.head import BY_SEQUENCE, evaluating, hidden_states
@@ -132,11 +132,11 @@ def test_padding_that_costs_next_to_nothing_stays(sums):
 def test_long_rows_in_half_precision_are_filled_up_to_a_round_length_that_teaches_nothing(make_model, sums):
     model = make_model(dtype=torch.bfloat16)
     with laid_out([model], None) as layout:
-        assert layout is pack_or_pad_round
+        assert layout is pack_round
     with laid_out([model, make_model()], None) as layout:
         assert layout is pack_or_pad
     examples = [replace(each, weights=torch.ones(len(each.token_ids))) for each in sums] * 3
-    plain, filled = (lay_out(examples, range(120), 0) for lay_out in (pack_or_pad, pack_or_pad_round))
+    plain, filled = (lay_out(examples, range(120), 0) for lay_out in (pack_or_pad, pack_round))
     more = filled.inputs.numel() - plain.inputs.numel()
     assert 0 < more < ROUND and filled.inputs.numel() % ROUND == 0
     assert filled.lengths == (*plain.lengths, more)
@@ -148,5 +148,5 @@ def test_long_rows_in_half_precision_are_filled_up_to_a_round_length_that_teache
         mine, other = (gradients(model, batch, presets.get("sft"), {})[1] for batch in (filled, plain))
     for key, gradient in other.items():
         torch.testing.assert_close(mine[key], gradient, atol=1e-10, rtol=1e-6)
-    short = pack_or_pad_round(examples[:3], range(3), 0)
+    short = pack_round(examples[:3], range(3), 0)
     assert short.inputs.numel() == pack_or_pad(examples[:3], range(3), 0).inputs.numel(), "too dear for so few"

@@ -20,23 +20,25 @@ from qtarget.trainers.models.head import BY_SEQUENCE, decoder_of
 from qtarget.trainers.models.rms_norm import CACHED_ENTRIES, cached_norms, rms_norm
 
 LENGTHS = (5, 17, 40, 1, 17)
+BATCHES = [(1, LENGTHS), (1, (17, 17, 17, 9, 9)), (1, (31, 31, 28, 26, 3)), (5, (19,)), (3, (1,))]
+"""Rows of a batch, and the sequences of each."""
 
 
-def inputs(heads, key_heads, dtype, spread=1.0, width=8):
-    """Queries, keys and values of a packed row, as projections leave them in memory, and a gradient."""
+def inputs(heads, key_heads, dtype, spread=1.0, width=8, number=1, lengths=LENGTHS):
+    """Queries, keys and values of a batch, as projections leave them in memory, and a gradient."""
     generator = torch.Generator().manual_seed(0)
 
-    def rows(number):
-        return spread * torch.randn(1, sum(LENGTHS), number, width, generator=generator, dtype=torch.float64)
+    def rows(heads):
+        return spread * torch.randn(number, sum(lengths), heads, width, generator=generator, dtype=torch.float64)
 
     query, key, value = (rows(number).to(dtype).transpose(1, 2) for number in (heads, key_heads, key_heads))
     return [each.requires_grad_() for each in (query, key, value)], rows(heads).to(dtype)
 
 
-def by_torch(rows, gradient, scale):
+def by_torch(rows, gradient, scale, lengths=LENGTHS):
     """The same in float64: out and gradients."""
     rows = [each.detach().double().requires_grad_() for each in rows]
-    parts = zip(*(each.split(LENGTHS, 2) for each in rows), strict=True)
+    parts = zip(*(each.split(lengths, 2) for each in rows), strict=True)
     found = [scaled_dot_product_attention(*part, is_causal=True, scale=scale, enable_gqa=True) for part in parts]
     out = torch.cat(found, 2).transpose(1, 2)
     return [out, *torch.autograd.grad(out, rows, gradient.double())]
@@ -46,15 +48,23 @@ def error(mine, other):
     return float((mine.double() - other).detach().norm() / other.detach().norm())
 
 
-@pytest.mark.parametrize("block", [1, 2**20])
+@pytest.mark.parametrize(("number", "lengths"), BATCHES)
+@pytest.mark.parametrize("block", [1, 2500, 2**20])  # the second holds two sequences of most of these
 @pytest.mark.parametrize(("heads", "key_heads"), [(6, 2), (3, 3), (4, 1)])
-def test_attention_of_packed_sequences_is_torchs_of_each(monkeypatch, heads, key_heads, block):
+def test_attention_of_sequences_is_torchs_of_each(monkeypatch, heads, key_heads, block, number, lengths):
     monkeypatch.setattr(module, "BLOCK_ENTRIES", block)
-    rows, gradient = inputs(heads, key_heads, torch.float64)
-    out = block_attention(*rows, LENGTHS, 0.3)
+    rows, gradient = inputs(heads, key_heads, torch.float64, number=number, lengths=lengths)
+    out = block_attention(*rows, lengths, 0.3)
     mine = [out, *torch.autograd.grad(out, rows, gradient)]
-    for each, other in zip(mine, by_torch(rows, gradient, 0.3), strict=True):
+    for each, other in zip(mine, by_torch(rows, gradient, 0.3, lengths), strict=True):
         torch.testing.assert_close(each, other, atol=1e-13, rtol=1e-12)
+
+
+def test_sequences_of_about_one_length_are_worked_out_together():
+    runs = list(module._runs(1, (31, 31, 28, 26, 9, 3), heads=2))
+    assert [(run.number, run.length) for run in runs] == [(2, 31), (1, 28), (1, 26), (1, 9), (1, 3)]
+    assert [sum(run.number for run in group) for group in module._groups(runs, heads=2)] == [4, 2]
+    assert [run.number for run in module._runs(5, (600,), heads=1)] == [2, 2, 1], "no more than the cache holds"
 
 
 @pytest.mark.parametrize("spread", [0.3, 3.0, 12.0])  # the last: nearly one-hot
