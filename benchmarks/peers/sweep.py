@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import subprocess
 import sys
@@ -64,7 +65,8 @@ class Sweep:
         self.data = Dataset.from_list(
             [{name: [{"role": role, "content": row[name]}] for name, role in roles.items()} for row in rows]
         )
-        self.problems = [json.loads(line) for line in Path(given.problems).read_text("utf-8").splitlines()]
+        problems = [json.loads(line) for line in Path(given.problems).read_text("utf-8").splitlines()]
+        self.problems = random.Random(0).sample(problems, min(given.count, len(problems)))
 
     def objective(self, trial: optuna.Trial) -> float:
         begun = time.process_time()
@@ -96,7 +98,7 @@ class Sweep:
     @torch.no_grad()
     def score(self) -> float:
         given, self.tokenizer.padding_side = self.given, "left"
-        asked, right = self.problems[: given.count], 0
+        asked, right = self.problems, 0
         self.model.eval()
         for start in range(0, len(asked), given.answers):
             some = asked[start : start + given.answers]
