@@ -1,4 +1,5 @@
-"""Tokenised demonstrations: what a fine-tune learns from, after templates, masks and length limits.
+"""Tokenised demonstrations: what a fine-tune learns from, after templates, masks and length limits; what is kept of
+each source, and how much of it where several are mixed by weight.
 
 The labels are shifted here and nowhere else: `labels[t]` is the token that follows `inputs[t]`.
 """
@@ -6,16 +7,22 @@ The labels are shifted here and nowhere else: `labels[t]` is the token that foll
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ...spaces.errors import UserError
+from .notes import Notes
 from .style import Style
 
+if TYPE_CHECKING:
+    from ..settings import DataSettings
+
+FIELD = "data"
 IGNORE_INDEX = -100
 """Label of a position without a loss: prompt and padding."""
 
@@ -155,3 +162,101 @@ class Demonstrations(Sequence[Demonstration]):
             said = f"; tokens count {float(weights.min()):.4g} to {float(weights.max()):.4g} times"
             said += f", {float(weights.mean()):.4g} on average"
         return said + ("; each with a log-probability under the reference" if self.has_reference_logprobs else "")
+
+
+@dataclass(eq=False)
+class Part:
+    """What one source gives."""
+
+    path: str
+    weight: float | None
+    examples: list[Demonstration] = field(default_factory=list)
+    num_rows: int = 0
+    num_too_long: int = 0
+    num_without_loss: int = 0
+    longest: tuple[int, str] = (0, "")
+    """Tokens and place of the longest demonstration that was left out."""
+    shortest: int = 0
+    """Tokens of the shortest demonstration that was left out for its length; 0 where none was."""
+
+    def take(self, examples: Iterable[Demonstration], max_length: int) -> None:
+        """Keep what has a loss and fits, count the rest."""
+        for example in examples:
+            length = len(example.token_ids)
+            if not example.num_labels:
+                self.num_without_loss += 1
+            elif length > max_length:
+                self.num_too_long += 1
+                self.longest = max(self.longest, (length, example.place))
+                self.shortest = min(self.shortest or length, length)
+            else:
+                self.examples.append(example)
+
+
+def chosen(parts: Sequence[Part], settings: DataSettings, notes: Notes) -> list[Demonstration]:
+    """The demonstrations of all sources: by their weights where they have some, and at most `max_examples`.
+
+    What is left out is drawn by a hash of content, so that neither order nor day decides. Raises UserError when
+    nothing is left to choose from.
+    """
+    _refuse_nothing(parts, settings)
+    _remark(parts, settings, notes)
+    limit = settings.max_examples
+    if parts[0].weight is None:
+        return _drawn([example for part in parts for example in part.examples], limit, b"max_examples")
+    counts = _shares(parts, limit)
+    for part, count in zip(parts, counts, strict=True):
+        notes.say(f"{part.path}: {count} of {len(part.examples)} demonstrations are used, by its weight")
+    return [
+        example
+        for part, count in zip(parts, counts, strict=True)
+        for example in _drawn(part.examples, count, f"mixture\0{part.path}\0".encode())
+    ]
+
+
+def _shares(parts: Sequence[Part], limit: int | None) -> list[int]:
+    """As many of each as the weights allow before the first source runs out; none is repeated."""
+    total = sum(part.weight or 0.0 for part in parts)
+    shares = [(part.weight or 0.0) / total for part in parts]
+    most = min(len(part.examples) / share for part, share in zip(parts, shares, strict=True))
+    most = most if limit is None else min(most, limit)
+    return [
+        max(1, min(len(part.examples), round(most * share))) if part.examples else 0
+        for part, share in zip(parts, shares, strict=True)
+    ]
+
+
+def _drawn(examples: list[Demonstration], count: int | None, name: bytes) -> list[Demonstration]:
+    if count is None or count >= len(examples):
+        return examples
+    ranked = sorted(range(len(examples)), key=lambda number: hashlib.sha256(name + examples[number].content).digest())
+    return [examples[number] for number in sorted(ranked[:count])]
+
+
+def _refuse_nothing(parts: Sequence[Part], settings: DataSettings) -> None:
+    bare = [part for part in parts if not part.examples]
+    if not bare or (len(bare) < len(parts) and parts[0].weight is None):
+        return
+    part = bare[0]
+    raise UserError(
+        f"`max_length` must leave at least one demonstration, but all {part.num_rows} of {part.path} are longer than "
+        f"max_length={settings.max_length} tokens or have an empty completion (the shortest has {part.shortest}); "
+        "raise `max_length`",
+        field=f"{FIELD}.max_length",
+    )
+
+
+def _remark(parts: Sequence[Part], settings: DataSettings, notes: Notes) -> None:
+    """The share left out as too long, and demonstrations that are there more than once."""
+    too_long, rows = sum(part.num_too_long for part in parts), sum(part.num_rows for part in parts)
+    if too_long:
+        length, place = max(part.longest for part in parts)
+        notes.say(
+            f"{too_long} of {rows} demonstrations ({100 * too_long / rows:.1f} %) are longer than max_length="
+            f"{settings.max_length} tokens and left out (longest: {length} tokens, {place})"
+        )
+    seen: dict[bytes, str] = {}
+    for example in (example for part in parts for example in part.examples):
+        first = seen.setdefault(example.content, example.place)
+        if first is not example.place:
+            notes.count("a demonstration is there more than once, and learnt as often", example.place)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...spaces.errors import UserError
-from .demonstrations import Demonstrations
+from .demonstrations import Demonstrations, Part, chosen
 from .files import read_path
 from .formats import Row
 from .notes import Notes
 from .shapes import Read, turn_reader
-from .sources import Part, Source, chosen, sources
+from .sources import Source, sources
 from .style import Style, StyleWatch
 from .template import ChatTemplate
 from .tokenization import tokenize
