@@ -124,9 +124,8 @@ class Halving:
 
     def has_more(self, left: int, waiting: Iterable[int]) -> bool:
         """Whether `left` steps are enough for anything; `waiting`: the rungs at which trials are paused."""
-        if left >= self.whole or self.goes_further:
-            return left >= self.whole
-        return any(self.cost(step, self.after(step)) <= left for step in waiting)
+        fits = any(self.cost(step, self.after(step)) <= left for step in waiting)
+        return left >= self.whole or (fits and not self.goes_further)
 
     def goes_on(self, trial: FrozenTrial, slots: Sequence[FrozenTrial]) -> int | None:
         """To which step a trial that was scored at its rung may train without a pause; None: it pauses there."""

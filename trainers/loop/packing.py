@@ -23,7 +23,7 @@ from ..models.attention import by_sequence, separable
 from ..models.rms_norm import HALF, cached_norms
 
 USEFUL = 0.95
-"""Padded batches with a larger share of useful positions stay padded."""
+"""In full precision padded batches with a larger share of useful positions stay padded."""
 COLUMNS = ("critical", "weights", "reference_logprobs")
 """What is known of each position of a row."""
 ROUND, FILLED = 32, 0.03

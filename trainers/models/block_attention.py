@@ -48,16 +48,15 @@ def block_attention(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[in
 class _Run:
     """Neighbours of one length: rows of a batch, or sequences of its only row."""
 
-    rows: slice
-    positions: slice
+    inside: slice
     number: int
     length: int
 
     def of(self, whole: Tensor) -> Tensor:
         """(B, heads, P, ...) → (number, heads, length, ...), in the same memory."""
         if whole.shape[0] > 1:
-            return whole[self.rows]
-        return torch.unflatten(whole[0, :, self.positions], 1, (self.number, self.length)).transpose(0, 1)
+            return whole[self.inside]
+        return torch.unflatten(whole[0, :, self.inside], 1, (self.number, self.length)).transpose(0, 1)
 
 
 def _runs(rows: int, lengths: Sequence[int], heads: int) -> Iterator[_Run]:
@@ -68,7 +67,7 @@ def _runs(rows: int, lengths: Sequence[int], heads: int) -> Iterator[_Run]:
         for first in range(0, left, most):
             number = min(most, left - first)
             stop = start + number * length
-            yield _Run(slice(first, first + number), slice(start, stop), number, length)
+            yield _Run(slice(first, first + number) if rows > 1 else slice(start, stop), number, length)
             start = stop
 
 

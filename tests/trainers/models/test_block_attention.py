@@ -31,7 +31,7 @@ def inputs(heads, key_heads, dtype, spread=1.0, width=8, number=1, lengths=LENGT
     def rows(heads):
         return spread * torch.randn(number, sum(lengths), heads, width, generator=generator, dtype=torch.float64)
 
-    query, key, value = (rows(number).to(dtype).transpose(1, 2) for number in (heads, key_heads, key_heads))
+    query, key, value = (rows(each).to(dtype).transpose(1, 2) for each in (heads, key_heads, key_heads))
     return [each.requires_grad_() for each in (query, key, value)], rows(heads).to(dtype)
 
 
