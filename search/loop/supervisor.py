@@ -232,6 +232,8 @@ class Supervisor:
         last_full = max(worker.disk_full for worker in self._workers)
         while not (roomy := self._disk.has_room(last_full)) and drop_one(self._look()):
             pass
+        if not roomy:
+            self._claimed = time.monotonic()  # each question reads the whole study: no oftener than for a trial
         return roomy
 
     def _look_now_and_then(self) -> None:

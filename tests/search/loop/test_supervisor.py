@@ -19,7 +19,7 @@ from scripted_study import Recorder, scripted
 from small_study import small_config
 
 from qtarget.search.loop import worker
-from qtarget.search.loop.supervisor import join_study, run_study
+from qtarget.search.loop.supervisor import CLAIM_SECONDS, join_study, run_study
 from qtarget.search.store import disk
 from qtarget.search.store.disk import Disk
 from qtarget.search.store.history import load_history
@@ -271,9 +271,10 @@ def test_a_full_disk_makes_the_study_wait_not_fail(scripted_study, monkeypatch) 
 def test_no_trial_starts_without_room(scripted_study, recorder: Recorder, clock, monkeypatch) -> None:
     config = scripted_study(limits=limits(disk_gigabytes=1e9))
     until = clock.shown + timedelta(hours=8)
-    found = []
+    found, times = [], []
 
     def asked(self: Disk, last_full: float) -> bool:
+        times.append(time.monotonic())
         found.append(has_room(self, last_full))
         if len(found) == 2:
             clock.shown = until
@@ -283,6 +284,7 @@ def test_no_trial_starts_without_room(scripted_study, recorder: Recorder, clock,
     monkeypatch.setattr(Disk, "has_room", asked)
     summary = run_study(config, [recorder], until=until, launch=scripted)
     assert summary.state == "stopped" and summary.counts["waiting"] == 4 and found == [False, False]
+    assert times[1] - times[0] > CLAIM_SECONDS, "a full disk is not asked at every tick"
     assert not recorder.of("TrialStarted")
 
 
