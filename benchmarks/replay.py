@@ -102,7 +102,8 @@ class Replay:
         named, make = SAMPLERS[sampler]
         length, tuned = table.content["training"]["steps"], {"sampler": named, **PRUNERS[pruner]}
         search = {"seed": seed, "rivals": 0.0, "repeats": 0, **tuned}
-        config = parse_study({**table.content, "search": {**search, "trials": trials}})
+        plain = {"baselines": []} if sampler.startswith("plain") else {}
+        config = parse_study({**table.content, **plain, "search": {**search, "trials": trials}})
         storage = StudyStorage("sqlite://", optuna.storages.InMemoryStorage(), nullcontext, Patience())
         optuna.create_study(study_name=config.study, storage=storage.backend, direction="maximize")
         queue = _Queue(config, storage)

@@ -107,6 +107,8 @@ SAMPLERS: dict[str, tuple[str, Sampler]] = {
     "tpe": ("tpe", lambda own, seed: own),
     "gp": ("gp", lambda own, seed: own),
     "cma": ("random", _cma),
+    "plain random": ("random", lambda own, seed: own),
+    "plain tpe": ("random", lambda own, seed: optuna.samplers.TPESampler(seed=seed)),
     "published": ("tpe", lambda own, seed: NearPublished(own, np.random.default_rng(seed))),
 }
-"""A study's setting, and what is made of the sampler that it names."""
+"""A study's setting, and what is made of the sampler that it names. A plain one knows no published baselines."""
