@@ -35,6 +35,8 @@ def assignment(found: Shape, tolerance: Tolerance) -> tuple[str | None, Shape] |
             return first.text, last
     elif (members := membership(found)) is not None:
         return first.text, members
+    elif found.marks == (r"\equiv",) and is_name(first.text) and "mod" in last.text:
+        return first.text, last
     return None
 
 

@@ -8,6 +8,7 @@ math-verify's own comparison.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from hashlib import sha256
 from typing import Any
 
@@ -59,6 +60,18 @@ def proportional(gold: Any, answer: Any) -> int:
         if not first or any(not ratio or abs(ratio - first) > _EXACT * abs(first) or ratio.imag for ratio in ratios):
             return 0
         return 1 if first.real > 0 else -1
+
+
+def real_constant(expression: Any) -> Fraction | None:
+    """The value of a parsed real constant to 20 digits; None for anything else."""
+    from sympy import Expr
+
+    plain = _plain(expression) if isinstance(expression, Expr) else None
+    if plain is None or plain.free_symbols:
+        return None
+    with _precision():
+        values = _values((plain,), (), 0)
+    return None if values is None or values[0].imag else Fraction(str(values[0].real))
 
 
 def _precision() -> Any:

@@ -23,7 +23,8 @@ from .interpret import (
     turned,
     values_of,
 )
-from .points import Tolerance, proportional, same_by_math_verify
+from .points import Tolerance, proportional, real_constant, same_by_math_verify
+from .rounding import exact_and_rounded
 from .shapes import Shape, is_name, shape
 from .typography import typeset
 
@@ -33,7 +34,9 @@ _MAX_LIST = 50
 def same_answer(gold: str, answer: str, tolerance: Tolerance) -> bool:
     """Whether two answers, as extracted, say the same."""
     gold, answer = with_case(typeset(gold), typeset(answer))
-    return _same(shape(gold), shape(answer), tolerance)
+    sides = exact_and_rounded(answer, lambda side: real_constant(parse(side))) or ()
+    answers = (answer, *sides) if re.search(r"\.\d", gold) else (answer, *sides[:1])  # a rounding says no exact gold
+    return any(_same(shape(gold), shape(each), tolerance) for each in answers)
 
 
 def is_read(gold: str) -> bool:

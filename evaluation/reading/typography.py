@@ -105,7 +105,9 @@ def _as_latex(text: str) -> str:
 
 
 _GROUPED = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\\[,;: ]|\{,\}\\?!?|,\\!|\\,\\!|[\u2009\u202f\u00a0])\d{3})+)(?!\d)")
-_SPACED = re.compile(r"(?<![\w.,/}-])(\d{1,3})((?: \d{3})+)(?!\d|\s*/|[ ,]\d)")
+_SPACED = re.compile(
+    r"(?<![\w.,/}])(?<![\w)}]-)(\d{1,3})((?: \d{3})+(?!\d|\s*/|[ ,]\d)|(?:\.\d{3}){2,}(?!\d|\s*/|[ ,.]\d))"
+)
 _SPACING = re.compile(
     r"(?<!\\)\\(?:[,;:> \n]|quad\b|qquad\b|enspace\b|thinspace\b|[hv]space\*?\{[^{}]*\}|h?phantom\{[^{}]*\}|hfill\b)"
     r"|(?<!\\)~"
@@ -180,7 +182,7 @@ def typeset(text: str) -> str:
         text = re.sub(r"\\\\(?=[A-Za-z{}%$])", r"\\", text)  # a command escaped twice, as in JSON
         text = text.replace("\\\\", " ")
     text = _GROUPED.sub(lambda match: match[1] + re.sub(r"\D", "", match[2]), text)
-    text = _SPACED.sub(lambda match: match[1] + match[2].replace(" ", ""), text)
+    text = _SPACED.sub(lambda match: match[1] + re.sub(r"\D", "", match[2]), text)
     text = _undelimited(text)
     for _ in range(3):  # wrappers in wrappers
         text = _WRAPPED.sub(_unwrapped, text)

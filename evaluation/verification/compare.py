@@ -13,6 +13,7 @@ from ..extraction.sentences import Answer, clean
 from ..reading.expressions import canonical, words_of
 from ..reading.numeric import read_number, same_number
 from ..reading.points import Tolerance
+from ..reading.rounding import exact_and_rounded
 from ..reading.shapes import relation
 from ..reading.typography import typeset
 from .verdict import Judgement, Pending, Verdict
@@ -29,8 +30,9 @@ def numeric(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement
         return _unreadable(gold, "is not one number")
     if answer is None:
         return Judgement(Verdict.NO_ANSWER)
-    number = read_number(answer.text)
-    equal = number is not None and same_number(expected, number, tolerance.relative, tolerance.absolute)
+    sides = exact_and_rounded(typeset(answer.text[:_MAX_ANSWER])) or ()
+    numbers = [number for text in (answer.text, *sides[:1]) if (number := read_number(text)) is not None]
+    equal = any(same_number(expected, number, tolerance.relative, tolerance.absolute) for number in numbers)
     return _decide(equal, answer)
 
 
@@ -72,7 +74,9 @@ def math(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement | 
     numbers = read_number(gold), read_number(answer.text)
     both_assigned = _is_assigned(expected) and _is_assigned(found)
     if numbers[0] is not None and numbers[1] is not None and not both_assigned:
-        return _decide(same_number(numbers[0], numbers[1], tolerance.relative, tolerance.absolute), answer)
+        equal = same_number(numbers[0], numbers[1], tolerance.relative, tolerance.absolute)
+        if equal or "\\approx" not in found:
+            return _decide(equal, answer)
     if len(answer.text) > _MAX_ANSWER:
         return _decide(False, answer)
     job = {"do": "math", "answer": answer.text, "gold": gold, "relative": tolerance.relative}
