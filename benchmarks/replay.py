@@ -201,18 +201,28 @@ def regrets(table: Table, ends: Sequence[tuple[int, int]], steps: int) -> tuple[
     return 100 * lost[0], 100 * lost[1]
 
 
+def speaking(found: Sequence[Mapping[str, Any]], arm: str, budget: int) -> list[Mapping[str, Any]]:
+    """The replays of an arm that say what a budget finds: of just that budget where trials pause, else the longest."""
+    lengths = {each["trials"] for each in found if each["arm"] == arm}
+    length = budget if "asha" in arm else max(lengths, default=0)
+    return [each for each in found if each["arm"] == arm and each["trials"] == length >= budget]
+
+
 def show(table: Table, out: Path, per_trial: int) -> None:
     """A line per arm and budget."""
     found, generator = replays(out, table), np.random.default_rng(0)
     print(f"{len(table.rows)} designs, best {100 * table.score(table.best):.1f}, table {table.id}")
-    for budget in BUDGETS:
+    for budget in sorted({*BUDGETS, *(each["trials"] for each in found)}):
         print(f"\n{budget} trials' worth of steps\n{HEADS}")
-        lost: dict[str, dict[int, tuple[float, float]]] = {}
-        for each in found:
-            if each["trials"] == (budget if "asha" in each["arm"] else max(BUDGETS)):
-                lost.setdefault(each["arm"], {})[each["seed"]] = regrets(table, each["ends"], budget * per_trial)
-        for arm, values in sorted(lost.items()):
-            print(f"{arm:>24} {line(values, lost.get('random/none', {}), generator)}")
+        lost = {
+            arm: {
+                each["seed"]: regrets(table, each["ends"], budget * per_trial) for each in speaking(found, arm, budget)
+            }
+            for arm in sorted({each["arm"] for each in found})
+        }
+        for arm, values in lost.items():
+            if values:
+                print(f"{arm:>24} {line(values, lost.get('random/none', {}), generator)}")
 
 
 def line(values: Mapping[int, tuple[float, float]], base: Mapping[int, tuple[float, float]], generator: Any) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from replay import BUDGETS, RESAMPLES, regrets, replays
+from replay import BUDGETS, RESAMPLES, regrets, replays, speaking
 from replay_table import Table
 
 from qtarget.evaluation.tiny_world.study import study_text
@@ -57,9 +57,8 @@ def show(table: Table, found: Sequence[Mapping[str, Any]], arms: Sequence[str], 
     print(f"{sweep}: {len(paths)} replays of {paths.shape[1]} trials\n{'arm':>20} worth regret   trials  ratio [95 %]")
     for arm in arms:
         for budget in BUDGETS:
-            whole = budget if "asha" in arm else max(BUDGETS)
-            ends = [each["ends"] for each in found if each["arm"] == arm and each["trials"] == whole]
-            lost = np.array([regrets(table, each, budget * per_trial)[0] for each in ends])
+            told = speaking(found, arm, budget)
+            lost = np.array([regrets(table, each["ends"], budget * per_trial)[0] for each in told])
             print(f"{arm:>20} {budget:5} {line(paths, lost, budget, generator)}")
 
 

@@ -34,7 +34,7 @@ baselines:
   - hybrid_kd
   - {preset: target_sft, knobs: {eta: 0.5}}
 
-search: {trials: 20, seed: SEED, startup_trials: 9, pruner: median, rungs: [0.5]}
+search: {trials: 20, seed: SEED}
 confirmation: {seeds: 8}      # at most, of each candidate: a lead that is not settled by then cannot be told
 
 evaluation:

@@ -62,7 +62,7 @@ class Halving:
     def of(cls, config: StudyConfig) -> Halving | None:
         """None where trials do not pause."""
         search, steps = config.search, config.training.steps
-        if not search.pauses or not search.rung_steps(steps):
+        if not config.pauses or not search.rung_steps(steps):
             return None
         rungs = search.rungs_of(steps, config.evaluation.problems)
         return cls(rungs, steps, search.slots, search.goes_further, search.anchors)

@@ -35,6 +35,8 @@ from .training_knobs import check_names, check_searched
 
 PUBLISHED = ("sft", "dft", "label_smoothing", "sft_kl", "asft", "kd", "hybrid_kd", "target_sft")
 """Baselines of a study that names none, as far as its inputs allow."""
+WHOLE = 3
+"""Trials of a study too short to stop any of them: one of three goes on from a rung."""
 
 
 class StudyConfig(Settings):
@@ -149,6 +151,11 @@ class StudyConfig(Settings):
             return tuple(baseline for baseline in known if baseline.target().needs <= self.inputs)
         return tuple(BaselineSettings(preset=each) if isinstance(each, str) else each for each in self.baselines)
 
+    @property
+    def pauses(self) -> bool:
+        """Whether trials pause at rungs and are promoted; not where a study draws no design, or is very short."""
+        return self.search.pruner == "asha" and self.search.trials > max(WHOLE, len(self.baseline_settings()))
+
     @field_validator("space")
     @classmethod
     def _space_fits_inputs(cls, space: SearchSpace, info: ValidationInfo) -> SearchSpace:
@@ -185,7 +192,7 @@ class StudyConfig(Settings):
 
     @model_validator(mode="after")
     def _pausing_trials_are_alike(self) -> Self:
-        if not self.search.pauses:
+        if not self.pauses:
             return self
         if not self.search.rung_steps(self.training.steps):
             raise UserError(

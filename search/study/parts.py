@@ -59,8 +59,7 @@ class SearchSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     sampler: Literal["tpe", "random", "gp"] = "tpe"
     startup_trials: Annotated[int, Field(ge=0)] = 10
-    """Finished trials, baselines included, before the sampler models anything and the pruner stops anything. A study of
-    no more trials than these trains all of them to their end."""
+    """Finished trials, baselines included, before the sampler models anything and a median stops anything."""
     pruner: Literal["none", "median", "successive_halving", "hyperband", "asha"] = "asha"
     """asha: a trial pauses at each rung, and goes on only if it is promoted; the budget is then the steps of `trials`
     whole trials, and more are begun (rules in `store/halving.py`). The others stop trials for good. Default where
@@ -98,11 +97,6 @@ class SearchSettings(Settings):
     def goes_further(self) -> bool:
         """Whether slots are left for a later call."""
         return self.slots < self.trials
-
-    @property
-    def pauses(self) -> bool:
-        """Whether trials pause at rungs and are promoted; in a short study all are trained to their end."""
-        return self.pruner == "asha" and self.trials > self.startup_trials
 
     def rungs_of(self, steps: int, problems: int) -> tuple[Rung, ...]:
         """The rungs of a trial of so many optimiser steps, scored on the first of `problems`."""

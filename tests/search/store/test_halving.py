@@ -194,11 +194,11 @@ def test_a_smaller_budget_takes_back_nothing_that_was_begun(storage: StudyStorag
 
 
 def test_what_was_begun_before_trials_paused_goes_to_its_end(storage: StudyStorage) -> None:
-    before = open_queue(storage, 2, pruner="none")
+    before = open_queue(storage, 4, pruner="none")
     before.give_back(before.claim(), "stopped")
-    queue = open_queue(storage, 1)
-    assert queue.claim().frozen.user_attrs["granted"] == STEPS
-    assert queue.claim() is None and queue.halving.spent(queue.slots()) == WHOLE
+    queue = open_queue(storage, 4)
+    assert [queue.claim().frozen.user_attrs["granted"] for _ in range(2)] == [STEPS, 4]
+    assert queue.halving.spent(queue.slots()) == WHOLE + queue.halving.cost(0, 4)
 
 
 def test_part_of_a_queue_keeps_what_is_left_for_the_rest(storage: StudyStorage) -> None:
@@ -304,10 +304,17 @@ def test_trials_pause_by_default_where_they_can(changes: dict[str, Any], pruner:
     assert parse_study(given).search.pruner == pruner
 
 
-def test_a_study_no_longer_than_its_start_has_just_its_trials(storage: StudyStorage) -> None:
-    queue = open_queue(storage, 6, startup_trials=10, rung_decay=0.0)
+@pytest.mark.parametrize(("trials", "baselines", "pauses"), [(3, 2, False), (4, 2, True), (6, 6, False), (7, 6, True)])
+def test_trials_pause_unless_a_study_draws_nothing_or_is_very_short(trials: int, baselines: int, pauses: bool) -> None:
+    rates = [{"preset": "dft", "training": {"learning_rate": 0.001 * (index + 1)}} for index in range(baselines)]
+    study = parse_study(small_config(search={"trials": trials}, baselines=rates))
+    assert study.pauses == pauses and (Halving.of(study) is not None) == pauses
+
+
+def test_a_study_whose_trials_do_not_pause_has_just_its_trials(storage: StudyStorage) -> None:
+    queue = open_queue(storage, 3, rung_decay=0.0)
     run(queue, random.Random(1).random)
-    assert queue.counts() == {"waiting": 0, "running": 0, "complete": 6, "pruned": 0, "fail": 0}
+    assert queue.counts() == {"waiting": 0, "running": 0, "complete": 3, "pruned": 0, "fail": 0}
 
 
 def test_a_checked_study_counts_the_scores_at_its_rungs() -> None:
