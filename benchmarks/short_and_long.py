@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/short_and_long.py STUDY.yaml --out runs/short-and-long [--steps N] [--seeds 3]
 
-Model, teacher, data, training and problems are the study's; the problems are its report problems, which no search has
-seen. `--steps` is the short length (default: the study's). Both ends are trained with all seeds, what lies between with
-one. Every length has its own schedule of learning rates, as a training of that length would have. Each training is a
-line of OUT/results.jsonl; a second call does what is missing, in the order short to long, and `--table` only prints.
+Model, teacher, data, training, temperature and problems are the study's; the problems are its report problems, which no
+search has seen. `--steps` is the short length (default: the study's). Both ends are trained with all seeds, what lies
+between with one. Every length has its own schedule of learning rates, as a training of that length would have. Each
+training is a line of OUT/results.jsonl; a second call does what is missing, in the order short to long, and `--table`
+only prints.
 
 Spearman's rank correlation of the designs' scores between lengths, with 95 % intervals from resampling problems and
 seeds; beside it that of two seeds of one length: no length can speak for another better than for itself. What is lost
@@ -105,7 +106,7 @@ class Place:
             raise SystemExit("the study must keep report problems (`evaluation.report_problems`), but keeps none")
 
     def right(self, design: Design, steps: int, seed: int) -> Sequence[float]:
-        """(P,) 1 where the trained model answers right, greedily; zeros where the training diverged."""
+        """(P,) 1 where the trained model's one answer is right; zeros where the training diverged."""
         rate = self._config.training.learning_rate * design.rate
         training = self._config.training.model_copy(
             update={"steps": steps, "checkpoint_every": steps, "learning_rate": rate}
@@ -120,7 +121,7 @@ class Place:
             )  # fmt: skip
         except DivergedError:
             return [0.0] * len(problems)
-        scoring = self._config.evaluation.model_copy(update={"samples": 1, "temperature": 0.0, "racing": None})
+        scoring = self._config.evaluation.model_copy(update={"samples": 1, "racing": None})
         return evaluate(model, resident.tokenizer, problems, scoring, seed=0).item_scores
 
 
