@@ -196,6 +196,8 @@ def report(results: Results, chosen: Sequence[Design]) -> Iterator[str]:
     """The lines that are printed: Markdown tables and sentences."""
     names = [each.name for each in chosen]
     tables = {length: results.table(length, names) for length in LENGTHS if results.seeds(length, names)}
+    if not tables:
+        raise SystemExit(f"{results.path} must hold all designs of one length, but does not yet; call without --table")
     generator = np.random.default_rng(0)
     yield from _scores(tables, chosen, generator)
     yield ""
