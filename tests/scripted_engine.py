@@ -28,7 +28,8 @@ def main(study: Path) -> None:
     if script.get("start") == "slow":
         time.sleep(3600)
     print("words from a library", file=sys.stderr)
-    send("ready", fingerprints=FINGERPRINTS | script.get("fingerprints", {}), inputs={})
+    size = script.get("checkpoint_bytes", 0)
+    send("ready", fingerprints=FINGERPRINTS | script.get("fingerprints", {}), inputs={}, checkpoint_bytes=size)
     while line := sys.stdin.readline():
         command = json.loads(line)
         if command["type"] == "run":

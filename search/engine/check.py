@@ -57,6 +57,7 @@ def check(config: StudyConfig) -> dict[str, Any]:
         "verdicts": dict(answered.verdicts),
         "first_error": answered.first_error,
         "cache_bias": bias,
+        "checkpoint_bytes": engine.checkpoint_bytes,
         "seconds_per_problem": answered.seconds / len(answered.item_scores),
     }
 

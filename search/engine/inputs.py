@@ -23,6 +23,7 @@ from ...trainers.data.demonstrations import Demonstrations
 from ...trainers.data.fit import Ends, check_ends
 from ...trainers.data.load import load_demonstrations, read_turns
 from ...trainers.data.style import Style
+from ...trainers.loop.checkpoint import checkpoint_bytes
 from ...trainers.loop.resident import ResidentModel, needs_frozen_copy
 from ...trainers.settings import DataSettings, ModelSettings
 from ...trainers.teachers.sources import CachedModel, LabelColumn, Source
@@ -55,6 +56,7 @@ class Engine:
             self.resident.remember()
             lora = config.training.lora
             self.adapters = None if lora is None else self.resident.described_adapters(lora)
+            self.checkpoint_bytes = checkpoint_bytes(self.resident.trained_parameters(lora))
             seen, style = training_hashes(training_prompts(config.data, base)), self.data.style
             self.splits = load_problems(searched_settings(config), base, config.search.seed, seen, style)
             self.scoring = Scoring(config, self.resident, self.splits.search, seen, style)

@@ -48,7 +48,8 @@ def serve(folder: Path, channel: Channel, make_run: Callable[[Engine, Channel, M
     warnings = engine.warnings()
     for line in warnings:
         log.warning("look at: %s", line)
-    channel.send("ready", fingerprints=engine.fingerprints(), inputs=engine.describe(), warnings=warnings)
+    found = {"fingerprints": engine.fingerprints(), "inputs": engine.describe(), "warnings": warnings}
+    channel.send("ready", checkpoint_bytes=engine.checkpoint_bytes, **found)
     while (command := channel.next_command())["type"] != "leave":
         if command["type"] == "run":
             channel.begin()

@@ -178,6 +178,7 @@ class Supervisor:
             self._listen(signals)
         if first.inputs is None:
             return
+        self._disk.expect(int(first.inputs.get("checkpoint_bytes", 0)), len(self._workers))
         self._spending.start_seconds = time.monotonic() - self._begun
         self._study.create(first.inputs["fingerprints"], self._prior)
         for worker in self._workers:

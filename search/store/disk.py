@@ -13,23 +13,43 @@ from .history import TrialRecord, best
 log = logging.getLogger(__name__)
 WAITING = 8
 """Paused trials whose checkpoints are kept, those that are likeliest to go on."""
+SPARE = 1.0
+"""GiB for everything but checkpoints."""
 FULL_SECONDS = 30.0
 """Pause after an engine found the disk full, whatever it shows as free (quotas)."""
+
+
+def needed_gibibytes(asked: float | None, checkpoint: int, engines: int) -> float:
+    """What must be free for a trial to start: each engine writes a checkpoint, one of them beside the one it replaces.
+
+    `asked`: what the study's file says instead; `checkpoint`: bytes.
+    """
+    return SPARE + (engines + 1) * checkpoint / 2**30 if asked is None else asked
+
+
+def free_gibibytes(folder: Path) -> float:
+    """On the file system of a folder, which need not be there yet."""
+    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free / 2**30
 
 
 class Disk:
     """The file system of a study's folder."""
 
-    def __init__(self, folder: Path, needed: float) -> None:
-        """`needed`: GiB that must be free for a trial to start."""
-        self._folder, self._needed, self._roomy = folder, needed, True
+    def __init__(self, folder: Path, asked: float | None) -> None:
+        """`asked`: GiB that must be free for a trial to start; None: as many as checkpoints will take."""
+        self._folder, self._asked, self._roomy = folder, asked, True
+        self._needed = needed_gibibytes(asked, 0, 0)
+
+    def expect(self, checkpoint: int, engines: int) -> None:
+        """So many engines write checkpoints of so many bytes."""
+        self._needed = needed_gibibytes(self._asked, checkpoint, engines)
 
     def has_room(self, last_full: float) -> bool:
         """Whether it takes another trial; while it does not, the study waits instead of failing trials.
 
         `last_full`: when an engine last found it full, in the seconds of `time.monotonic`.
         """
-        free = shutil.disk_usage(self._folder).free / 2**30
+        free = free_gibibytes(self._folder)
         enough = free >= self._needed and time.monotonic() - last_full > FULL_SECONDS
         if not enough and self._roomy:
             log.warning("%s has %.1f GiB free, a trial needs %.1f; waiting for room", self._folder, free, self._needed)

@@ -153,8 +153,9 @@ class LimitSettings(Settings):
     """An engine that reports no step and no problem for so long is taken for dead."""
     retries: Annotated[int, Field(ge=0)] = 2
     """Crashes of the engine in one trial, without a new checkpoint in between, before the trial is failed."""
-    disk_gigabytes: Annotated[float, Field(ge=0)] = 1.0
-    """GiB that must be free in the study's folder for a trial to start; below, the study waits for room."""
+    disk_gigabytes: Annotated[float, Field(ge=0)] | None = None
+    """GiB that must be free in the study's folder for a trial to start; below, checkpoints of paused trials make way,
+    and then the study waits for room. Default: a checkpoint for each engine, one for what it replaces, and one GiB."""
     lease_seconds: Annotated[float, Field(gt=0)] = 60.0
     """A supervisor on another host that is silent for so long has lost its trials."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 
 from ...evaluation.statistics.standing import Line
 from ...spaces.errors import UserError
@@ -14,6 +15,7 @@ from ..confirmation.candidates import SFT, candidates, lacking
 from ..confirmation.power import Plan, planned
 from ..confirmation.race import line_of
 from ..loop.budget import is_confirmed
+from ..store.disk import WAITING, free_gibibytes, needed_gibibytes
 from ..store.halving import Halving
 from ..store.history import load_history
 from ..study.config import StudyConfig
@@ -50,8 +52,9 @@ def check_study(path: Path, console: Console) -> dict[str, Any]:
         "confirmation_most_seconds": 0.0 if plan is None else plan.most * worst,
         "confirmation_training_seconds": usual,
         "confirmation_plan": None if plan is None else plan.as_dict(),
+        "disk": disk_facts(config, facts["checkpoint_bytes"]),
     }
-    doubts = [shortness(config.full_steps, config.training.steps)]
+    doubts = [shortness(config.full_steps, config.training.steps), scarce(facts["disk"])]
     doubts += [] if plan is None else [*lacking(config), plan.shortfall]
     facts["warnings"] = [*facts["warnings"], *(line for line in doubts if line is not None)]
     _show(config, facts, plan, console)
@@ -76,6 +79,13 @@ def _show(config: StudyConfig, facts: Mapping[str, Any], plan: Plan | None, cons
             f"(longest demonstration {worst['longest']} tokens)",
             soft_wrap=True,
         )
+    disk = facts["disk"]
+    console.print(
+        f"disk       {decimal(disk['free_bytes'])} free for {disk['folder']}; a checkpoint takes "
+        f"{decimal(disk['checkpoint_bytes'])}",
+        soft_wrap=True,
+        markup=False,
+    )
     if plan is not None:
         for line in plan.lines(facts["confirmation_training_seconds"]):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -92,6 +102,35 @@ def _show(config: StudyConfig, facts: Mapping[str, Any], plan: Plan | None, cons
         console.print(f"look at    {line}", soft_wrap=True, style="yellow", markup=False)
     verdict = f"{len(said)} thing(s) to look at, above." if said else "All is well."
     console.print(f"{_duration(facts)} {verdict}", soft_wrap=True)
+
+
+def disk_facts(config: StudyConfig, checkpoint: int) -> dict[str, Any]:
+    """Room for a study's checkpoints of so many bytes, with one engine, and how many paused trials keep theirs."""
+    return {
+        "folder": str(config.study_folder),
+        "free_bytes": round(free_gibibytes(config.study_folder) * 2**30),
+        "checkpoint_bytes": checkpoint,
+        "needed_bytes": round(needed_gibibytes(config.limits.disk_gigabytes, checkpoint, 1) * 2**30),
+        "paused": 0 if Halving.of(config) is None else WAITING,
+    }
+
+
+def scarce(disk: Mapping[str, Any]) -> str | None:
+    """A sentence where the disk is too small for all checkpoints, or for any."""
+    free, needed, paused = disk["free_bytes"], disk["needed_bytes"], disk["paused"]
+    said = f"{decimal(free)} are free for {disk['folder']}"
+    if free < needed:
+        return (
+            f"{said}, but a trial starts only with {decimal(needed)}: its checkpoint, the one it replaces, and some to "
+            "spare; free some, set `folder` to a larger disk, or `limits.disk_gigabytes` to less"
+        )
+    room = (free - needed) // disk["checkpoint_bytes"] if disk["checkpoint_bytes"] else paused
+    if room >= paused:
+        return None
+    return (
+        f"{said}, room for the checkpoints of {room} of {paused} paused trials; those that rank last make way, and "
+        "train anew should they go on after all"
+    )
 
 
 def _more(config: StudyConfig) -> str:

@@ -68,6 +68,11 @@ def run_identity(data: Demonstrations, target: TargetSpec, settings: TrainingSet
     )
 
 
+def checkpoint_bytes(parameters: int) -> int:
+    """Of a run that trains so many: master weights and AdamW's two moments, in float32."""
+    return parameters * 3 * 4
+
+
 def checkpoint_file(folder: Path) -> Path:
     """Where the checkpoint of one process lies."""
     return folder / "checkpoint" / FILE

@@ -268,8 +268,13 @@ def test_a_full_disk_makes_the_study_wait_not_fail(scripted_study, monkeypatch) 
     assert record.state == "complete" and [link["why"] for link in record.chain] == ["disk full"]
 
 
-def test_no_trial_starts_without_room(scripted_study, recorder: Recorder, clock, monkeypatch) -> None:
-    config = scripted_study(limits=limits(disk_gigabytes=1e9))
+@pytest.mark.parametrize(
+    ("script", "changes"),
+    [({}, {"limits": limits(disk_gigabytes=1e9)}), ({"checkpoint_bytes": 2**60}, {})],
+    ids=["asked for", "the model's checkpoints"],
+)
+def test_no_trial_starts_without_room(script, changes, scripted_study, recorder: Recorder, clock, monkeypatch) -> None:
+    config = scripted_study(script, **changes)
     until = clock.shown + timedelta(hours=8)
     found, times = [], []
 

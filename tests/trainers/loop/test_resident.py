@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from safetensors import safe_open
 
 from qtarget.spaces import presets
 from qtarget.spaces.errors import UserError
 from qtarget.trainers.data.batches import collate
+from qtarget.trainers.loop.checkpoint import checkpoint_bytes, checkpoint_file
 from qtarget.trainers.loop.preflight import longest_batch, worst_case_step
 from qtarget.trainers.loop.resident import ResidentModel
 from qtarget.trainers.loop.sft import train
@@ -39,6 +43,20 @@ def run(resident, data, preset, lora=None, reference=False):
         pad_token_id=resident.pad_token_id, real_vocab=resident.real_vocab,
     )  # fmt: skip
     return start, snapshot(model)
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+def test_the_size_of_a_checkpoint_is_known_before_there_is_one(folder, sums, lora):
+    resident = ResidentModel(ModelSettings(path="base"), folder, device=CPU)
+    expected = checkpoint_bytes(resident.trained_parameters(lora))
+    settings = SETTINGS.model_copy(update={"checkpoint_every": 2})
+    train(
+        resident.fresh(lora, seed=2), sums, presets.get("sft"), settings, seed=3, folder=folder,
+        pad_token_id=resident.pad_token_id, real_vocab=resident.real_vocab, on_step=lambda report: report.step == 2,
+    )  # fmt: skip
+    with safe_open(checkpoint_file(folder), "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    assert expected <= 4 * sum(math.prod(shape) for shape in shapes) < 1.01 * expected + 4096
 
 
 @pytest.mark.slow
