@@ -42,7 +42,7 @@ def test_killed_paused_and_promoted_each_step_is_done_once(tmp_path: Path, monke
     """That the numbers are those of one go is shown by `tests/trainers/loop/test_look.py`."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     kills = Kills((1, 2))
-    search = {**small_config()["search"], "trials": 3, "sampler": "random", "repeats": 0, "rivals": 0.0}
+    search = {**small_config()["search"], "trials": 4, "sampler": "random", "repeats": 0, "rivals": 0.0}
     training = {**small_config()["training"], "steps": STEPS}
     search |= {"pruner": "asha", "rungs": list(RUNGS), "rung_decay": 0.25}
     config = load_study(write_small_study(tmp_path, search=search, training=training, baselines=["sft"],
