@@ -52,7 +52,8 @@ class Disk:
         free = free_gibibytes(self._folder)
         enough = free >= self._needed and time.monotonic() - last_full > FULL_SECONDS
         if not enough and self._roomy:
-            log.warning("%s has %.1f GiB free, a trial needs %.1f; waiting for room", self._folder, free, self._needed)
+            said = "%s has %.1f GiB free, a trial needs %.1f; waiting for room (`limits.disk_gigabytes` asks for less)"
+            log.warning(said, self._folder, free, self._needed)
         if enough and not self._roomy:
             log.warning("%s has room again; going on", self._folder)
         self._roomy = enough
