@@ -34,9 +34,7 @@ _MAX_LIST = 50
 def same_answer(gold: str, answer: str, tolerance: Tolerance) -> bool:
     """Whether two answers, as extracted, say the same."""
     gold, answer = with_case(typeset(gold), typeset(answer))
-    sides = exact_and_rounded(answer, lambda side: real_constant(parse(side))) or ()
-    answers = (answer, *sides) if re.search(r"\.\d", gold) else (answer, *sides[:1])  # a rounding says no exact gold
-    return any(_same(shape(gold), shape(each), tolerance) for each in answers)
+    return _same(shape(gold), shape(answer), tolerance)
 
 
 def is_read(gold: str) -> bool:
@@ -51,6 +49,8 @@ def is_read(gold: str) -> bool:
 def _same(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
     if canonical(gold.text) == canonical(answer.text):
         return True
+    if any(_same(gold, shape(side), tolerance) for side in _sides(gold, answer)):
+        return True
     if gold.kind == answer.kind:
         return _COMPARED[gold.kind](gold, answer, tolerance)
     for one, other in ((gold, answer), (answer, gold)):
@@ -60,6 +60,12 @@ def _same(gold: Shape, answer: Shape, tolerance: Tolerance) -> bool:
                 return _same(read, answer, tolerance) if one is gold else _same(gold, read, tolerance)
     has_union = "union" in (gold.kind, answer.kind)
     return _is_set(gold, has_union) and _is_set(answer, has_union) and _same_sets(gold.text, answer.text)
+
+
+def _sides(gold: Shape, answer: Shape) -> tuple[str, ...]:
+    """What an answer with its rounding says: the exact side, and the rounding where the gold is a decimal."""
+    sides = exact_and_rounded(answer.text, lambda side: real_constant(parse(side))) or ()
+    return sides if re.search(r"\.\d", gold.text) else sides[:1]
 
 
 # --- the same kind of shape ------------------------------------------------------------------------------------------

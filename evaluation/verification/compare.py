@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..extraction.choices import option_letter
 from ..extraction.sentences import Answer, clean
 from ..reading.expressions import canonical, words_of
-from ..reading.numeric import read_number, same_number
+from ..reading.numeric import Number, read_number, same_number
 from ..reading.points import Tolerance
 from ..reading.rounding import exact_and_rounded
 from ..reading.shapes import relation
@@ -30,10 +30,15 @@ def numeric(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement
         return _unreadable(gold, "is not one number")
     if answer is None:
         return Judgement(Verdict.NO_ANSWER)
-    sides = exact_and_rounded(typeset(answer.text[:_MAX_ANSWER])) or ()
-    numbers = [number for text in (answer.text, *sides[:1]) if (number := read_number(text)) is not None]
-    equal = any(same_number(expected, number, tolerance.relative, tolerance.absolute) for number in numbers)
+    equal = _says(expected, answer.text, tolerance)
+    if not equal and (sides := exact_and_rounded(typeset(answer.text[:_MAX_ANSWER]))):
+        equal = _says(expected, sides[0], tolerance)
     return _decide(equal, answer)
+
+
+def _says(expected: Number, text: str, tolerance: Tolerance) -> bool:
+    number = read_number(text)
+    return number is not None and same_number(expected, number, tolerance.relative, tolerance.absolute)
 
 
 def choice(answer: Answer | None, gold: str, tolerance: Tolerance) -> Judgement:

@@ -56,7 +56,7 @@ class Engine:
             self.resident.remember()
             lora = config.training.lora
             self.adapters = None if lora is None else self.resident.described_adapters(lora)
-            self.checkpoint_bytes = checkpoint_bytes(self.resident.trained_parameters(lora))
+            self.checkpoint_bytes = checkpoint_bytes(self.resident.trained_parameters)
             seen, style = training_hashes(training_prompts(config.data, base)), self.data.style
             self.splits = load_problems(searched_settings(config), base, config.search.seed, seen, style)
             self.scoring = Scoring(config, self.resident, self.splits.search, seen, style)

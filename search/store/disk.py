@@ -13,23 +13,23 @@ from .history import TrialRecord, best
 log = logging.getLogger(__name__)
 WAITING = 8
 """Paused trials whose checkpoints are kept, those that are likeliest to go on."""
-SPARE = 1.0
-"""GiB for everything but checkpoints."""
+SPARE = 2**30
+"""Bytes for everything but checkpoints."""
 FULL_SECONDS = 30.0
 """Pause after an engine found the disk full, whatever it shows as free (quotas)."""
 
 
-def needed_gibibytes(asked: float | None, checkpoint: int, engines: int) -> float:
+def needed_bytes(asked: float | None, checkpoint: int, engines: int) -> int:
     """What must be free for a trial to start: each engine writes a checkpoint, one of them beside the one it replaces.
 
-    `asked`: what the study's file says instead; `checkpoint`: bytes.
+    `asked`: GiB that the study's file says instead; `checkpoint`: bytes.
     """
-    return SPARE + (engines + 1) * checkpoint / 2**30 if asked is None else asked
+    return SPARE + (engines + 1) * checkpoint if asked is None else round(asked * 2**30)
 
 
-def free_gibibytes(folder: Path) -> float:
+def free_bytes(folder: Path) -> int:
     """On the file system of a folder, which need not be there yet."""
-    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free / 2**30
+    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
 class Disk:
@@ -38,22 +38,22 @@ class Disk:
     def __init__(self, folder: Path, asked: float | None) -> None:
         """`asked`: GiB that must be free for a trial to start; None: as many as checkpoints will take."""
         self._folder, self._asked, self._roomy = folder, asked, True
-        self._needed = needed_gibibytes(asked, 0, 0)
+        self._needed = needed_bytes(asked, 0, 0)
 
     def expect(self, checkpoint: int, engines: int) -> None:
         """So many engines write checkpoints of so many bytes."""
-        self._needed = needed_gibibytes(self._asked, checkpoint, engines)
+        self._needed = needed_bytes(self._asked, checkpoint, engines)
 
     def has_room(self, last_full: float) -> bool:
         """Whether it takes another trial; while it does not, the study waits instead of failing trials.
 
         `last_full`: when an engine last found it full, in the seconds of `time.monotonic`.
         """
-        free = free_gibibytes(self._folder)
+        free = free_bytes(self._folder)
         enough = free >= self._needed and time.monotonic() - last_full > FULL_SECONDS
         if not enough and self._roomy:
             said = "%s has %.1f GiB free, a trial needs %.1f; waiting for room (`limits.disk_gigabytes` asks for less)"
-            log.warning(said, self._folder, free, self._needed)
+            log.warning(said, self._folder, free / 2**30, self._needed / 2**30)
         if enough and not self._roomy:
             log.warning("%s has room again; going on", self._folder)
         self._roomy = enough

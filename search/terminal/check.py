@@ -15,7 +15,7 @@ from ..confirmation.candidates import SFT, candidates, lacking
 from ..confirmation.power import Plan, planned
 from ..confirmation.race import line_of
 from ..loop.budget import is_confirmed
-from ..store.disk import WAITING, free_gibibytes, needed_gibibytes
+from ..store.disk import WAITING, free_bytes, needed_bytes
 from ..store.halving import Halving
 from ..store.history import load_history
 from ..study.config import StudyConfig
@@ -108,9 +108,9 @@ def disk_facts(config: StudyConfig, checkpoint: int) -> dict[str, Any]:
     """Room for a study's checkpoints of so many bytes, with one engine, and how many paused trials keep theirs."""
     return {
         "folder": str(config.study_folder),
-        "free_bytes": round(free_gibibytes(config.study_folder) * 2**30),
+        "free_bytes": free_bytes(config.study_folder),
         "checkpoint_bytes": checkpoint,
-        "needed_bytes": round(needed_gibibytes(config.limits.disk_gigabytes, checkpoint, 1) * 2**30),
+        "needed_bytes": needed_bytes(config.limits.disk_gigabytes, checkpoint, 1),
         "paused": 0 if Halving.of(config) is None else WAITING,
     }
 

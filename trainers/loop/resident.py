@@ -117,10 +117,12 @@ class ResidentModel:
         """What `lora` adapts, in a line for people, and what is worth a look. Ends the life of the last model."""
         return describe_adapters(self.fresh(lora), lora)
 
-    def trained_parameters(self, lora: LoraSettings | None) -> int:
-        """How many of them a run trains. Ends the life of the last model."""
-        model = self._model if lora is None else self.fresh(lora)
-        return sum(each.numel() for each in model.parameters() if lora is None or each.requires_grad)
+    @property
+    def trained_parameters(self) -> int:
+        """How many a run trains: all, or those of the adapters that are on."""
+        if self._adapted is None:
+            return sum(each.numel() for each in self._model.parameters())
+        return sum(each.numel() for each in self._adapted.parameters() if each.requires_grad)
 
     def fresh(self, lora: LoraSettings | None = None, *, seed: int = 0) -> nn.Module:
         """The base with its original weights, with new adapters when `lora` is given. Ends the life of the last one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_study import small_config
 
-from qtarget.search.store.disk import SPARE, WAITING, Disk, free_gibibytes, needed_gibibytes
+from qtarget.search.store.disk import SPARE, WAITING, Disk, free_bytes, needed_bytes
 from qtarget.search.study.config_file import parse_study
 from qtarget.search.terminal.check import disk_facts, scarce
 
@@ -17,15 +17,20 @@ GIB = 2**30
 
 @pytest.mark.parametrize(
     ("asked", "checkpoint", "engines", "needed"),
-    [(None, 0, 1, SPARE), (None, 2 * GIB, 1, SPARE + 4), (None, 2 * GIB, 3, SPARE + 8), (0.0, 2 * GIB, 3, 0.0)],
+    [
+        (None, 0, 1, SPARE),
+        (None, 2 * GIB, 1, SPARE + 4 * GIB),
+        (None, 2 * GIB, 3, SPARE + 8 * GIB),
+        (0.5, 2 * GIB, 3, GIB // 2),
+    ],
 )
 def test_each_engine_needs_a_checkpoint_and_one_is_replaced(asked, checkpoint, engines, needed) -> None:
-    assert needed_gibibytes(asked, checkpoint, engines) == needed
+    assert needed_bytes(asked, checkpoint, engines) == needed
 
 
 def test_room_is_asked_of_the_file_system_of_a_folder_to_come(tmp_path: Path) -> None:
-    found = free_gibibytes(tmp_path / "runs" / "study")
-    assert found == pytest.approx(shutil.disk_usage(tmp_path).free / GIB, rel=0.2)
+    found = free_bytes(tmp_path / "runs" / "study")
+    assert found == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
 
 
 def test_room_follows_what_checkpoints_take(tmp_path: Path) -> None:
