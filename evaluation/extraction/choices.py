@@ -21,7 +21,7 @@ _LEADING = re.compile(
     re.I,
 )
 _SECOND = re.compile(
-    r"[\s)\].?!]*(?:,|/|&|、|\b(?:or|and|und|oder|y|o|et|ou|и|или)\b|和|或)\s*(?:also\s+|maybe\s+|possibly\s+)?[(\[]?"
+    r"[\s)\].?!]*(?:,|/|&|<|>|、|\b(?:or|and|und|oder|y|o|et|ou|и|или)\b|和|或)\s*(?:also\s+|maybe\s+|possibly\s+)?[(\[]?"
     r"(?:[A-J](?![\w'’-])|[a-j]\))(?!\s*[,.]?\s*(?:is|was)\s+(?:wrong|incorrect|not|false))"
 )
 _REASON = re.compile(
@@ -53,12 +53,21 @@ _CONDITIONAL = re.compile(
     r"[^.\n]*\b(?:otherwise|unless|or\s+else)\b|\s+(?:is|seems|looks|may|might)\b[^.\n]*\bbut\b", re.I
 )
 _BUT = re.compile(r"\s*[,;]?\s*(?:but|or|vs|versus)\b", re.I)
+_DENIED_FIRST = re.compile(
+    r"\s*(?:(?:(?:is|was|can|could)\s*n['’]t|cannot|can['’]t)(?:\s+be)?|not|neither)\s+(?P<denied>[(\[]?[A-J][)\]]?"
+    r"(?:\s*(?:,|\bor\b|\bnor\b|\band\b)\s*[(\[]?[A-J][)\]]?)*)\s*[,;]?\s*"
+    r"\b(?:but|rather|(?:so|therefore|thus|then)?,?\s*it(?:\s+is|['’]s|\s+must\s+be))\s+(?P<named>.+)",
+    re.S,
+)
 _NOT_OPENING = re.compile(r"\s*(?:not|neither|none|both|all)\b", re.I)
 
 
 def option_letter(text: str) -> str | None:
     """The upper-case letter of the one option that an answer names, as in "B", "(b)", "B. Paris"; None otherwise."""
     text = _plain(text)
+    if instead := _DENIED_FIRST.match(text):  # not A, but B
+        letter = option_letter(instead["named"])
+        return None if letter and re.search(rf"\b{letter}\b", instead["denied"]) else letter
     if _is_excluded(text[: _start(text)]) or _NOT_OPENING.match(text):
         return None
     found = _LEADING.match(text)
@@ -70,7 +79,7 @@ def option_letter(text: str) -> str | None:
 
 def _plain(text: str) -> str:
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", typeset(text[:2_000])).replace("\\{", "").replace("\\}", "")
-    return text.strip().strip("*_`$ ").strip()
+    return text.strip().strip("*_`$<> ").strip()
 
 
 def _is_excluded(before: str) -> bool:

@@ -21,7 +21,7 @@ DEFAULT_TOLERANCE = 1e-6
 MAX_NUMBER = 1_000
 """Characters of a number that is still read."""
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})++(?!,?\d)|\d{1,2}(?:,\d{2})++,\d{3}(?!,?\d)|\d++)"
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})++(?!,?\d)|\d{1,2}(?:,\d{2}(?!\d))++,\d{3}(?!,?\d)|\d++)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.\d*+)?|\.\d++)"
 _EXPONENT = r"(?:\{\s*(?P<power>[-+]?\d{1,4})\s*\}|\(\s*(?P<power1>[-+]?\d{1,4})\s*\)|(?P<power2>[-+]?\d{1,4})(?!\d))"
 _MONEY = r"(?:\\\$|[€£¥₹₩₽₫₺]|\b(?:USD|EUR|GBP|Rs\.?|US\\\$)\s)\s*"
@@ -103,6 +103,7 @@ def same_number(gold: Number, answer: Number, tolerance: float = DEFAULT_TOLERAN
 def _phrase(text: str) -> Number | None:
     """One number with words and units around it."""
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
+    text = _BY_POINTS.sub(lambda match: f"{match[1].replace('.', '')}.{match[2]}", text)
     text = re.sub(r"^\(([^()]*)\)$|^\{([^{}]*)\}$", lambda m: m[1] or m[2] or "", text)
     text = re.sub(r"^(?:\\approx\s*)?([-+]?)\s*", r"\1", text)
     if (restated := _RESTATED.match(text)) and leaves_value(restated[1], ""):
@@ -128,6 +129,7 @@ def _sign_word(before: str) -> tuple[bool, str]:
     return (False, before) if match is None else (True, before[: match.start()])
 
 
+_BY_POINTS = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?![\d,.]*\d)")  # 1.234,50
 _RESTATED = re.compile(r"([^\d]{1,60})[,;]?\s*(?:\bi\.\s?e\.|\bthat\s+is),?\s+(?=\S)")  # a dozen, i.e. 12
 _REMARK = re.compile(r"(?<=[\w})%])\s+\((?!\s*(?:of|out|to|mod|base|per|each|times|[-+*/^=<>x±\\]))[^()]*\)\s*[.!]?$")
 _UNIT_WORD = (
