@@ -148,6 +148,17 @@ _SYNONYMS = (
     (re.compile(r"(?<=\})\s*(?:-|\\backslash)\s*(?=\\\{)"), r"\\setminus "),
     (re.compile(r"\\operatorname\*?\s*\{\s*(gcd|lcm|min|max|log|ln|exp|det|arg|deg|dim)\s*\}"), r"\\\1 "),
 )
+_DOTTED = re.compile(r"(\d*\.\d*)\\dot\s*\{?\s*(\d)\s*\}?(?:(\d*)\\dot\s*\{?\s*(\d)\s*\}?)?")
+_RECURRING = re.compile(r"(\d*\.\d*?)(?:(\d)\2{2,}|(\d{2,}?)\3+)\s*\\dots(?![A-Za-z])")
+_MAPPED = re.compile(r"(?:[A-Za-z]\s*:\s*)?[a-z]\s*\\mapsto\s*(?=\S)")
+_SPOKEN = (
+    (
+        re.compile(r"(?:there\s+(?:is|are)\s+)?no\s+(?:real\s+|such\s+)?(?:solutions?|roots?)(?:\s+exists?)?", re.I),
+        r"\emptyset",
+    ),
+    (re.compile(r"(?:it\s+|the\s+limit\s+)?(?:dne|does\s*(?:not|n['’]t)\s+exist)", re.I), r"\text{does not exist}"),
+)
+"""Words, the whole of an answer, and what they are written as."""
 _ARGUMENT = r"(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|\\(?!sqrt|frac|text)[A-Za-z]+|[A-Za-z0-9])"
 _FRACTION = re.compile(rf"\\frac\s*{_ARGUMENT}\s*{_ARGUMENT}")
 _WRAPPED = re.compile(
@@ -192,7 +203,14 @@ def typeset(text: str) -> str:
     for pattern, replacement in _SYNONYMS:
         text = pattern.sub(replacement, text)
     text = re.sub(r"^\s*(?:=|\\(?:Rightarrow|implies|to|approx)(?![A-Za-z]))\s*", "", text.replace("{}", ""))
-    return " ".join(_FRACTION.sub(_fraction, text).split())
+    text = _DOTTED.sub(lambda m: rf"{m[1]}\overline{{{''.join(filter(None, m.groups()[1:]))}}}", text)
+    text = _RECURRING.sub(lambda m: rf"{m[1]}\overline{{{m[2] or m[3]}}}", text)
+    return _spoken(" ".join(_FRACTION.sub(_fraction, _MAPPED.sub("", text, count=1)).split()))
+
+
+def _spoken(text: str) -> str:
+    plain = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).strip(" .!")
+    return next((written for pattern, written in _SPOKEN if pattern.fullmatch(plain)), text)
 
 
 FORMULA = re.compile(
