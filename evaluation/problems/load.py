@@ -221,7 +221,7 @@ def _file_problems(task: TaskSettings, base: Path, notes: Notes) -> Iterator[Pro
         prompt = message(task, row)
         _check_text(prompt + gold, place)
         facts = facts_of(row, asked_columns(task))
-        problem = _problem(task, question_of(task, row), prompt, gold, task.kind, None, facts)
+        problem = _problem(task, question_of(task, row, place), prompt, gold, task.kind, None, facts)
         yield problem.model_copy(update={"absolute": error_of(task, row, place)}) if task.error_column else problem
 
 

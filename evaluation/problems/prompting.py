@@ -48,8 +48,10 @@ def message(task: TaskSettings, row: Row) -> str:
     return "\n\n".join([*shots, fill(task, _named(task, row), listed)])
 
 
-def question_of(task: TaskSettings, row: Row) -> str:
-    """What makes the problem this one: its question with its options."""
+def question_of(task: TaskSettings, row: Row, place: str) -> str:
+    """What makes the problem this one: its question with its options. Raises UserError when there is no question."""
+    if "{question}" in task.template and not text_of(value_at(row, task.question_column)).strip():
+        raise UserError(f"Every problem must have a question, but {place} has none in `{task.question_column}`")
     listed = list_options(options(task, row).texts) if task.choices_column is not None else ""
     return "\n".join(part for part in (text_of(value_at(row, task.question_column)), listed) if part)
 

@@ -60,7 +60,7 @@ def _kind_of(task: TaskSettings, base: Path) -> Reading:
         return Reading("choice", f"`{task.choices_column}` holds the options")
     rows = read_rows(task, base)[:LOOKED_AT]
     golds = [gold_of(task, row.values, None, row.place) for row in rows]
-    return kind_of_golds(golds, [question_of(task, row.values) for row in rows])
+    return kind_of_golds(golds, [question_of(task, row.values, row.place) for row in rows])
 
 
 def problem_facts(

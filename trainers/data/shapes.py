@@ -46,7 +46,12 @@ def turn_reader(settings: Source, columns: Mapping[str, Any], title: str, notes:
     shape = _Shape(settings, notes)
     named = _named(settings)
     if not named:
-        named = next((each for each in _KNOWN if each.keys <= columns.keys()), _PAIR)
+        fitting = [each for each in _KNOWN if each.keys <= columns.keys()]
+        named = fitting[0] if fitting else _PAIR
+        if len(fitting) > 1:
+            others = ", nor ".join(each.title for each in fitting[1:])
+            key = next(iter(fitting[1].defaults))
+            notes.say(f"{title}: {named.title} is learnt, not {others}, which it has too; `{FIELD}.{key}` chooses")
     for key, column in named.columns(settings).items():
         if column not in columns:
             raise UserError(

@@ -178,9 +178,11 @@ class TestRefusals:
             ({"question": "q", "answer": "  "}, "line 11 of .* has none in `answer`"),
             ({"question": "q", "answer": "many"}, "line 11 of .*'many' is not one number"),
             ({"question": "q", "answer": "5 or 6"}, "is not one number"),
+            ({"question": " ", "answer": "5"}, "must have a question, but line 11 of .* has none in `question`"),
+            ({"question": None, "answer": "5"}, "must have a question"),
         ],
     )
-    def test_a_missing_or_unreadable_gold(self, tmp_path, row, message):
+    def test_a_missing_question_and_a_missing_or_unreadable_gold(self, tmp_path, row, message):
         path = write_jsonl(tmp_path / "a.jsonl", [*sums(10), row])
         with pytest.raises(UserError, match=message):
             load_problems(settings(path), tmp_path, 0)

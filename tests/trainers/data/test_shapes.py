@@ -256,6 +256,8 @@ def test_what_is_odd_but_usable_is_said_with_its_place(tmp_path: Path, tokenizer
     assert "1 of 6 demonstrations (16.7 %) are longer than max_length=20" in said and "line 6 of data.jsonl" in said
     assert "a column `system` is not read beside `prompt`" in notes(load(tmp_path, tokenizer, [GOOD | {"system": "s"}]))
     assert notes(load(tmp_path, tokenizer, [messages(ASK, SAY)])) == ""
+    said = notes(load(tmp_path, tokenizer, [messages(ASK, SAY) | GOOD]))
+    assert "messages is learnt, not prompt and completion, which it has too; `data.prompt_column` chooses" in said
 
 
 def mixture(folder: Path, tokenizer: Any, weights: tuple[float | None, ...], **settings: Any) -> Demonstrations:
