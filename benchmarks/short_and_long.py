@@ -1,12 +1,13 @@
 """Does a short training rank designs as a long one does? Twelve designs at 1, 3 and 9 times a study's steps.
 
-    OMP_NUM_THREADS=1 python benchmarks/short_and_long.py STUDY.yaml --out runs/short-and-long [--steps N] [--seeds 3]
+    OMP_NUM_THREADS=1 python benchmarks/short_and_long.py STUDY.yaml --out runs/short-and-long [--pair NAME] [--steps N]
+        [--seeds 3] [--problems N]
 
-Model, teacher, data, training, temperature and problems are the study's; the problems are its report problems, which no
-search has seen. `--steps` is the short length (default: the study's). Both ends are trained with all seeds, what lies
-between with one. Every length has its own schedule of learning rates, as a training of that length would have. Each
-training is a line of OUT/results.jsonl; a second call does what is missing, in the order short to long, and `--table`
-only prints.
+Model, teacher, data, training, temperature and problems are the study's, of a campaign the one that `--pair` names; the
+problems are its report problems, which no search has seen. `--steps` is the short length (default: the study's). Both
+ends are trained with all seeds, what lies between with one. Every length has its own schedule of learning rates, as a
+training of that length would have. Each training is a line of OUT/results.jsonl; a second call does what is missing, in
+the order short to long, and `--table` only prints.
 
 Spearman's rank correlation of the designs' scores between lengths, with 95 % intervals from resampling problems and
 seeds; beside it that of two seeds of one length: no length can speak for another better than for itself. What is lost
@@ -230,20 +231,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="a study's file, or the folder of one, also of a campaign's")
     parser.add_argument("--out", type=Path, default=Path("runs/short-and-long"))
+    parser.add_argument("--pair", help="of a campaign: the study whose name ends with it")
     parser.add_argument("--steps", type=int, help="of the short length; default: the study's")
+    parser.add_argument("--problems", type=int, help="report problems; default: the study's")
     parser.add_argument("--seeds", type=int, default=3, help="at both ends")
     parser.add_argument("--table", action="store_true", help="print what is there, train nothing")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
-    (config,) = load_campaign([given.study]).studies
+    config = chosen_study(given.study, given.pair, given.problems)
+    steps = given.steps or config.training.steps
     given.out.mkdir(parents=True, exist_ok=True)
     results = Results(given.out / "results.jsonl")
-    claim(given.out / "settings.json", {"study": str(given.study), "steps": given.steps or config.training.steps})
+    problems = config.evaluation.report_problems
+    claim(given.out / "settings.json", {"study": config.study, "steps": steps, "problems": problems})
     if not given.table:
-        run(config, results, given.steps or config.training.steps, given.seeds)
+        run(config, results, steps, given.seeds)
     for line in report(results, designs(config.inputs)):
         print(line)
     return 0
+
+
+def chosen_study(path: Path, pair: str | None, problems: int | None) -> StudyConfig:
+    """The one study of a file or folder that `pair` names, with so many report problems."""
+    studies = [each for each in load_campaign([path]).studies if each.study.endswith(pair or "")]
+    if len(studies) != 1:
+        raise SystemExit(f"--pair must name one study, but {path} has {', '.join(each.study for each in studies)}")
+    evaluation = studies[0].evaluation
+    evaluation = evaluation.model_copy(update={"report_problems": problems or evaluation.report_problems})
+    return studies[0].model_copy(update={"evaluation": evaluation})
 
 
 def claim(path: Path, settings: Mapping[str, Any]) -> None:

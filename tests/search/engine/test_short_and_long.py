@@ -55,6 +55,14 @@ def test_a_call_does_what_is_missing_and_the_table_says_what_is_there(
         script.main([*arguments[:3], "--steps", "2"])
 
 
+def test_a_campaign_s_study_is_chosen_by_its_name(script: ModuleType) -> None:
+    campaign = BENCHMARKS.parent / "studies" / "real-pairs.yaml"
+    chosen = script.chosen_study(campaign, "clean-sums", 16)
+    assert chosen.study == "real.clean-sums" and chosen.evaluation.report_problems == 16
+    with pytest.raises(SystemExit, match=r"must name one study.*real.noisy-sums, real.taught-sums"):
+        script.chosen_study(campaign, "sums", None)
+
+
 def test_what_is_said_of_known_scores(script: ModuleType) -> None:
     short, long = scores([0.2, 0.4], [0.5, 0.5], [0.7, 0.9]), scores([0.3], [0.9], [0.6])
     assert script.correlation(short, long) == pytest.approx(0.5)  # ranks 1, 2, 3 against 1, 3, 2
