@@ -236,6 +236,7 @@ def shortness(full_steps: int | None, steps: int) -> str | None:
     whole = round(full_steps / SEARCHED)
     return (
         f"a trial has {steps} of {full_steps} steps (`full_steps`): less than a third may rank designs otherwise than "
-        "the full training does, since those that lean on a teacher or on the base learn fast and end lower. Leave "
+        "the full training does: those that lean on a teacher or on the base learn fast and end lower, and learning "
+        "rates that are too high or too low for few steps catch up. Leave "
         f"`training.steps` out for {whole}, or see whether the confirmation says that the lead lasts"
     )
