@@ -148,8 +148,8 @@ _SYNONYMS = (
     (re.compile(r"(?<=\})\s*(?:-|\\backslash)\s*(?=\\\{)"), r"\\setminus "),
     (re.compile(r"\\operatorname\*?\s*\{\s*(gcd|lcm|min|max|log|ln|exp|det|arg|deg|dim)\s*\}"), r"\\\1 "),
 )
-_DOTTED = re.compile(r"(\d*\.\d*)\\dot\s*\{?\s*(\d)\s*\}?(?:(\d*)\\dot\s*\{?\s*(\d)\s*\}?)?")
-_RECURRING = re.compile(r"(\d*\.\d*?)(?:(\d)\2{2,}|(\d{2,}?)\3+)\s*\\dots(?![A-Za-z])")
+_DOTTED = re.compile(r"(?<!\d)(\d{0,30}\.\d{0,30})\\dot\s*\{?\s*(\d)\s*\}?(?:(\d{0,30})\\dot\s*\{?\s*(\d)\s*\}?)?")
+_RECURRING = re.compile(r"(?<!\d)(\d{0,30}\.\d{0,30}?)(?:(\d)\2{2,}|(\d{2,12}?)\3+)\s*\\dots(?![A-Za-z])")
 _MAPPED = re.compile(r"(?:[A-Za-z]\s*:\s*)?[a-z]\s*\\mapsto\s*(?=\S)")
 _SPOKEN = (
     (
