@@ -41,12 +41,19 @@ class Batch:
     position_ids: Tensor | None = None
     """(sequences, positions) where sequences are packed into one row, else None."""
     lengths: tuple[int, ...] | None = None
-    """Positions of each sequence of a packed row."""
+    """Positions of each sequence of a packed row, those that it shares included."""
+    prefix: int = 0
+    """Leading positions of a packed row that belong to all its sequences."""
 
     @property
     def content(self) -> tuple[object, ...]:
         """Equal for batches of the same demonstrations in the same places, in one data set."""
-        return tuple(self.indices.tolist()), tuple(self.inputs.shape), self.lengths
+        return tuple(self.indices.tolist()), tuple(self.inputs.shape), self.lengths, self.prefix
+
+    @property
+    def read(self) -> tuple[Tensor, Tensor | None, tuple[int, ...] | None, int]:
+        """What `hidden_states` takes of it: inputs, position ids, lengths, prefix."""
+        return self.inputs, self.position_ids, self.lengths, self.prefix
 
     @property
     def valid(self) -> Tensor:

@@ -76,6 +76,11 @@ class Demonstration:
         return int(self.learnt[1:].sum())
 
     @cached_property
+    def first_label(self) -> int:
+        """The first position with a loss."""
+        return int(self.learnt[1:].int().argmax())
+
+    @cached_property
     def content(self) -> bytes:
         """Digest of token ids, labels and what else is known of each token."""
         digest = hashlib.sha256(len(self.token_ids).to_bytes(8, "little"))

@@ -46,7 +46,7 @@ def _label_rows(objective: Objective, target: TargetSpec, batch: Batch, old_logp
     others = {"teacher": of("teacher", objective.teacher), "reference": of("reference", objective.reference)}
     frozen = next((logprobs for logprobs in others.values() if logprobs is not None), None)
     if target.gamma.asks_student or frozen is None:
-        hidden = batch.select(hidden_states(objective.model, batch.inputs, batch.position_ids, batch.lengths))
+        hidden = batch.select(hidden_states(objective.model, *batch.read))
         own = objective.head.label_logprobs(hidden, batch.flat_labels)
     else:  # nobody looks at it, and a frozen source spares the pass
         own = frozen

@@ -44,7 +44,7 @@ class Objective:
     ) -> LossSum:
         """Sums over the T positions of the batch that carry a loss; differentiable in the model."""
         hidden, labels = (
-            batch.select(hidden_states(self.model, batch.inputs, batch.position_ids, batch.lengths)),
+            batch.select(hidden_states(self.model, *batch.read)),
             batch.flat_labels,
         )
         sources: dict[str, Any] = {

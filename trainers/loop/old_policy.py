@@ -47,7 +47,7 @@ class OldPolicy:
         with evaluating(self.model):
             for part in self.order.at(step).micro_batches(self.micro_batch):
                 batch = part.to(self.head.weight.device)
-                hidden = batch.select(hidden_states(self.model, batch.inputs, batch.position_ids, batch.lengths))
+                hidden = batch.select(hidden_states(self.model, *batch.read))
                 pieces.append(self.head.label_logprobs(hidden, batch.flat_labels))
         return torch.cat(pieces)
 

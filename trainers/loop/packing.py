@@ -1,8 +1,9 @@
 """Sequences of one forward pass in one row without padding: none sees another, and no gradient changes.
 
-Positions start over at each sequence. On a CPU each sequence then attends by itself (`trainers/models/attention.py`);
-elsewhere transformers makes a block-diagonal mask of the positions, and variable-length attention where the model uses
-flash attention. `pack` is checked against padding in the tests.
+What all of them begin with, before anything is learnt, lies in the row once (`trainers/models/shared_prefix.py`).
+Positions start over at each sequence, behind that. On a CPU each sequence then attends by itself
+(`trainers/models/attention.py`); elsewhere transformers makes a block-diagonal mask of the positions, and
+variable-length attention where the model uses flash attention. `pack` is checked against padding in the tests.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,10 +22,12 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from ..data.batches import Batch, Layout, collate, columns_of
 from ..data.demonstrations import IGNORE_INDEX, Demonstration
 from ..models.attention import by_sequence, separable
+from ..models.head import decoder_of
 from ..models.rms_norm import HALF, cached_norms
 
 USEFUL = 0.95
-"""In full precision padded batches with a larger share of useful positions stay padded."""
+"""In full precision padded batches with a larger share of useful positions stay padded; a prefix is shared where it
+leaves at most this share of all positions to compute."""
 COLUMNS = ("critical", "weights", "reference_logprobs")
 """What is known of each position of a row."""
 ROUND, FILLED = 32, 0.03
@@ -43,46 +47,86 @@ class PackedBatch(Batch):
 
 
 def pack(
-    examples: Sequence[Demonstration], indices: Sequence[int], pad_token_id: int, *, first_sequence: int = 0
+    examples: Sequence[Demonstration],
+    indices: Sequence[int],
+    pad_token_id: int,
+    *,
+    first_sequence: int = 0,
+    prefix: int = 0,
 ) -> PackedBatch:
-    """As `collate`, in one row: (1, positions of all sequences). Nothing is padded, so `pad_token_id` is not used."""
-    labels = torch.cat([example.labels for example in examples])
+    """As `collate`, in one row: (1, positions of all sequences). Nothing is padded, so `pad_token_id` is not used.
+
+    The first `prefix` positions, the same in all sequences, are those of the first one alone.
+    """
     lengths = tuple(example.length for example in examples)
+
+    def row(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([parts[0], *(part[prefix:] for part in parts[1:])])
+
+    labels = row([example.labels for example in examples])
+    numbers = [torch.full((length,), number) for number, length in enumerate(lengths)]
     return PackedBatch(
-        inputs=torch.cat([example.inputs for example in examples])[None],
+        inputs=row([example.inputs for example in examples])[None],
         labels=labels[None],
         positions=(labels != IGNORE_INDEX).nonzero().squeeze(1),
         indices=torch.tensor(list(indices)),
         first_sequence=first_sequence,
         lengths=lengths,
-        position_ids=torch.cat([torch.arange(example.length) for example in examples])[None],
-        sequence_numbers=torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(lengths)),
-        **{name: None if rows is None else torch.cat(rows)[None] for name, rows in columns_of(examples).items()},
+        prefix=prefix,
+        position_ids=row([torch.arange(length) for length in lengths])[None],
+        sequence_numbers=row(numbers),
+        **{name: None if rows is None else row(rows)[None] for name, rows in columns_of(examples).items()},
     )
 
 
+def common_prefix(examples: Sequence[Demonstration]) -> int:
+    """Leading positions that all sequences share before anything is learnt, if they are worth it; else 0.
+
+    A label sees a position of its own: the last prompt token of a sequence is never shared.
+    """
+    unlearnt = min(example.first_label for example in examples)
+    rows = torch.stack([example.inputs[:unlearnt] for example in examples])
+    alike = (rows == rows[0]).all(0).int()
+    prefix = int(alike.cumprod(0).sum())
+    total = sum(example.length for example in examples)
+    return prefix if total - prefix * (len(examples) - 1) <= USEFUL * total else 0
+
+
 def pack_or_pad(
-    examples: Sequence[Demonstration], indices: Sequence[int], pad_token_id: int, *, first_sequence: int = 0
+    examples: Sequence[Demonstration],
+    indices: Sequence[int],
+    pad_token_id: int,
+    *,
+    first_sequence: int = 0,
+    share: bool = True,
 ) -> Batch:
     """As `pack` where padding would be more than a little, else as `collate`: rows of one length need no cutting."""
     lengths = [example.length for example in examples]
-    lay_out = pack if sum(lengths) < USEFUL * len(lengths) * max(lengths) else collate
-    return lay_out(examples, indices, pad_token_id, first_sequence=first_sequence)
+    prefix = common_prefix(examples) if share else 0
+    if sum(lengths) - prefix * (len(lengths) - 1) < USEFUL * len(lengths) * max(lengths):
+        return pack(examples, indices, pad_token_id, first_sequence=first_sequence, prefix=prefix)
+    return collate(examples, indices, pad_token_id, first_sequence=first_sequence)
 
 
 def pack_round(
-    examples: Sequence[Demonstration], indices: Sequence[int], pad_token_id: int, *, first_sequence: int = 0
+    examples: Sequence[Demonstration],
+    indices: Sequence[int],
+    pad_token_id: int,
+    *,
+    first_sequence: int = 0,
+    share: bool = True,
 ) -> Batch:
     """As `pack`, or as `collate` where nothing is padded; packed rows are filled up by a sequence without labels.
 
     Cutting costs less than any padding where `block_attention.py` computes it. For each new shape of a half-precision
     product oneDNN compiles kernels, which takes as long as the product; round lengths come again.
     """
-    lay_out = pack if len({example.length for example in examples}) > 1 else collate
-    batch = lay_out(examples, indices, pad_token_id, first_sequence=first_sequence)
+    prefix = common_prefix(examples) if share else 0
+    if not prefix and len({example.length for example in examples}) == 1:
+        return collate(examples, indices, pad_token_id, first_sequence=first_sequence)
+    batch = pack(examples, indices, pad_token_id, first_sequence=first_sequence, prefix=prefix)
     missing = -batch.inputs.numel() % ROUND
-    fits = isinstance(batch, PackedBatch) and 0 < missing <= FILLED * batch.inputs.numel()
-    return _filled(cast(PackedBatch, batch), missing, pad_token_id) if fits else batch
+    return _filled(batch, missing, pad_token_id) if 0 < missing <= FILLED * batch.inputs.numel() else batch
 
 
 def _filled(batch: PackedBatch, more: int, pad_token_id: int) -> PackedBatch:
@@ -94,8 +138,8 @@ def _filled(batch: PackedBatch, more: int, pad_token_id: int) -> PackedBatch:
         batch,
         inputs=pad(batch.inputs, (0, more), value=pad_token_id),
         labels=pad(batch.labels, (0, more), value=IGNORE_INDEX),
-        lengths=(*batch.lengths, more),
-        position_ids=torch.cat([batch.position_ids, torch.arange(more)[None]], 1),
+        lengths=(*batch.lengths, batch.prefix + more),
+        position_ids=torch.cat([batch.position_ids, batch.prefix + torch.arange(more)[None]], 1),
         sequence_numbers=pad(batch.sequence_numbers, (0, more), value=len(batch.lengths)),
         **known,
     )
@@ -109,7 +153,14 @@ def laid_out(models: Sequence[nn.Module], layout: Layout | None) -> Iterator[Lay
         if layout is not None or len(able) < len(models):
             yield layout
         else:
-            yield pack_round if all(next(each.parameters()).dtype in HALF for each in able) else pack_or_pad
+            lay_out = pack_round if all(next(each.parameters()).dtype in HALF for each in able) else pack_or_pad
+            yield partial(lay_out, share=False) if any(map(_drops_out, able)) else lay_out
+
+
+def _drops_out(model: nn.Module) -> bool:
+    """Whether anything is dropped at random in training: of a shared prefix it would be the same for all sequences."""
+    in_attention = getattr(decoder_of(model).config, "attention_dropout", 0.0)
+    return bool(in_attention) or any(isinstance(each, nn.Dropout) and each.p for each in model.modules())
 
 
 def prepare_packing(model: nn.Module) -> str:

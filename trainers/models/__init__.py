@@ -11,6 +11,7 @@ memory.py                 how a lack of memory shows, on a GPU and on a CPU, and
 merging.py                adapters by peft, and the model without them that computes the same
 ranks.py                  weights spread over the ranks that train one model together (FSDP)
 rms_norm.py               root-mean-square norms of half-precision models on a CPU, some rows at a time
+shared_prefix.py          sequences of a packed row that begin alike: their common prefix lies in it once
 size.py                   how large a model is, by its configuration alone
 tokens.py                 tokens beyond a vocabulary: those added on request, what a tokenizer writes by itself, and
                           which end an answer

@@ -21,11 +21,12 @@ from transformers.masking_utils import sdpa_mask
 from .block_attention import block_attention
 from .head import BY_SEQUENCE, decoder_of, evaluating, hidden_states
 from .rms_norm import HALF
+from .shared_prefix import gathered, spread
 
 KINDS = {"full_attention", "sliding_attention"}
 """Layers whose attention sees what it is given here; others (chunked, linear) look along the row by themselves."""
 PROBE = (3, 2)
-"""Lengths of the sequences that a model is tried with."""
+"""Lengths of the sequences that a model is tried with, by themselves and as what follows a prefix of one."""
 _TRIED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -36,9 +37,17 @@ def attention_by_sequence(
     value: Tensor,
     attention_mask: Tensor | None,
     sequence_lengths: tuple[int, ...] | None = None,
+    shared_prefix: int = 0,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """(1, A, P, D) → (1, P, A, D), causal in each sequence of `sequence_lengths`; without these each row is one."""
+    """(1, A, P, D) → (1, P, A, D), causal in each sequence of `sequence_lengths`; without these each row is one.
+
+    The first `shared_prefix` positions of the row belong to all sequences, whose lengths count them.
+    """
+    if shared_prefix and sequence_lengths is not None:
+        query, key, value = (spread(each, sequence_lengths, shared_prefix) for each in (query, key, value))
+        found, _ = attention_by_sequence(module, query, key, value, attention_mask, sequence_lengths, **more)
+        return gathered(found, sequence_lengths, shared_prefix), None
     lengths = sequence_lengths or (query.shape[2],)
     unmasked = sequence_lengths is not None or attention_mask is None
     if unmasked and _is_plain(module, query, key, value, lengths, more):
@@ -46,14 +55,14 @@ def attention_by_sequence(
         return block_attention(query, key, value, lengths, scale), None
     if sequence_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
-    found, start = [], 0
+    parts, start = [], 0
     for length, sequences in groupby(sequence_lengths):
         number = len(list(sequences))
         inside = slice(start, start := start + number * length)
         queries, keys, values = (_apart(rows, inside, number) for rows in (query, key, value))
         mask = _window(length, more.get("sliding_window"), query.device)
-        found.append(sdpa_attention_forward(module, queries, keys, values, mask, **more)[0].flatten(0, 1))
-    return torch.cat(found)[None], None
+        parts.append(sdpa_attention_forward(module, queries, keys, values, mask, **more)[0].flatten(0, 1))
+    return torch.cat(parts)[None], None
 
 
 def _is_plain(
@@ -122,14 +131,22 @@ def separable(model: nn.Module) -> bool:
 
 
 def _is_separable(model: nn.Module) -> bool:
-    inputs = torch.arange(sum(PROBE))[None] % decoder_of(model).config.vocab_size
+    inputs = torch.arange(1 + sum(PROBE))[None] % decoder_of(model).config.vocab_size
+    parts = inputs[:, 1:].split(PROBE, 1)
     places = torch.cat([torch.arange(length) for length in PROBE])[None]
     try:
         with evaluating(model), by_sequence([model]):
-            alone = [hidden_states(model, part) for part in inputs.split(PROBE, 1)]
-            packed = hidden_states(model, inputs, places, PROBE)
+            alone = [hidden_states(model, part) for part in parts]
+            packed = hidden_states(model, inputs[:, 1:], places, PROBE)
+            behind = [hidden_states(model, torch.cat([inputs[:, :1], part], 1)) for part in parts]
+            places = torch.cat([places.new_zeros(1, 1), places + 1], 1)
+            sharing = hidden_states(model, inputs, places, tuple(1 + length for length in PROBE), 1)
     except (TypeError, ValueError, RuntimeError):  # a model with a forward pass of its own
         return False
-    expected = torch.cat(alone, 1)
+    whole = torch.cat([behind[0], *(each[:, 1:] for each in behind[1:])], 1)
+    return _alike(packed, torch.cat(alone, 1)) and _alike(sharing, whole)
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
     tolerance = 0.05 if expected.dtype in (torch.bfloat16, torch.float16) else 1e-4
-    return bool((packed - expected).abs().max() <= tolerance * (1 + expected.abs().max()))
+    return bool((found - expected).abs().max() <= tolerance * (1 + expected.abs().max()))

@@ -61,18 +61,25 @@ def decoder_of(model: nn.Module) -> Any:
 
 
 def hidden_states(
-    model: nn.Module, inputs: Tensor, position_ids: Tensor | None = None, lengths: tuple[int, ...] | None = None
+    model: nn.Module,
+    inputs: Tensor,
+    position_ids: Tensor | None = None,
+    lengths: tuple[int, ...] | None = None,
+    prefix: int = 0,
 ) -> Tensor:
     """Hidden states before the output head, (sequences, positions) → (sequences, positions, H).
 
     With `position_ids`, sequences may lie one after the other in a row; their `lengths` spare the mask where the model
-    attends by sequence (`attention.py`).
+    attends by sequence (`attention.py`), and only there they may share the first `prefix` positions of the row.
     """
     decoder = decoder_of(model)
     packed: dict[str, Any] = {} if position_ids is None else {"position_ids": position_ids}
     if lengths is not None and decoder.config._attn_implementation == BY_SEQUENCE:
         # A mask of four dimensions is taken as it is: none is made of the positions.
         packed |= {"sequence_lengths": lengths, "attention_mask": inputs.new_ones((1, 1, 1, 1), dtype=torch.bool)}
+        packed |= {"shared_prefix": prefix} if prefix else {}
+    elif prefix:
+        raise ValueError("sequences may share a prefix only in a model that attends by sequence; pack them without one")
     hidden = decoder(input_ids=inputs, use_cache=False, **packed).last_hidden_state
     assert isinstance(hidden, Tensor)
     return hidden

@@ -52,7 +52,7 @@ class FrozenModel:
 
     def _ask(self, batch: Batch) -> Tensor:
         with self._base(), evaluating(self.model):
-            return batch.select(hidden_states(self.model, batch.inputs, batch.position_ids, batch.lengths))
+            return batch.select(hidden_states(self.model, *batch.read))
 
     def _base(self) -> AbstractContextManager[None]:
         model: Any = self.model

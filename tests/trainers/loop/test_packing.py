@@ -123,7 +123,8 @@ def test_a_layer_with_a_window_keeps_it(window):
 
 def test_padding_that_costs_next_to_nothing_stays(sums):
     examples = sorted(sums, key=lambda example: example.length)
-    assert pack_or_pad(examples[-1:] * 2, [0, 0], 0).lengths is None
+    assert pack_or_pad(examples[-1:] * 2, [0, 0], 0, share=False).lengths is None
+    assert pack_or_pad(examples[-1:], [0], 0).lengths is None
     mixed = [examples[0], examples[-1], examples[-1]]
     assert mixed[0].length < (3 * USEFUL - 2) * mixed[1].length
     assert pack_or_pad(mixed, [0, 1, 2], 0).lengths == tuple(example.length for example in mixed)
@@ -136,7 +137,7 @@ def test_long_rows_in_half_precision_are_filled_up_to_a_round_length_that_teache
     with laid_out([model, make_model()], None) as layout:
         assert layout is pack_or_pad
     examples = [replace(each, weights=torch.ones(len(each.token_ids))) for each in sums] * 3
-    plain, filled = (lay_out(examples, range(120), 0) for lay_out in (pack_or_pad, pack_round))
+    plain, filled = (lay_out(examples, range(120), 0, share=False) for lay_out in (pack_or_pad, pack_round))
     more = filled.inputs.numel() - plain.inputs.numel()
     assert 0 < more < ROUND and filled.inputs.numel() % ROUND == 0
     assert filled.lengths == (*plain.lengths, more)
