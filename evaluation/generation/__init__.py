@@ -12,6 +12,7 @@ completions.py       what is asked of a model and what it answers: requests, sam
 learnt_and_asked.py  two demonstrations as learnt beside one problem as asked, token by token, for people
 likelihoods.py       log-likelihoods of given continuations, in batches
 parity.py            does a backend answer as the model's own generate() does? Asked before its first use in a study
+prefill.py           rows of tokens read in one forward pass, behind what is known of their beginnings
 prompts.py           from a problem to prompt tokens, and which tokens end an answer
 sampling.py          choosing the next token: greedy, or Gumbel-max with noise that is a pure function of its
                      coordinates

@@ -1,9 +1,9 @@
 """Batched generation with the weights already in memory: one running batch that sequences leave and join.
 
-A sequence that ends is retired and its place refilled; k samples of one prompt share its prefill. Batches are
-left-padded and attend through a 2-D mask, so that any transformers decoder with attention layers works. Greedy decoding
-takes the same argmax as `model.generate(do_sample=False)`; sampling is Gumbel-max with counter-based noise
-(`sampling.py`).
+A sequence that ends is retired and its place refilled; k samples of one prompt share its prefill, and all prompts that
+of what they begin with. Batches are left-padded and attend through a 2-D mask, so that any transformers decoder with
+attention layers works. Greedy decoding takes the same argmax as `model.generate(do_sample=False)`; sampling is
+Gumbel-max with counter-based noise (`sampling.py`).
 
 Given the logits, a completion does not depend on batch composition. The logits do, in their last bits: matrix products
 of other shapes round otherwise. In float32 (relative 1e-6) that practically never turns an argmax; in bfloat16 (1e-2)
@@ -25,11 +25,11 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ...spaces.errors import UserError
-from ...trainers.models.head import base_model
 from ...trainers.models.memory import out_of_memory, release
 from ...trainers.models.transformers_versions import cache_argument
-from .cache import Part, new_cache, rebuild
+from .cache import Part, rebuild
 from .completions import Completion, Request, Sampling, decode, finished
+from .prefill import Prefilled, Tokens, common_prefix, prefill
 from .sampling import choose
 
 _PREFILL_TOKENS = 16384
@@ -71,7 +71,7 @@ def generate(model: Any, tokenizer: Any, requests: Sequence[Request], sampling: 
     """
     check_architecture(model)
     queue = deque(_Running(request) for request in requests)
-    batch = _Batch(model, tokenizer, sampling)
+    batch = _Batch(model, tokenizer, sampling, common_prefix([request.prompt for request in requests]))
     with evaluation_mode(model):
         while queue or batch.rows:
             ended: list[Completion] = []
@@ -114,7 +114,7 @@ def check_architecture(model: Any) -> None:
 class _Batch:
     """The sequences in flight and their cache. Rows are left-padded to a common last column."""
 
-    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling) -> None:
+    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling, prefix: Tokens) -> None:
         self.rows: list[_Running] = []
         self._joining: list[_Running] = []
         self._model, self._tokenizer, self._sampling = model, tokenizer, sampling
@@ -122,7 +122,8 @@ class _Batch:
         self._capacity = sampling.batch_size
         self._stop_window = max((len(stop.encode()) for stop in sampling.stop), default=0) + 4
         self._cache_argument = cache_argument(model)
-        self._last_only = {"logits_to_keep": 1} if base_model(model)._supports_logits_to_keep() else {}
+        self._prefix = prefix
+        self._known: Prefilled | None = None
         self._ended: list[_Running] = []
         self._cache: Any = None
 
@@ -146,7 +147,7 @@ class _Batch:
         """After an out-of-memory error: let go of everything, halve the batch, and return the unfinished sequences."""
         unfinished = self.unfinished()
         self._capacity = max(1, min(self._capacity, len(unfinished)) // 2)
-        self.rows, self._joining, self._cache = [], [], None
+        self.rows, self._joining, self._cache, self._known = [], [], None, None
         release()
         log.warning("out of memory while generating: at most %d sequences together from here on", self._capacity)
         return unfinished
@@ -156,34 +157,23 @@ class _Batch:
         self._joining = [queue.popleft() for _ in range(min(free, len(queue)))]
         parts: list[Part] = []
         last: list[Tensor] = []
-        for group in _groups(self._joining):
+        for group in _groups(self._joining, len(self._prefix)):
             cache, logits, spread = self._prefill(group)
             parts.append((cache, spread, 0))
             last.append(logits[spread])
         self._move(parts)
         self._accept(self.rows[len(self.rows) - sum(map(len, last)) :], torch.cat(last))
 
-    @torch.no_grad()
     def _prefill(self, group: Sequence[_Running]) -> tuple[Cache, Tensor, list[int]]:
         """Cache and last logits (prompts, vocab) of the distinct prompts, and the prompt of each sequence."""
         for row in group:
             row.started = row.started or time.perf_counter()
-        distinct: dict[tuple[int, ...], int] = {}
+        if self._prefix and self._known is None:
+            self._known = prefill(self._model, [self._prefix])
+        distinct: dict[Tokens, int] = {}
         spread = [distinct.setdefault(row.ids, len(distinct)) for row in group]
-        lengths = torch.tensor([len(ids) for ids in distinct], device=self._device)
-        width = max(len(ids) for ids in distinct)
-        padded = [[0] * (width - len(ids)) + list(ids) for ids in distinct]
-        columns = torch.arange(width, device=self._device) - (width - lengths)[:, None]  # < 0: padding
-        cache = new_cache()
-        output = self._model(
-            input_ids=torch.tensor(padded, device=self._device),
-            attention_mask=(columns >= 0).long(),
-            position_ids=columns.clamp(min=0),
-            use_cache=True,
-            **{self._cache_argument: cache},
-            **self._last_only,
-        )
-        return cache, output.logits[:, -1], spread
+        read = prefill(self._model, list(distinct), known=self._known, parents=[0] * len(distinct))
+        return read.cache, read.logits[:, -1], spread
 
     def _move(self, joining: Sequence[Part] = ()) -> None:
         """Drop the rows that ended; add those that join, whose caches are given."""
@@ -241,11 +231,14 @@ class _Batch:
         return finished(self._tokenizer, row.request, tuple(row.generated), self._sampling, seconds)
 
 
-def _groups(rows: Sequence[_Running]) -> list[list[_Running]]:
-    """Consecutive rows to prefill in one pass: within the memory bound, and with little padding once efficient."""
+def _groups(rows: Sequence[_Running], known: int) -> list[list[_Running]]:
+    """Consecutive rows to prefill in one pass: within the memory bound, and with little padding once efficient.
+
+    `known`: tokens of each row that are not read again.
+    """
     groups: list[list[_Running]] = []
     for row in rows:
-        if groups and _together([other.length for other in (*groups[-1], row)]):
+        if groups and _together([other.length - known for other in (*groups[-1], row)]):
             groups[-1].append(row)
         else:
             groups.append([row])

@@ -1,4 +1,6 @@
-"""Keys and values of a running batch: grown in blocks, and rebuilt when sequences leave or join."""
+"""Keys and values of a running batch: grown in blocks, rebuilt when sequences leave or join, and branched where rows go
+on from what others have read.
+"""
 
 from __future__ import annotations
 
@@ -74,6 +76,23 @@ def rebuild(parts: Sequence[Part]) -> Cache:
     columns = max(cache.get_seq_length() - cut for cache, _, cut in parts)
     for index in range(len(parts[0][0].layers)):
         result.layers.append(_join([(cache.layers[index], list(rows), cut) for cache, rows, cut in parts], columns))
+    return result
+
+
+def branch(cache: Cache, rows: Sequence[int], columns: Tensor, room: int) -> Cache:
+    """A cache of N rows that takes from the given row of `cache` its `columns` (N, K), with `room` free ones behind."""
+    result, chosen = new_cache(), torch.tensor(rows, device=columns.device)[:, None]
+    layers: Sequence[Any] = cache.layers
+    for layer in layers:
+        branched = BufferedLayer()  # type: ignore[no-untyped-call]
+        buffers = []
+        for old in (layer.keys, layer.values):
+            buffer = old.new_empty(len(rows), old.shape[1], columns.shape[1] + room, old.shape[3])
+            buffer[:, :, : columns.shape[1]] = old[chosen, :, columns].transpose(1, 2)
+            buffers.append(buffer)
+        branched.lazy_initialization(layer.keys, layer.values)
+        branched.replace(buffers[0], buffers[1], columns.shape[1])
+        result.layers.append(branched)
     return result
 
 

@@ -1,7 +1,8 @@
 """Log-likelihoods of given continuations, in batches: how tasks of lm-evaluation-harness score the options of a choice.
 
 Tokens are cut as the library cuts them (`TemplateLM._encode_pair`): context and continuation are tokenised as one text,
-and what the context alone does not have is the continuation. The sum is over log-probabilities in float32.
+and what the context alone does not have is the continuation. The sum is over log-probabilities in float32. What all
+contexts begin with is read once, and a context once for all of its continuations, where that spares enough.
 
 Letters: B rows, L tokens, C tokens of the longest continuation, V vocabulary.
 """
@@ -16,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...trainers.models.head import base_model
 from ...trainers.models.memory import out_of_memory, release
 from .batched import evaluation_mode
+from .prefill import WORTHWHILE, Prefilled, Tokens, common_prefix, last_logits, own_columns, prefill
 
 _TOKENS = 16384
 """Tokens of one forward pass, padding included."""
@@ -31,11 +32,11 @@ Likelihood = tuple[float, bool]
 class Pair:
     """Token ids of a context and of one of its continuations, both with at least one."""
 
-    context: tuple[int, ...]
-    continuation: tuple[int, ...]
+    context: Tokens
+    continuation: Tokens
 
     @property
-    def read(self) -> tuple[int, ...]:
+    def read(self) -> Tokens:
         """What the model reads: all but the last token."""
         return (*self.context, *self.continuation[:-1])
 
@@ -82,12 +83,14 @@ def likelihoods(model: Any, questions: Sequence[Question], batch_size: int) -> I
 
     Options that differ in their last token alone are one row. Out of memory halves the batch; at one row it is raised.
     """
+    contexts = [pair.context for question in questions for pair in question.pairs]
     with evaluation_mode(model):
-        start, rows = 0, batch_size
+        start, rows, shared = 0, batch_size, common_prefix(contexts)
+        known = prefill(model, [shared]) if shared else None
         while start < len(questions):
             taken = _taken(questions[start:], rows)
             began = time.perf_counter()
-            values = _answered(model, questions[start : start + taken], rows)
+            values = _answered(model, questions[start : start + taken], rows, known)
             if values is None:  # outside the handler, whose traceback holds the tensors
                 release()
                 rows = max(1, rows // 2)
@@ -109,7 +112,9 @@ def _taken(questions: Sequence[Question], rows: int) -> int:
     return taken
 
 
-def _answered(model: Any, questions: Sequence[Question], rows: int) -> list[tuple[Likelihood, ...]] | None:
+def _answered(
+    model: Any, questions: Sequence[Question], rows: int, known: Prefilled | None
+) -> list[tuple[Likelihood, ...]] | None:
     """Values by question; None where memory does not suffice for more than one row."""
     pairs = [pair for question in questions for pair in question.pairs]
     read = sorted({pair.read for pair in pairs}, key=len, reverse=True)
@@ -117,7 +122,7 @@ def _answered(model: Any, questions: Sequence[Question], rows: int) -> list[tupl
     try:
         for batch in _batches(read, rows):
             inside = set(batch)
-            found |= _scored(model, batch, [pair for pair in pairs if pair.read in inside])
+            found |= _scored(model, batch, [pair for pair in pairs if pair.read in inside], known)
     except (RuntimeError, MemoryError) as error:
         if rows == 1 or not out_of_memory(error):
             raise
@@ -125,7 +130,7 @@ def _answered(model: Any, questions: Sequence[Question], rows: int) -> list[tupl
     return [tuple(found[pair] for pair in question.pairs) for question in questions]
 
 
-def _batches(read: Sequence[tuple[int, ...]], rows: int) -> Iterator[list[tuple[int, ...]]]:
+def _batches(read: Sequence[Tokens], rows: int) -> Iterator[list[Tokens]]:
     """Rows of falling length, within the limits of rows and of tokens."""
     start = 0
     while start < len(read):
@@ -135,10 +140,13 @@ def _batches(read: Sequence[tuple[int, ...]], rows: int) -> Iterator[list[tuple[
 
 
 @torch.no_grad()
-def _scored(model: Any, batch: Sequence[tuple[int, ...]], pairs: Sequence[Pair]) -> dict[Pair, Likelihood]:
+def _scored(
+    model: Any, batch: Sequence[Tokens], pairs: Sequence[Pair], known: Prefilled | None
+) -> dict[Pair, Likelihood]:
     """Rows are left-padded, so that the last columns of all of them are what continuations need."""
     longest = max(len(pair.continuation) for pair in pairs)
-    logits = _last_logits(model, batch, longest)
+    contexts = {pair.read: pair.context for pair in sorted(pairs, key=lambda pair: -len(pair.context))}
+    logits = _read(model, batch, [contexts[read] for read in batch], longest, known)
     found = {}
     for pair in pairs:
         size = len(pair.continuation)
@@ -149,7 +157,23 @@ def _scored(model: Any, batch: Sequence[tuple[int, ...]], pairs: Sequence[Pair])
     return found
 
 
-def _last_logits(model: Any, batch: Sequence[tuple[int, ...]], last: int) -> Tensor:
+def _read(
+    model: Any, batch: Sequence[Tokens], contexts: Sequence[Tokens], last: int, known: Prefilled | None
+) -> Tensor:
+    """(B, C, V) logits of the last `last` columns, by way of each row's context where that spares enough tokens."""
+    distinct = {context: number for number, context in enumerate(dict.fromkeys(contexts))}
+    before = 0 if known is None else len(known.rows[0])
+    at_once = len(batch) * max(last, max(map(len, batch)) - before)
+    of_contexts = len(distinct) * max(1, max(map(len, distinct)) - before)
+    if at_once - of_contexts - len(batch) * own_columns(batch, contexts, last) >= WORTHWHILE:
+        read = prefill(model, list(distinct), known=known, parents=[0] * len(distinct))
+        return prefill(model, batch, last=last, known=read, parents=[distinct[each] for each in contexts]).logits
+    if known is not None:
+        return prefill(model, batch, last=last, known=known, parents=[0] * len(batch)).logits
+    return _last_logits(model, batch, last)
+
+
+def _last_logits(model: Any, batch: Sequence[Tokens], last: int) -> Tensor:
     """(B, C, V) logits of the last `last` columns."""
     device = model.get_input_embeddings().weight.device
     columns = max(map(len, batch))
@@ -159,7 +183,6 @@ def _last_logits(model: Any, batch: Sequence[tuple[int, ...]], last: int) -> Ten
         ids[row, columns - len(tokens) :] = torch.tensor(tokens)
         mask[row, columns - len(tokens) :] = 1
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    kept = {"logits_to_keep": last} if base_model(model)._supports_logits_to_keep() else {}
     padded = {} if bool(mask.all()) else {"attention_mask": mask.to(device), "position_ids": positions.to(device)}
-    output = model(input_ids=ids.to(device), use_cache=False, **padded, **kept)
+    output = model(input_ids=ids.to(device), use_cache=False, **padded, **last_logits(model, last))
     return torch.as_tensor(output.logits)[:, -last:]
