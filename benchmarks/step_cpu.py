@@ -1,11 +1,13 @@
 """An optimiser step on a CPU against what it cannot do without: its matrix products and one fused AdamW pass.
 
-    OMP_NUM_THREADS=1 python benchmarks/step_cpu.py MODEL DATA [--layers N] [--repeats 3] [--json FILE]
+    OMP_NUM_THREADS=1 python benchmarks/step_cpu.py MODEL DATA [--layers N] [--length 512] [--repeats 3] [--json FILE]
 
-MODEL is a folder or hub id, DATA demonstrations (prompt, completion). Plain SFT in bf16, 8 demonstrations in a forward
-pass. All parts take turns in one process on the same batch; the least CPU seconds of each count. The products are those
-of all linear layers over the useful tokens and of the head over the labelled ones, forward and backward, without
-attention. `useful` is the share of useful positions among those computed, over 20 steps.
+MODEL is a folder or hub id, DATA demonstrations (prompt, completion), those longer than `--length` left out. Plain SFT
+in bf16, 8 demonstrations in a forward pass. All parts take turns in one process on the same batch; the least CPU
+seconds of each count. The products are those of all linear layers over the positions of all sequences, a prefix that
+they share counted once, and of the head over the labelled ones, forward and backward, without attention. `apart` is the
+step that computes a shared prefix for each sequence. `useful` is the share of the demonstrations' positions in those
+computed, over 20 steps; with a shared prefix it may be more than 1.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from qtarget.trainers.data.demonstrations import Demonstrations
 from qtarget.trainers.data.load import load_demonstrations
 from qtarget.trainers.loop.objective import Objective
 from qtarget.trainers.loop.optimizer import Optimizer
-from qtarget.trainers.loop.packing import laid_out
+from qtarget.trainers.loop.packing import common_prefix, laid_out
 from qtarget.trainers.models.head import decoder_of
 from qtarget.trainers.models.load import load_model, load_tokenizer, pad_token_id
 from qtarget.trainers.models.memory import keep_freed
@@ -102,6 +105,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("data", type=Path)
     parser.add_argument("--layers", type=int, help="only the first of the decoder, for a quick look")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a demonstration at most")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -113,24 +117,30 @@ def main() -> None:
     layers = arguments.layers or model.config.num_hidden_layers
     decoder_of(model).layers = decoder_of(model).layers[:layers]
     model.config.num_hidden_layers = layers
-    data = load_demonstrations(DataSettings(path=str(arguments.data.resolve()), max_length=512), tokenizer, base)
+    read = DataSettings(path=str(arguments.data.resolve()), max_length=arguments.length)
+    data = load_demonstrations(read, tokenizer, base)
     pad = pad_token_id(tokenizer, model.get_input_embeddings().weight.shape[0])
     model.requires_grad_(True).train()
     with laid_out([model], None) as layout:
         batch = BatchOrder(data, BATCH, 0, pad).at(0)
-        tokens = sum(example.length for example in batch.examples)
-        parts = {name: case for name, case in step(model, data, pad, layout)}
-        cases = {**parts, "products": products(model, tokens, batch.num_tokens), "adamw": adamw(model)}
+        assert layout is not None, "a model whose sequences cannot be packed has nothing to compare"
+        prefix = common_prefix(batch.examples)
+        tokens = sum(example.length for example in batch.examples) - prefix * (BATCH - 1)
+        parts = dict(step(model, data, pad, layout))
+        alone = {f"{name}, apart": case for name, case in step(model, data, pad, partial(layout, share=False))}
+        cases = {**parts, **alone, "products": products(model, tokens, batch.num_tokens), "adamw": adamw(model)}
         seconds = least(cases, arguments.repeats)
-        whole = sum(seconds[name] for name in parts)
+        whole, apart = (sum(seconds[name] for name in names) for names in (parts, alone))
         found = {
             "model": arguments.model,
             "layers": layers,
-            "tokens": tokens,
+            "positions": tokens,
+            "shared prefix": prefix,
             "labels": batch.num_tokens,
             "threads": torch.get_num_threads(),
             "cpu_seconds": seconds,
             "step / (products + AdamW) <= 1.35": whole / (seconds["products"] + seconds["adamw"]),
+            "apart / shared": apart / whole,
             "useful / computed >= 0.95": useful(data, pad, layout),
             "useful / computed, padded": useful(data, pad, None),
         }
