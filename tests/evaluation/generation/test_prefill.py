@@ -6,7 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_llama import tiny_llama, with_adapters
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma3TextConfig,
+    GPT2Config,
+    Llama4TextConfig,
+    OPTConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3MoeConfig,
+)
 
 from qtarget.evaluation.generation import likelihoods as likelihoods_module
 from qtarget.evaluation.generation.backends import PlainBackend
@@ -93,6 +103,44 @@ def test_rows_behind_a_prefix_are_those_read_whole(reader, sizes):
             for name in ("keys", "values"):
                 pair = [getattr(layer, name)[row, :, -len(tokens_of_row) :] for layer in (ours, theirs)]
                 torch.testing.assert_close(*pair, atol=1e-4, rtol=1e-4)
+
+
+SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
+ROTARY = {
+    **SMALL,
+    "intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GEMMA = {**ROTARY, "sliding_window": 5, "query_pre_attn_scalar": 8}
+POSITIONS = {"bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 128}
+KINDS = {
+    "alibi": BloomConfig(**SMALL, bos_token_id=1, eos_token_id=2),
+    "learnt positions": GPT2Config(**SMALL, bos_token_id=1, eos_token_id=2),
+    "positions of the mask": OPTConfig(**SMALL, **POSITIONS, ffn_dim=48, word_embed_proj_dim=32),
+    "experts": Qwen3MoeConfig(**ROTARY, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16),
+    "windows": Gemma3TextConfig(**GEMMA),
+    "chunks": Llama4TextConfig(**ROTARY, intermediate_size_mlp=48, num_local_experts=2, attention_chunk_size=6),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_decoders(kind):
+    """Those whose layers place tokens otherwise: rows behind a prefix, and options behind contexts behind it."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(KINDS[kind]).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    contexts = [(*SYSTEM, 5), (*SYSTEM, 7, 8, 9)]
+    rows = [(*contexts[0], 3, 4, 5), (*contexts[1], 6), contexts[1]]
+    read = prefill(model, contexts, known=prefill(model, [SYSTEM]), parents=[0, 0])
+    alone = torch.cat([prefill(model, [row], last=2).logits for row in rows])
+    found = prefill(model, rows, last=2, known=read, parents=[0, 1, 1]).logits
+    torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+    assert (alone[1] - alone[2]).abs().max() > 0.1, "the model looks at its tokens"
 
 
 def test_rows_behind_rows_behind_a_prefix(reader):
