@@ -212,7 +212,10 @@ def show(table: Table, out: Path, per_trial: int) -> None:
     """A line per arm and budget."""
     found, generator = replays(out, table), np.random.default_rng(0)
     print(f"{len(table.rows)} designs, best {100 * table.score(table.best):.1f}, table {table.id}")
-    for budget in sorted({*BUDGETS, *(each["trials"] for each in found)}):
+    for name, (rho, low, high) in table.rung_ranks(generator).items():
+        print(f"{name:>24} ranks as the end, Spearman's rho {rho:.2f} [{low:.2f}, {high:.2f}]")
+    longest = max((each["trials"] for each in found), default=0)
+    for budget in sorted({each for each in BUDGETS if each <= longest} | {each["trials"] for each in found}):
         print(f"\n{budget} trials' worth of steps\n{HEADS}")
         lost = {
             arm: {
@@ -226,7 +229,7 @@ def show(table: Table, out: Path, per_trial: int) -> None:
 
 
 def line(values: Mapping[int, tuple[float, float]], base: Mapping[int, tuple[float, float]], generator: Any) -> str:
-    """Median and mean regret, the mean on fresh problems, and the ratio of medians to random search's.
+    """Median and mean regret, the mean on fresh problems; the ratio of medians to random search's, if that lost any.
 
     Intervals of 95 % by resampling replays, those of one seed together.
     """
@@ -235,11 +238,13 @@ def line(values: Mapping[int, tuple[float, float]], base: Mapping[int, tuple[flo
     draws = generator.integers(len(seeds), size=(RESAMPLES, len(seeds)))
     medians, theirs = (np.median(each[:, 0][draws], axis=1) for each in (own, others))
     low, high = np.percentile(medians, [2.5, 97.5])
-    least, most = np.percentile(medians / np.maximum(theirs, 1e-9), [2.5, 97.5])
-    ratio = np.median(own[:, 0]) / max(float(np.median(others[:, 0])), 1e-9)
     said = f"{np.median(own[:, 0]):.1f} [{low:.1f}, {high:.1f}]"
-    means = f"{own[:, 0].mean():6.1f} {own[:, 1].mean():6.1f}"
-    return f"{len(seeds):7} {said:>20} {means}  {ratio:.2f} [{least:.2f}, {most:.2f}]"
+    told = f"{len(seeds):7} {said:>20} {own[:, 0].mean():6.1f} {own[:, 1].mean():6.1f}"
+    if not np.median(others[:, 0]):
+        return told
+    least, most = np.percentile(medians / np.maximum(theirs, 1e-9), [2.5, 97.5])
+    ratio = np.median(own[:, 0]) / float(np.median(others[:, 0]))
+    return f"{told}  {ratio:.2f} [{least:.2f}, {most:.2f}]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

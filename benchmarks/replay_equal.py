@@ -57,7 +57,8 @@ def show(table: Table, found: Sequence[Mapping[str, Any]], arms: Sequence[str], 
     print(f"{sweep}: {len(paths)} replays of {paths.shape[1]} trials\n{'arm':>20} worth regret   trials  ratio [95 %]")
     for arm in arms:
         for budget in BUDGETS:
-            told = speaking(found, arm, budget)
+            if not (told := speaking(found, arm, budget)):
+                continue
             lost = np.array([regrets(table, each["ends"], budget * per_trial)[0] for each in told])
             print(f"{arm:>20} {budget:5} {line(paths, lost, budget, generator)}")
 

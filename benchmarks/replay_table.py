@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from landscape import core, share_of, solved
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from qtarget.search.study.config_file import parse_study
 from qtarget.spaces.ranges import Range
 
 Array = NDArray[np.float64]
 Row = Mapping[str, Any]
+RESAMPLES = 1000
 
 
 class Table:
@@ -45,6 +47,19 @@ class Table:
     def score(self, index: int, name: str = "end") -> float:
         """0 for one that diverged."""
         return solved(self.rows[index], name)
+
+    def rung_ranks(self, generator: np.random.Generator) -> dict[str, tuple[float, float, float]]:
+        """By name of a score on the way: Spearman's ρ with the end, and its 95 % from resampled designs."""
+        names = sorted({name for row in self.rows for name in row if name.startswith(("raw/", "decayed/"))})
+        scores = {name: np.array([solved(row, name) for row in self.rows]) for name in (*names, "end")}
+        draws = generator.integers(len(self.rows), size=(RESAMPLES, len(self.rows)))
+        found = {}
+        for name in names:
+            pair = scores[name], scores["end"]
+            drawn = [float(spearmanr(*(side[draw] for side in pair)).statistic) for draw in draws]
+            low, high = np.percentile(drawn, [2.5, 97.5])
+            found[name] = float(spearmanr(*pair).statistic), float(low), float(high)
+        return found
 
     @property
     def best(self) -> int:
