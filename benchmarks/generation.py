@@ -7,6 +7,7 @@ MODEL is a folder or hub id of a chat model; the problems are reasoning-gym's `g
 within every repeat:
 
     ours      qtarget's loop: length-sorted, sequences retired and replaced as they end
+    apart     the same, reading what all prompts begin with for each of them
     one       generate() one problem at a time, the first --one of them (it is slow, and its speed needs no more)
     fixed     generate() on fixed batches in the given order, left-padded
     vllm      qtarget's vLLM backend, handing over the weights included, its start not (--vllm)
@@ -26,9 +27,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
+from qtarget.evaluation.generation import batched
 from qtarget.evaluation.generation.backends import PlainBackend
 from qtarget.evaluation.generation.batched import Request, Sampling, generate
 from qtarget.evaluation.generation.prompts import encode, end_tokens, render
@@ -72,6 +75,12 @@ def fixed_batches(model: Any, requests: Sequence[Request], sampling: Sampling) -
             ends = [position for position, token in enumerate(row) if token in sampling.end_tokens]
             found[request.index] = tuple(row[: ends[0] + 1] if ends else row)
     return found
+
+
+def apart(model: Any, tokenizer: Any, requests: Sequence[Request], sampling: Sampling) -> Tokens:
+    """Our loop without a prefix."""
+    with patch.object(batched, "common_prefix", return_value=()):
+        return {each.index: each.tokens for each in generate(model, tokenizer, requests, sampling)}
 
 
 def vllm_arm(model: Any, tokenizer: Any, requests: Sequence[Request], sampling: Sampling) -> Arm:
@@ -141,6 +150,7 @@ def main() -> None:
     plain = PlainBackend(model, tokenizer)
     arms: dict[str, Arm] = {
         "ours": lambda: {c.index: c.tokens for c in generate(model, tokenizer, longest_first, sampling)},
+        "apart": lambda: apart(model, tokenizer, longest_first, sampling),
         "one": lambda: {c.index: c.tokens for c in plain.generate(requests[: arguments.one], sampling)},
         "fixed": lambda: fixed_batches(model, requests, sampling),
     }
