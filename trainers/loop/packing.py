@@ -26,8 +26,10 @@ from ..models.head import decoder_of
 from ..models.rms_norm import HALF, cached_norms
 
 USEFUL = 0.95
-"""In full precision padded batches with a larger share of useful positions stay padded; a prefix is shared where it
-leaves at most this share of all positions to compute."""
+"""In full precision padded batches with a larger share of useful positions stay padded."""
+SHORTEST, LEFT = 4, 0.9
+"""A prefix is shared from so many positions on, where at most this share of all positions is left to compute: the copies
+for attention take longer than that spares where a small model learns short sequences."""
 COLUMNS = ("critical", "weights", "reference_logprobs")
 """What is known of each position of a row."""
 ROUND, FILLED = 32, 0.03
@@ -89,7 +91,8 @@ def common_prefix(examples: Sequence[Demonstration]) -> int:
     alike = (rows == rows[0]).all(0).int()
     prefix = int(alike.cumprod(0).sum())
     total = sum(example.length for example in examples)
-    return prefix if total - prefix * (len(examples) - 1) <= USEFUL * total else 0
+    left = total - prefix * (len(examples) - 1)
+    return prefix if prefix >= SHORTEST and left <= LEFT * total else 0
 
 
 def pack_or_pad(

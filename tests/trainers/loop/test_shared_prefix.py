@@ -13,7 +13,7 @@ from qtarget.spaces import presets
 from qtarget.trainers.data.batches import BatchOrder, collate
 from qtarget.trainers.data.load import load_demonstrations
 from qtarget.trainers.loop.objective import Objective
-from qtarget.trainers.loop.packing import ROUND, USEFUL, common_prefix, laid_out, pack, pack_or_pad, pack_round
+from qtarget.trainers.loop.packing import LEFT, ROUND, SHORTEST, common_prefix, laid_out, pack, pack_or_pad, pack_round
 from qtarget.trainers.loop.sft import train
 from qtarget.trainers.models.attention import by_sequence, separable
 from qtarget.trainers.models.head import evaluating, hidden_states
@@ -127,15 +127,18 @@ def test_what_is_learnt_is_never_shared(asked_alike):
     assert common_prefix(same[:1]) == 0, "alone it has nobody to share with"
 
 
-def test_a_short_prefix_is_not_worth_it(sums):
-    examples = [each for each in sums if each.length > 20][:8]
-    assert torch.stack([each.inputs[0] for each in examples]).unique().numel() == 1, "they begin with one token alike"
-    assert (1 - USEFUL) * 20 / 7 < 7, "a token of twenty is worth it among a few"
-    long = [
-        replace(each, token_ids=each.token_ids.repeat(3), completion=each.completion.repeat(3)) for each in examples
-    ]
-    starts = [each.inputs[:2] for each in long]
-    assert not all(torch.equal(start, starts[0]) for start in starts) and common_prefix(long) == 0
+def test_a_short_prefix_is_not_worth_it(sums, asked_alike):
+    assert common_prefix(list(sums)[:8]) == 0, "they begin with one token alike"
+    few = list(asked_alike)[:8]
+    prefix = common_prefix(few)
+    cut = prefix - SHORTEST
+    for more, expected in ((0, SHORTEST), (1, 0)):
+        begun = [replace(each, token_ids=each.token_ids[cut + more :], completion=each.completion[cut + more :])
+                 for each in few]  # fmt: skip
+        assert common_prefix(begun) == expected
+    long = [replace(each, token_ids=torch.cat([each.token_ids] * 9), completion=torch.cat([each.completion] * 9))
+            for each in few]  # fmt: skip
+    assert prefix * 7 < (1 - LEFT) * sum(each.length for each in long) and common_prefix(long) == 0
 
 
 @pytest.mark.parametrize("layout", [pack_or_pad, pack_round])
