@@ -28,8 +28,8 @@ from ..models.rms_norm import HALF, cached_norms
 USEFUL = 0.95
 """In full precision padded batches with a larger share of useful positions stay padded."""
 SHORTEST, LEFT = 4, 0.9
-"""A prefix is shared from so many positions on, where at most this share of all positions is left to compute: the copies
-for attention take longer than that spares where a small model learns short sequences."""
+"""A prefix is shared from so many positions on, where at most this share of all positions is left to compute: where a
+small model learns short sequences, the copies for attention take longer than less would spare."""
 COLUMNS = ("critical", "weights", "reference_logprobs")
 """What is known of each position of a row."""
 ROUND, FILLED = 32, 0.03
