@@ -86,3 +86,12 @@ def private_dataset_cache(tmp_path_factory, monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture
+def asked_alike(tmp_path: Path, tokenizer, sums_lines: str) -> Demonstrations:
+    """The sums, each with the same words before it."""
+    rows = [json.loads(line) for line in sums_lines.splitlines()]
+    path = tmp_path / "alike.jsonl"
+    path.write_text("".join(json.dumps({**row, "prompt": "please add " + row["prompt"]}) + "\n" for row in rows))
+    return load_demonstrations(DataSettings(path=path.name, max_length=64), tokenizer, tmp_path)

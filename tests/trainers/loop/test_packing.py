@@ -63,11 +63,13 @@ def test_a_changed_neighbour_changes_nothing(make_model, sums):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DESIGNS)
-def test_a_packed_run_ends_with_the_weights_of_a_padded_one(make_model, sums, name):
+@pytest.mark.parametrize(("data", "layout"), [("sums", pack), ("asked_alike", None)], ids=["packed", "prefix shared"])
+def test_a_packed_run_ends_with_the_weights_of_a_padded_one(request, make_model, data, layout, name):
+    demonstrations = request.getfixturevalue(data)
     settings = TrainingSettings(steps=3, effective_batch=8, micro_batch=4, learning_rate=1e-3, old_policy_every=2)
     models = make_model(), make_model()
-    for model, layout in zip(models, (pack, collate), strict=True):
-        train(model, sums, presets.get(name), settings, seed=3, folder=None, layout=layout,
+    for model, chosen in zip(models, (layout, collate), strict=True):
+        train(model, demonstrations, presets.get(name), settings, seed=3, folder=None, layout=chosen,
               reference=FrozenModel(make_model(seed=1)), teacher=FrozenModel(make_model(seed=2)))  # fmt: skip
     for mine, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(mine, other, atol=2e-5, rtol=1e-4)
