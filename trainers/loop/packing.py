@@ -162,8 +162,9 @@ def laid_out(models: Sequence[nn.Module], layout: Layout | None) -> Iterator[Lay
 
 def _drops_out(model: nn.Module) -> bool:
     """Whether anything is dropped at random in training: of a shared prefix it would be the same for all sequences."""
-    in_attention = getattr(decoder_of(model).config, "attention_dropout", 0.0)
-    return bool(in_attention) or any(isinstance(each, nn.Dropout) and each.p for each in model.modules())
+    config = decoder_of(model).config.to_dict()  # some architectures drop out by a function, no module
+    named = any("drop" in name and isinstance(value, float) and value for name, value in config.items())
+    return named or any(isinstance(each, nn.Dropout) and each.p for each in model.modules())
 
 
 def prepare_packing(model: nn.Module) -> str:

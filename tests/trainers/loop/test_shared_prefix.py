@@ -141,9 +141,9 @@ def test_filling_up_to_a_round_length_teaches_nothing(make_model, asked_alike):
 
 def test_dropout_is_drawn_for_each_sequence(make_model, asked_alike):
     adapted = attach_lora(make_model(), LoraSettings(rank=2, dropout=0.1), seed=0)
-    plain, attending = make_model(), make_model()
-    attending.config.attention_dropout = 0.1
-    for models in ([adapted], [plain, attending]):
+    plain, attending, by_function = make_model(), make_model(), make_model()
+    attending.config.attention_dropout = by_function.config.dropout = 0.1
+    for models in ([adapted], [plain, attending], [by_function]):
         with laid_out(models, None) as layout:
             batch = batch_of(asked_alike, layout)
             assert batch.lengths is not None and not batch.prefix, "packed, but nothing is shared"
